@@ -1,0 +1,135 @@
+"""The cells of a sweep: every variant times every combination of the values given, seeds among them."""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gptlab import registry
+from gptlab.compose import files_in
+from gptlab.config import SLOTS, ConfigError
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment's file says. Overrides are written as on the command line."""
+
+    name: str = ""
+    question: str | None = None
+    use: list[str] = field(default_factory=list)  # component files, as paths from here
+    base: list[str] = field(default_factory=list)  # overrides of all variants
+    variants: dict[str, list[str]] = field(default_factory=dict)  # name -> its own overrides; the first is the baseline
+    seeds: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    name: str
+    cells: list[list[str]]
+    experiment: Experiment
+
+
+def is_experiment(word: str) -> bool:
+    return "=" not in word and word.endswith((".yaml", ".yml"))
+
+
+def read_experiment(path: Path) -> Experiment:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such experiment file")
+    text = path.read_text(encoding="utf-8")
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.create(text))
+        unknown = set(tree) - {"name", "use", "base", "variants", "seeds"}
+    except (OmegaConfBaseException, ValueError, TypeError) as e:
+        raise ConfigError(f"{path}: not a YAML mapping ({' '.join(str(e).split())})") from e
+    if unknown:
+        raise ConfigError(f"{path}: {min(unknown)!r} is no key of an experiment; name, use, base, variants, seeds are")
+    use = tree.get("use") or []
+    first_line = text.split("\n", 1)[0]
+    return Experiment(
+        name=tree.get("name") or path.stem,
+        question=first_line.lstrip("# ").strip() if first_line.startswith("#") else None,
+        use=[str(path.parent / u) for u in ([use] if isinstance(use, str) else use)],
+        base=_strings(path, "base", tree.get("base") or []),
+        variants={str(k): _strings(path, f"variants.{k}", v or []) for k, v in (tree.get("variants") or {}).items()},
+        seeds=list(tree.get("seeds") or []),
+    )
+
+
+def _strings(path: Path, place: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ConfigError(f"{path}: {place} is a list of overrides, such as [norm=rmsnorm, size=tiny]")
+    return value
+
+
+def plan_sweep(words: Sequence[str]) -> Sweep:
+    """Cells of `[experiment.yaml] [key=value[,value...] ...]`; what stands on the command line has the last word."""
+    files = [w for w in words if is_experiment(w)]
+    overrides = [w for w in words if not is_experiment(w)]
+    if len(files) > 1:
+        raise ConfigError(f"{' '.join(files)}: one experiment at a time")
+    experiment = read_experiment(Path(files[0])) if files else Experiment()
+    given = {w.split("=", 1)[0] for w in overrides}
+    shared = list(experiment.base)
+    if experiment.use and "use" not in given:
+        registry.load(experiment.use)
+        shared.append(f"use=[{','.join(_quoted(u) for u in experiment.use)}]")
+    seeds = [f"seed={','.join(map(str, experiment.seeds))}"] if experiment.seeds and "seed" not in given else []
+    registry.load()
+    name = _name(overrides, experiment)
+    cells: list[list[str]] = []
+    for variant, own in (experiment.variants or {None: []}).items():
+        label = [f"variant={_quoted(variant)}"] if variant else []
+        for cell in expand([*shared, *own, *overrides, *seeds]):
+            cells.append([*(w for w in cell if not w.startswith("name=")), f"name={_quoted(name)}", *label])
+    return Sweep(name, cells, experiment)
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """One list of overrides for each combination of values, in Hydra's grammar; the last key varies fastest."""
+    parser = OverridesParser.create()
+    alternatives: dict[str, list[str]] = {}  # a later override of a key replaces an earlier one
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            alternatives[text] = [text]  # load_config says what is wrong with it
+            continue
+        alternatives.pop(override.key_or_group, None)
+        alternatives[override.key_or_group] = _values(override)
+    return [list(combination) for combination in itertools.product(*alternatives.values())]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    key = override.key_or_group
+    if override.is_choice_sweep() or override.is_range_sweep():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if override.is_glob_sweep():
+        glob: Any = override.value()
+        return [f"{key}={n}" for n in glob.filter(registry.names(SLOTS[key]) if key in SLOTS else files_in(key))]
+    raise ConfigError(f"{override.input_line}: a grid takes lists, range() and glob(); an interval has no end of values")
+
+
+def _name(overrides: Sequence[str], experiment: Experiment) -> str:
+    """As given, else the experiment's, else what varies and a hash of the command without its seeds."""
+    given = [w.split("=", 1)[1].strip("'\"") for w in overrides if w.startswith("name=")]
+    if given or experiment.name:
+        return (given or [experiment.name])[-1]
+    fixed = sorted(w for w in overrides if not w.startswith("seed="))
+    keys = [w.split("=")[0].split(".")[-1] for w in overrides if len(expand([w])) > 1 and not w.startswith("seed=")]
+    return f"{'-'.join(keys) or 'seeds'}-{hashlib.sha256(' '.join(fixed).encode()).hexdigest()[:6]}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,207 @@
+"""Causal self-attention with heads of any number and width: (B, T, C) -> (B, T, C)."""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptlab.components.parameters import Linear
+from gptlab.components.position import Position
+from gptlab.registry import register
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, one pair per layer, each (B, H_kv, T, D)."""
+
+    def __init__(self, n_layer: int):
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * n_layer
+
+    def length(self, layer_idx: int) -> int:
+        layer = self.layers[layer_idx]
+        return 0 if layer is None else layer[0].shape[-2]
+
+    def append(self, layer_idx: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the new tokens' and return those of all."""
+        layer = self.layers[layer_idx]
+        if layer is not None:
+            k, v = torch.cat([layer[0], k], -2), torch.cat([layer[1], v], -2)
+        self.layers[layer_idx] = (k, v)
+        return k, v
+
+
+@register("attention", "softmax", source="arXiv:1706.03762")
+class SoftmaxAttention(nn.Module):
+    """softmax(q k^T / sqrt(D)) v over the tokens up to one's own.
+
+    n_kv_head   fewer heads for keys and values than for queries: 1 is MQA (arXiv:1911.02150), more is GQA
+                (arXiv:2305.13245), null as many (MHA).
+    head_dim    null: dim / n_head.
+    window      the tokens a query sees, itself included; null: all before it.
+    pattern     over the layers, repeated: L with the window, G without. LG is Gemma 2's.
+    softcap     scores s become c * tanh(s / c) (arXiv:2408.00118).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_head: int,
+        layer_idx: int,
+        bias: bool,
+        dropout: float,
+        qk_norm,
+        *,
+        n_kv_head: int | None = None,
+        head_dim: int | None = None,
+        window: int | None = None,
+        pattern: str = "L",
+        softcap: float | None = None,
+    ):
+        super().__init__()
+        _check(n_head, n_kv_head, window, pattern, softcap)
+        self.n_head, self.n_kv_head = n_head, n_kv_head or n_head
+        self.head_dim = head_dim or dim // n_head
+        self.layer_idx, self.dropout, self.softcap = layer_idx, dropout, softcap
+        self.window = window if pattern[layer_idx % len(pattern)] == "L" else None
+        self.q = Linear(dim, self.n_head * self.head_dim, bias)
+        self.k = Linear(dim, self.n_kv_head * self.head_dim, bias)
+        self.v = Linear(dim, self.n_kv_head * self.head_dim, bias)
+        self.out = Linear(self.n_head * self.head_dim, dim, bias, role="residual")
+        self.q_norm, self.k_norm = qk_norm(self.head_dim), qk_norm(self.head_dim)
+        self.out_dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Position, cache: KVCache | None = None) -> Tensor:
+        B, T, _ = x.shape
+        start = cache.length(self.layer_idx) if cache else 0
+        q, k, v = (f(x).view(B, T, -1, self.head_dim).transpose(1, 2) for f in (self.q, self.k, self.v))  # (B, H, T, D)
+        q, k = position.rotate(self.q_norm(q), start), position.rotate(self.k_norm(k), start)
+        if cache:
+            k, v = cache.append(self.layer_idx, k, v)
+        y = attend(
+            *(q, k, v),
+            window=self.window,
+            softcap=self.softcap,
+            position=position if position.biases_scores else None,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return self.out_dropout(self.out(y.transpose(1, 2).reshape(B, T, -1)))
+
+
+def _check(n_head: int, n_kv_head: int | None, window: int | None, pattern: str, softcap: float | None) -> None:
+    if n_kv_head is not None and (n_kv_head < 1 or n_head % n_kv_head):
+        raise ValueError(f"n_kv_head={n_kv_head}: must divide size.n_head={n_head}")
+    if window is not None and window < 1:
+        raise ValueError(f"window={window}: must be at least 1, the token itself")
+    if not pattern or set(pattern) - set("LG"):
+        raise ValueError(f"pattern={pattern}: a string of L (window) and G (no window), such as LG")
+    if window is None and pattern != "L":
+        raise ValueError(f"pattern={pattern}: without attention.window there is nothing to alternate")
+    if softcap is not None and softcap <= 0:
+        raise ValueError(f"softcap={softcap}: must be above 0; null for none")
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    position: Position | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Causal attention of the last T_q of T_k tokens by the fastest of torch's ways that can express it.
+
+    q (B, H, T_q, D), k and v (B, H_kv, T_k, D) -> (B, H, T_q, D). `position` biases the scores, if given.
+    """
+    plain = window is None and softcap is None and position is None
+    if q.is_cuda and not plain and not dropout:
+        return attend_by_flex(q, k, v, window=window, softcap=softcap, position=position)
+    if softcap is not None:  # scaled_dot_product_attention has no soft cap
+        return attend_explicitly(q, k, v, window=window, softcap=softcap, position=position, dropout=dropout)
+    k, v = _repeat_kv(q, k), _repeat_kv(q, v)
+    T_q, T_k = q.shape[-2], k.shape[-2]
+    if plain and T_q == T_k:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+    mask = _mask(q, T_k, window, position) if T_q > 1 or not plain else None
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+def attend_explicitly(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    position: Position | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The equation, written out. What the other ways are held to."""
+    k, v = _repeat_kv(q, k), _repeat_kv(q, v)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T_q, T_k)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    mask = _mask(q, k.shape[-2], window, position)
+    scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return F.dropout(scores.softmax(-1), dropout) @ v
+
+
+def attend_by_flex(
+    q: Tensor, k: Tensor, v: Tensor, *, window: int | None, softcap: float | None, position: Position | None
+) -> Tensor:
+    """flex_attention: one fused kernel that skips the blocks no query sees. arXiv:2412.05496"""
+    T_q, T_k = q.shape[-2], k.shape[-2]
+    offset = T_k - T_q
+
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if softcap is not None:
+            score = softcap * torch.tanh(score / softcap)
+        return score if position is None else score + position.score_bias(h, i + offset, j)
+
+    attention = _compiled_flex() if q.is_cuda else _flex().flex_attention
+    block_mask = _block_mask(T_q, T_k, window, q.device)
+    return attention(q, k, v, score_mod=score_mod, block_mask=block_mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def _flex():
+    from torch.nn.attention import flex_attention
+
+    return flex_attention
+
+
+@functools.cache
+def _compiled_flex():
+    return torch.compile(_flex().flex_attention, dynamic=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _block_mask(T_q: int, T_k: int, window: int | None, device: torch.device):
+    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return _visible(i + T_k - T_q, j, window)
+
+    return _flex().create_block_mask(visible, None, None, T_q, T_k, device=device)
+
+
+def _visible(query: Tensor, key: Tensor, window: int | None) -> Tensor:
+    """Whether the token at position `query` sees the one at `key`."""
+    causal = key <= query
+    return causal if window is None else causal & (query - key < window)
+
+
+def _mask(q: Tensor, T_k: int, window: int | None, position: Position | None) -> Tensor:
+    """True where a query sees a key, (T_q, T_k); or, with biases, those and -inf elsewhere, (H, T_q, T_k)."""
+    T_q = q.shape[-2]
+    i = torch.arange(T_k - T_q, T_k, device=q.device)[:, None]
+    j = torch.arange(T_k, device=q.device)
+    visible = _visible(i, j, window)
+    if position is None:
+        return visible
+    head = torch.arange(q.shape[1], device=q.device)[:, None, None]
+    return position.score_bias(head, i, j).masked_fill(~visible, -math.inf).to(q.dtype)
+
+
+def _repeat_kv(q: Tensor, x: Tensor) -> Tensor:
+    """(B, H_kv, T, D) -> (B, H, T, D): each key/value head serves H / H_kv neighbouring query heads."""
+    return x if x.shape[1] == q.shape[1] else x.repeat_interleave(q.shape[1] // x.shape[1], 1)

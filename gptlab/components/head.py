@@ -1,0 +1,47 @@
+"""From the stream to logits: (B, T, C) -> (B, T, V)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptlab.components.parameters import tag
+from gptlab.registry import register
+
+
+@register("head", "linear", source="arXiv:1608.05859")
+class LinearHead(nn.Module):
+    """One matrix: the token table itself when tied (the source), or one of its own.
+
+    softcap    logits z become c * tanh(z / c) (arXiv:2408.00118).
+    z_loss     weight of mean(logsumexp(z)^2), added to the training loss (arXiv:2204.02311, section 5).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        vocab_size: int,
+        *,
+        tied: bool = True,
+        softcap: float | None = None,
+        z_loss: float | None = None,
+        bias: bool = False,
+    ):
+        super().__init__()
+        if softcap is not None and softcap <= 0:
+            raise ValueError(f"softcap={softcap}: must be above 0; null for none")
+        if z_loss is not None and z_loss <= 0:
+            raise ValueError(f"z_loss={z_loss}: must be above 0; null for none")
+        self.softcap, self.z_loss = softcap, z_loss
+        self.weight = None if tied else tag(nn.Parameter(torch.empty(vocab_size, dim)), "head")
+        if self.weight is not None:
+            nn.init.normal_(self.weight, std=0.02)
+        self.bias = tag(nn.Parameter(torch.zeros(vocab_size)), "bias") if bias else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """`embedding` is the token table, (V, C)."""
+        logits = F.linear(x, embedding if self.weight is None else self.weight, self.bias)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def auxiliary_loss(self, logits: Tensor) -> Tensor | None:
+        """What the training loss gets on top, in nats; the validation loss stays without."""
+        return None if self.z_loss is None else self.z_loss * logits.float().logsumexp(-1).square().mean()

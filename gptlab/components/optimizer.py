@@ -1,0 +1,179 @@
+"""Optimizers. An option turns parameters into a list of torch optimizers, with weight decay by role.
+
+Matrices are decayed; norms, biases and embeddings are not, unless `decay=all`.
+`slots` says how many float32 numbers of state a parameter costs.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gptlab.components.parameters import MATRICES, role_of
+from gptlab.registry import register
+
+Decay = Literal["matrices", "all"]
+
+
+def _groups(parameters: Iterable[nn.Parameter], weight_decay: float, decay: str) -> list[dict[str, Any]]:
+    """Parameter groups: the decayed and the others."""
+    decayed, others = [], []
+    for p in parameters:
+        (decayed if decay == "all" or role_of(p) in MATRICES else others).append(p)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
+
+
+def _check(lr: float, weight_decay: float, **betas: float) -> None:
+    if lr <= 0:
+        raise ValueError(f"lr={lr}: must be above 0")
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay={weight_decay}: must not be negative")
+    for name, beta in betas.items():
+        if not 0 <= beta < 1:
+            raise ValueError(f"{name}={beta}: must be at least 0 and below 1")
+
+
+@register("optimizer", "adamw", source="arXiv:1711.05101")
+class AdamW:
+    """Adam with decoupled weight decay."""
+
+    def __init__(
+        self,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+        decay: Decay = "matrices",
+    ):
+        _check(lr, weight_decay, beta1=beta1, beta2=beta2)
+        self.lr, self.weight_decay, self.betas, self.eps, self.decay = lr, weight_decay, (beta1, beta2), eps, decay
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        groups = _groups(parameters, self.weight_decay, self.decay)
+        return [torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)]
+
+    def slots(self, p: Tensor) -> int:
+        return 2
+
+
+@register("optimizer", "sgd", source="torch.optim.SGD")
+class SGD:
+    """Stochastic gradient descent with momentum; weight decay is coupled, an L2 penalty."""
+
+    def __init__(
+        self,
+        *,
+        lr: float = 0.1,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        decay: Decay = "matrices",
+    ):
+        _check(lr, weight_decay, momentum=momentum)
+        if nesterov and not momentum:
+            raise ValueError("nesterov=true: needs a momentum above 0")
+        self.lr, self.weight_decay, self.decay = lr, weight_decay, decay
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        groups = _groups(parameters, self.weight_decay, self.decay)
+        return [torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)]
+
+    def slots(self, p: Tensor) -> int:
+        return 1 if self.momentum else 0
+
+
+@register("optimizer", "muon", source="https://kellerjordan.github.io/posts/muon")
+class Muon:
+    """Orthogonalised momentum for the blocks' matrices, AdamW for everything else.
+
+    Updates are scaled to AdamW's RMS (arXiv:2502.16982, equation 4), so that one learning rate serves both.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+        decay: Decay = "matrices",
+    ):
+        _check(lr, weight_decay, momentum=momentum, beta1=beta1, beta2=beta2)
+        self.lr, self.weight_decay, self.decay = lr, weight_decay, decay
+        self.momentum, self.nesterov = momentum, nesterov
+        self.betas, self.eps = (beta1, beta2), eps
+
+    @staticmethod
+    def _takes(p: Tensor) -> bool:
+        return p.ndim == 2 and role_of(p) in ("input", "gate", "residual")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        parameters = list(parameters)
+        rest = _groups([p for p in parameters if not self._takes(p)], self.weight_decay, self.decay)
+        muon = torch.optim.Muon(
+            [p for p in parameters if self._takes(p)],
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        return [muon, torch.optim.AdamW(rest, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)]
+
+    def slots(self, p: Tensor) -> int:
+        return 1 if self._takes(p) else 2
+
+
+@register("optimizer", "lion", source="arXiv:2302.06675, algorithm 2")
+class Lion:
+    """The sign of an interpolation between momentum and gradient."""
+
+    def __init__(
+        self,
+        *,
+        lr: float = 1e-4,
+        weight_decay: float = 1.0,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        decay: Decay = "matrices",
+    ):
+        _check(lr, weight_decay, beta1=beta1, beta2=beta2)
+        self.lr, self.weight_decay, self.betas, self.decay = lr, weight_decay, (beta1, beta2), decay
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        return [LionOptimizer(_groups(parameters, self.weight_decay, self.decay), self.lr, self.betas)]
+
+    def slots(self, p: Tensor) -> int:
+        return 1
+
+
+class LionOptimizer(torch.optim.Optimizer):
+    """p <- p - lr * (sign(b1 * m + (1 - b1) * g) + weight_decay * p);  m <- b2 * m + (1 - b2) * g"""
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]):
+        super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            params = [p for p in group["params"] if p.grad is not None]
+            grads: list[Tensor] = [p.grad for p in params]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            momenta = [self.state[p]["momentum"] for p in params]
+            if not params:
+                continue
+            directions = [m.lerp(g, 1 - beta1).sign_() for m, g in zip(momenta, grads, strict=True)]
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(params, directions, alpha=-group["lr"])
+            torch._foreach_lerp_(momenta, grads, 1 - beta2)

@@ -1,0 +1,281 @@
+"""Overrides -> one complete, checked config."""
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, IntegerNode, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from gptlab import registry
+from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, Budget, Config, ConfigError
+
+HERE = Path(__file__).resolve().parent
+CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # in a wheel; in a checkout
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def load_config(overrides: Iterable[str] = ()) -> DictConfig:
+    """The baseline with `overrides` (`norm=rmsnorm`, `train.batch_size=8`) as a complete config.
+
+    Raises ConfigError, one line, for whatever does not exist, does not fit its type or is out of range.
+    """
+    parsed = parse(overrides)
+    registry.load(find_use(parsed))
+    groups = {o.key_or_group: o.input_line for o in parsed if _is_group(o)}  # the last choice for a slot holds
+    cfg = _compose_groups(tuple(groups.values())).copy()
+    values = [o for o in parsed if not _is_group(o)]  # applied in order, after all choices
+    if any(o.key_or_group.startswith("budget.") for o in values):  # replaces the budget of a preset or the baseline
+        cfg.budget = Budget()
+    for override in values:
+        _set(cfg, override)
+    check(cfg)
+    if cfg.model.vocab_size is None:
+        cfg.model.vocab_size = fixed_vocab_size(cfg)
+    return cfg
+
+
+def fixed_vocab_size(cfg: DictConfig) -> int | None:
+    """Tokens in the vocabulary where the tokenizer alone fixes it, without a look at the text."""
+    tokenizer = registry.build("tokenizer", cfg.tokenizer)
+    return tokenizer.fixed_vocab_size
+
+
+def parse(overrides: Iterable[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    return [_parse_one(parser, text) for text in overrides]
+
+
+def _parse_one(parser: OverridesParser, text: str) -> Override:
+    if "=" not in text:
+        raise ConfigError(f"{text}: not a setting; write key=value, such as norm=rmsnorm")
+    if text.startswith(("+", "~")):
+        raise ConfigError(f"{text}: settings are neither added nor deleted; write {text.lstrip('+~')}")
+    try:
+        return parser.parse_override(text)
+    except HydraException as e:
+        reason = str(e.__cause__ or e).splitlines()[0]
+        raise ConfigError(f"{text}: not readable as key=value ({reason}); put quotes around special characters") from e
+
+
+def find_use(parsed: Sequence[Override]) -> list[str]:
+    """The user's files named by use=..., which must be imported before anything is composed."""
+    found = [o.value() for o in parsed if o.key_or_group == "use"]
+    last = found[-1] if found else None
+    return [str(p) for p in ([last] if isinstance(last, str) else last or [])]
+
+
+def _is_group(override: Override) -> bool:
+    """Whether it chooses by name (norm=rmsnorm); checks the choice."""
+    key, value = override.key_or_group, override.value()
+    if key not in GROUPS:
+        return False
+    if key == "preset" and value is None:
+        return True
+    options = registry.names(SLOTS[key]) if key in SLOTS else files_in(key)
+    value = str(value).lower() if isinstance(value, bool) or value is None else value
+    if not isinstance(value, str):
+        raise ConfigError(f"{override.input_line}: choose with {key}=NAME, one of {', '.join(options)}")
+    if value not in options:
+        raise ConfigError(f"{key}={value}: no such option{_did_you_mean(value, options)}; choose from {', '.join(options)}")
+    return True
+
+
+def files_in(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _compose_groups(groups: tuple[str, ...]) -> DictConfig:
+    """The baseline, the preset and the chosen components, with Hydra's own rules of precedence."""
+    active = GlobalHydra.instance()
+    outer = active.hydra if active.is_initialized() else None  # inside a launcher's job
+    active.clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", list(groups))
+    except (HydraException, OmegaConfBaseException) as e:
+        raise ConfigError(" ".join(f"{e}: {e.__cause__ or ''}".split())) from e
+    finally:
+        if outer is not None:
+            active.initialize(outer)
+
+
+def _set(cfg: DictConfig, override: Override) -> None:
+    key, value, text = override.key_or_group, override.value(), override.input_line
+    if override.is_sweep_override():
+        raise ConfigError(f"{text}: several values; `gptlab sweep` runs them all")
+    *path, last = key.split(".")
+    node: Any = cfg
+    for i, part in enumerate([*path, last]):
+        if not isinstance(node, DictConfig) or part not in node:
+            raise ConfigError(f"{text}: {_no_such(cfg, node, path[:i], part)}")
+        parent, node = node, node._get_node(part)
+    if last == "name" and path and path[0] in SLOTS:
+        alias = getattr(registry.entry(path[0], parent.name).cls, "name_means", None)
+        if alias is None:
+            raise ConfigError(f"{text}: a component is chosen with {path[0]}={value}")
+        last = alias
+    if isinstance(node, DictConfig):
+        raise ConfigError(f"{text}: is a section; set one of {', '.join(f'{key}.{k}' for k in node)}")
+    if isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e4
+    try:
+        parent[last] = value
+    except OmegaConfBaseException as e:
+        raise ConfigError(f"{text}: {str(e).splitlines()[0]}") from e
+
+
+def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str) -> str:
+    """Why `part` is not in `node`, with the nearest name there is."""
+    known = [str(k) for k in node if k != "name" or not path] if isinstance(node, DictConfig) else []
+    at = ".".join(path)
+    if not path:
+        return f"no such setting{_did_you_mean(part, [*known, 'preset'])}"
+    if path[0] in SLOTS and len(path) == 1:
+        has = f"its settings are {', '.join(known)}" if known else "it has no settings"
+        return f"{at}={node.name} has no setting {part!r}{_did_you_mean(part, known, f'{at}.')}; {has}"
+    return f"{at} has no setting {part!r}{_did_you_mean(part, known, f'{at}.')}"
+
+
+def _did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(word, known, 1, cutoff=0.5)
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what typed composing lets through: unknown keys from files, values out of range, two budgets."""
+    for slot_name in SLOTS:
+        entry = registry.entry(slot_name, cfg[slot_name].name)
+        for knob, allowed in entry.choices.items():
+            if cfg[slot_name][knob] not in allowed:
+                raise ConfigError(f"{slot_name}.{knob}={cfg[slot_name][knob]}: choose from {', '.join(map(str, allowed))}")
+    for place, value, rules in _ruled_values(cfg):
+        _check_value(place, value, **rules)
+    given = {k: v for k, v in cfg.budget.items() if v is not None}
+    if len(given) != 1:
+        said = " ".join(f"budget.{k}={v:g}" for k, v in given.items()) or "budget"
+        raise ConfigError(f"{said}: exactly one of {', '.join(f.name for f in fields(Budget))} is given")
+    t = cfg.train
+    if t.micro_batch_size is not None and t.batch_size % t.micro_batch_size:
+        raise ConfigError(f"train.micro_batch_size={t.micro_batch_size}: must divide train.batch_size={t.batch_size}")
+
+
+def _ruled_values(cfg: DictConfig, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(place, value, rules) of every setting; raises at a key that no dataclass has."""
+    schema = OmegaConf.get_type(cfg)
+    if not is_dataclass(schema):
+        raise ConfigError(f"{at.rstrip('.')}: choose a component by name")
+    known = {f.name: f.metadata for f in fields(schema)}
+    for key in cfg:
+        name = str(key)
+        if name not in known:
+            raise ConfigError(f"{at}{name}: no such setting{_did_you_mean(name, list(known), at)}")
+        value = cfg[name]
+        if isinstance(value, DictConfig):
+            yield from _ruled_values(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value, known[name]
+
+
+def _check_value(
+    place: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    **_: Any,
+) -> None:
+    if value is None:
+        return
+    if choices is not None and value not in choices:
+        raise ConfigError(f"{place}={value}: choose from {', '.join(choices)}")
+    if at_least is not None and not value >= at_least:
+        raise ConfigError(f"{place}={value}: must be at least {at_least}")
+    if above is not None and not value > above:
+        raise ConfigError(f"{place}={value}: must be above {above}")
+    if below is not None and not value < below:
+        raise ConfigError(f"{place}={value}: must be below {below}")
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as nested dicts and lists."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
+    """{"norm": {"eps": 1e-5}} -> {"norm.eps": 1e-5}; a component's name stands under its slot: {"norm": "rmsnorm"}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            if "name" in value:
+                flat[f"{at}{key}"] = value["name"]
+            flat.update(flatten({k: v for k, v in value.items() if k != "name"}, f"{at}{key}."))
+        else:
+            flat[f"{at}{key}"] = value
+    return flat
+
+
+@functools.cache
+def _baseline() -> dict[str, Any]:
+    return flatten(plain(load_config()))
+
+
+def differences(cfg: DictConfig) -> dict[str, Any]:
+    """What `cfg` has otherwise than the baseline: {"norm": "rmsnorm", "size.dim": 64}.
+
+    Where another component is chosen, only those of its knobs count that are not at its own defaults.
+    """
+    found: dict[str, Any] = {}
+    baseline = _baseline()
+    for key, value in flatten(plain(cfg)).items():
+        slot_name, _, knob = key.partition(".")
+        if slot_name in BOOKKEEPING or (key == "model.vocab_size" and value in (None, _default_vocab_size(cfg))):
+            continue
+        expected = baseline.get(key)
+        if knob and slot_name in SLOTS and cfg[slot_name].name != baseline[slot_name]:
+            expected = getattr(registry.entry(slot_name, cfg[slot_name].name).schema(), knob)
+        if value != expected:
+            found[key] = value
+    return {k: found[k] for k in sorted(found, key=_importance)}
+
+
+def _default_vocab_size(cfg: DictConfig) -> int | None:
+    """The tokenizer's; where it takes a text to know it, whatever there is."""
+    return fixed_vocab_size(cfg) or cfg.model.vocab_size
+
+
+def named_differences(cfg: DictConfig) -> dict[str, Any]:
+    """`differences` with the three numbers of a size under its name, where it has one: {"size": "tiny"}."""
+    found = differences(cfg)
+    for name in files_in("size"):
+        if "size" in {k.split(".")[0] for k in found} and OmegaConf.load(CONF / "size" / f"{name}.yaml") == cfg.size:
+            found = {k: v for k, v in found.items() if not k.startswith("size.")} | {"size": name}
+    return {k: found[k] for k in sorted(found, key=_importance)}
+
+
+def _importance(key: str) -> int:
+    """Architecture first, as Config lists it; the run's length, data and seed last."""
+    order = [f.name for f in fields(Config)]
+    return order.index(key.split(".")[0])
+
+
+def edit(cfg: DictConfig, **values: Any) -> DictConfig:
+    """A copy of `cfg` with top-level or dotted `values` (written a__b) replaced."""
+    copy = cfg.copy()
+    with open_dict(copy):
+        for key, value in values.items():
+            OmegaConf.update(copy, key.replace("__", "."), value)
+    return copy

@@ -1,0 +1,138 @@
+"""The shape of a run: the slots that take a component, and every setting that is not a component's own."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class ConfigError(ValueError):
+    """Something the user can mend. One line, `place=value: the rule; the mend`; the command line exits 2 on it."""
+
+
+def slot(kind: str, help: str, common: type | None = None) -> Any:
+    """A place that takes one component of `kind`; conf/config.yaml says which by default.
+
+    `common` is a dataclass of settings that the slot has whichever component is chosen.
+    """
+    return field(default=MISSING, metadata={"kind": kind, "help": help, "common": common})
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A value with its range or choices; null, where the type allows it, is always in range."""
+    rules = {"at_least": at_least, "above": above, "below": below, "choices": choices}
+    return field(default=default, metadata={"help": help, **rules})
+
+
+def section(kind: type) -> Any:
+    return field(default_factory=kind)
+
+
+@dataclass
+class Model:
+    vocab_size: int | None = setting(None, "tokens; null: the tokenizer's. More than that is padding", at_least=1)
+
+
+@dataclass
+class Size:
+    n_layer: int = setting(4, "blocks", at_least=1)
+    n_head: int = setting(4, "attention heads", at_least=1)
+    dim: int = setting(128, "width of the residual stream", at_least=1)
+
+
+@dataclass
+class DataCommon:
+    window: int = setting(64, "tokens a training example is long", at_least=1)
+    sampling: str = setting("random", "windows drawn by (seed, step), or each once an epoch", choices=("random", "epoch"))
+    val_fraction: float = setting(0.1, "validation's share of the text, taken from its end", above=0, below=1)
+
+
+@dataclass
+class ScheduleCommon:
+    warmup: float = setting(0.05, "linear warm-up: steps, or below 1 a fraction of the run", at_least=0)
+
+
+@dataclass
+class Budget:
+    """How long to train: exactly one is set, the others follow from it."""
+
+    steps: int | None = setting(None, "optimizer steps", at_least=1)
+    tokens: float | None = setting(None, "training tokens", above=0)
+    flops: float | None = setting(None, "FLOPs of forward and backward", above=0)
+    seconds: float | None = setting(None, "seconds of training, evaluations not counted", above=0)
+    tokens_per_param: float | None = setting(None, "training tokens per parameter; Chinchilla: 20", above=0)
+
+
+@dataclass
+class Train:
+    batch_size: int = setting(12, "windows per optimizer step", at_least=1)
+    micro_batch_size: int | None = setting(None, "windows per forward pass; null: the whole batch", at_least=1)
+    grad_clip: float | None = setting(1.0, "largest norm of the gradient; null: no clipping", above=0)
+    dropout: float = setting(0.0, "share zeroed: embeddings, attention weights, branches", at_least=0, below=1)
+    log_every: int = setting(10, "steps between lines of training metrics", at_least=1)
+    checkpoint_every: int | None = setting(None, "steps between checkpoints; null: at every evaluation", at_least=1)
+
+
+@dataclass
+class Eval:
+    every: int = setting(250, "steps between evaluations; there is always one at the end", at_least=1)
+    tokens: int | None = setting(131072, "the first so many of the validation split are read; null: all", at_least=2)
+    batch_size: int | None = setting(None, "windows; null: as in training", at_least=1)
+
+
+@dataclass
+class Wandb:
+    mode: str | None = setting(
+        None, "null: WANDB_MODE, else online if there is a key", choices=("online", "offline", "disabled")
+    )
+    project: str = setting("gptlab", "where W&B keeps the runs")
+    entity: str | None = setting(None, "user or team; null: the key's own")
+
+
+@dataclass
+class Config:
+    block: Any = slot("block", "how attention and FFN join the stream")
+    placement: Any = slot("placement", "where the norms of a sublayer sit")
+    norm: Any = slot("norm", "normalisation of the stream")
+    qk_norm: Any = slot("norm", "normalisation of the stream")
+    attention: Any = slot("attention", "attention")
+    position: Any = slot("position", "how order is told")
+    ffn: Any = slot("ffn", "feed-forward network")
+    head: Any = slot("head", "from the stream to logits")
+    bias: bool = setting(True, "biases of every linear layer and every norm; the head has its own")
+    init: Any = slot("init", "how weights start")
+    size: Size = section(Size)
+    model: Model = section(Model)
+    optimizer: Any = slot("optimizer", "optimizer")
+    schedule: Any = slot("schedule", "learning rate over the run", ScheduleCommon)
+    data: Any = slot("data", "text to train on", DataCommon)
+    tokenizer: Any = slot("tokenizer", "text to tokens")
+    budget: Budget = section(Budget)
+    train: Train = section(Train)
+    eval: Eval = section(Eval)
+    seed: int = setting(0, "of weights, batches and dropout, each a stream of its own", at_least=0)
+    device: str = setting("auto", "auto: cuda, mps or cpu, the first there is")
+    precision: str = setting(
+        "auto", "auto: bf16 autocast on a GPU that is fast at it, else float32", choices=("auto", "float32", "bf16")
+    )
+    compile: bool | None = setting(None, "torch.compile; null: on CUDA only")
+    use: Any = setting(None, "your own component file, or a list of them")
+    name: str = setting("default", "of the experiment or sweep")
+    variant: str | None = setting(None, "the arm's name within an experiment")
+    runs_dir: str = setting("runs", "folder of all runs; a run's own is runs_dir/name/slug-hash")
+    wandb: Wandb = section(Wandb)
+
+
+SLOTS: dict[str, str] = {f.name: f.metadata["kind"] for f in fields(Config) if "kind" in f.metadata}
+COMMON: dict[str, type] = {f.metadata["kind"]: f.metadata["common"] for f in fields(Config) if f.metadata.get("common")}
+KINDS = tuple(dict.fromkeys(SLOTS.values()))
+GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
+BOOKKEEPING = ("name", "variant", "runs_dir", "wandb")  # say where a run is written, not what it computes

@@ -1,0 +1,175 @@
+"""Byte-level BPE, held as a tiktoken.Encoding: vocabularies that OpenAI published, and one trained on the text."""
+
+import base64
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from gptlab.config import ConfigError
+from gptlab.data.tokenizers import Tokenizer
+from gptlab.registry import register
+
+if TYPE_CHECKING:  # listing the options must not cost the import
+    from tiktoken import Encoding
+
+# Where GPT-2 splits a text before it merges bytes (encoder.py of github.com/openai/gpt-2).
+GPT2_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+
+class EncodingTokenizer(Tokenizer):
+    """A tiktoken encoding, special tokens never read from the text; `state` is what `to_json` gives."""
+
+    def __init__(self, encoding: "Encoding", state: dict[str, Any]):
+        self.encoding, self.state = encoding, state
+        self.token_bytes = np.array([self._n_bytes(i) for i in range(encoding.n_vocab)], dtype=np.int64)
+
+    def _n_bytes(self, token: int) -> int:
+        try:
+            return len(self.encoding.decode_single_token_bytes(token))
+        except KeyError:  # some published vocabularies leave numbers out
+            return 0
+
+    def encode(self, text: str, place: str = "text") -> np.ndarray:
+        return np.array(self.encoding.encode_ordinary(text), dtype=self.dtype)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.encoding.decode([int(i) for i in ids], errors="replace")
+
+    def to_json(self) -> dict[str, Any]:
+        return self.state
+
+
+class Published:
+    """A vocabulary that tiktoken downloads once; TIKTOKEN_CACHE_DIR is its cache folder."""
+
+    encodings: ClassVar[tuple[str, ...]]  # names that tiktoken has for it, the first is ours
+    fixed_vocab_size: ClassVar[int]
+
+    @property
+    def cache_key(self) -> str:
+        return self.encodings[0]
+
+    def fit(self, train: str, val: str) -> EncodingTokenizer:
+        return self.from_json({"name": self.encodings[0]})
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> EncodingTokenizer:
+        import tiktoken
+
+        for name in cls.encodings:
+            try:
+                return EncodingTokenizer(tiktoken.get_encoding(name), state)
+            except (OSError, ValueError) as e:  # not in the cache, and the download failed
+                reason = type(e).__name__
+        raise ConfigError(
+            f"tokenizer={cls.encodings[0]}: cannot be downloaded ({reason}); set TIKTOKEN_CACHE_DIR to a folder that "
+            f"has it, or use tokenizer=bpe, char or byte, which need no network"
+        )
+
+
+@register("tokenizer", "gpt2", source="github.com/openai/tiktoken")
+class GPT2(Published):
+    """GPT-2's vocabulary, 50,257 tokens; r50k_base, if only that is in tiktoken's cache, has the same ones."""
+
+    encodings = ("gpt2", "r50k_base")
+    fixed_vocab_size = 50257
+
+
+@register("tokenizer", "r50k_base", source="github.com/openai/tiktoken")
+class R50kBase(Published):
+    """GPT-3's vocabulary, 50,257 tokens: GPT-2's."""
+
+    encodings = ("r50k_base",)
+    fixed_vocab_size = 50257
+
+
+@register("tokenizer", "p50k_base", source="github.com/openai/tiktoken")
+class P50kBase(Published):
+    """Codex's vocabulary, 50,281 tokens: GPT-2's, and runs of spaces."""
+
+    encodings = ("p50k_base",)
+    fixed_vocab_size = 50281
+
+
+@register("tokenizer", "p50k_edit", source="github.com/openai/tiktoken")
+class P50kEdit(Published):
+    """Codex's vocabulary with the marks for filling in, 50,284 tokens."""
+
+    encodings = ("p50k_edit",)
+    fixed_vocab_size = 50284
+
+
+@register("tokenizer", "cl100k_base", source="github.com/openai/tiktoken")
+class Cl100kBase(Published):
+    """GPT-4's vocabulary, 100,277 tokens."""
+
+    encodings = ("cl100k_base",)
+    fixed_vocab_size = 100277
+
+
+@register("tokenizer", "o200k_base", source="github.com/openai/tiktoken")
+class O200kBase(Published):
+    """GPT-4o's vocabulary, 200,019 tokens."""
+
+    encodings = ("o200k_base",)
+    fixed_vocab_size = 200019
+
+
+@register("tokenizer", "o200k_harmony", source="github.com/openai/tiktoken")
+class O200kHarmony(Published):
+    """gpt-oss's vocabulary, 201,088 tokens: GPT-4o's, and the marks of its chat format."""
+
+    encodings = ("o200k_harmony",)
+    fixed_vocab_size = 201088
+
+
+@register("tokenizer", "bpe", source="arXiv:1508.07909")
+class BPE:
+    """Byte-level BPE as GPT-2's, trained on the training split by the tokenizers library; no special tokens."""
+
+    def __init__(self, *, vocab_size: int = 4096):
+        if vocab_size < 256:
+            raise ConfigError(f"tokenizer.vocab_size={vocab_size}: must be at least 256, the single bytes; raise it")
+        self.fixed_vocab_size = vocab_size
+        self.cache_key = f"bpe-{vocab_size}"
+
+    def fit(self, train: str, val: str) -> EncodingTokenizer:
+        tokens = _train_bpe(train, self.fixed_vocab_size)
+        if len(tokens) < self.fixed_vocab_size:
+            raise ConfigError(
+                f"tokenizer.vocab_size={self.fixed_vocab_size}: the training text has only enough pairs for "
+                f"{len(tokens)} tokens; set at most that"
+            )
+        return self.from_json({"name": "bpe", "tokens": [base64.b64encode(t).decode() for t in tokens]})
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> EncodingTokenizer:
+        from tiktoken import Encoding
+
+        ranks = {base64.b64decode(token): rank for rank, token in enumerate(state["tokens"])}
+        return EncodingTokenizer(Encoding("bpe", pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}), state)
+
+
+def _train_bpe(text: str, vocab_size: int) -> list[bytes]:
+    """The tokens in the order of their ranks: the 256 bytes, then the merges, most frequent pair first."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # by GPT2_SPLIT
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    # Whole, the text would take 80 times its size. GPT2_SPLIT splits at these line ends as well, so nothing changes.
+    tokenizer.train_from_iterator(re.split(r"(?<=\S\n)(?=\S)", text), trainer)
+    vocabulary = tokenizer.get_vocab()
+    byte_of = _byte_of_character()
+    return [bytes(byte_of[c] for c in token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+
+
+def _byte_of_character() -> dict[str, int]:
+    """The printable character that byte-level BPE writes for each byte, backwards (bytes_to_unicode in encoder.py)."""
+    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}

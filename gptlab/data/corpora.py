@@ -1,0 +1,161 @@
+"""The texts there are to train on: one class per option of `data`, each giving one string."""
+
+import hashlib
+import itertools
+import os
+import sysconfig
+import tokenize
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Protocol
+
+from gptlab.config import ConfigError
+from gptlab.data.cache import cache_folder, write_cached
+from gptlab.data.documents import find_files, join_documents, read_documents, read_utf8, text_of
+from gptlab.registry import register
+
+
+class Corpus(Protocol):
+    def text(self) -> str:
+        """All documents, a blank line between two; never empty."""
+        ...
+
+
+@register("data", "pystdlib", source="docs.python.org/3/library")
+class PyStdlib:
+    """The running interpreter's standard library as source text, about 9 MB; nothing to download.
+
+    Modules and packages in the order of their paths, each decoded as its coding line says (PEP 263), else as UTF-8.
+    Left out: tests, demos, tables (encodings, pydoc_data), the big applications idlelib and lib2to3, installed
+    packages, and _sysconfigdata, which describes one machine. Another Python version is another text, and hash.
+    """
+
+    LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "encodings"}
+
+    def text(self) -> str:
+        root = Path(sysconfig.get_path("stdlib"))
+        return join_documents(map(_read_source, self._modules(root)), f"data=pystdlib: no source text in {root}")
+
+    def _modules(self, root: Path) -> list[Path]:
+        modules = []
+        for folder, subfolders, names in os.walk(root):
+            # What is no identifier (site-packages, config-3.11-...) is no package of the standard library.
+            subfolders[:] = [s for s in subfolders if s.isidentifier() and s not in self.LEFT_OUT]
+            modules += [Path(folder, n) for n in names if n.endswith(".py") and not n.startswith("_sysconfigdata")]
+        return sorted(modules)
+
+
+def _read_source(file: Path) -> str:
+    with tokenize.open(file) as f:
+        return f.read()
+
+
+@register("data", "tinyshakespeare", source="github.com/karpathy/char-rnn")
+class TinyShakespeare:
+    """Tiny Shakespeare, 1,115,394 characters, 65 distinct; downloaded once, or read from `path` as it is."""
+
+    URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+    SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+    def __init__(self, *, path: str | None = None):
+        self.path = None if path is None else Path(path).expanduser()
+        if self.path and not self.path.is_file():
+            raise ConfigError(f"data.path={path}: no such file; give one that exists, or null to download it")
+
+    def text(self) -> str:
+        if self.path:
+            return join_documents([read_utf8(self.path)], f"data.path={self.path}")
+        cached = cache_folder() / "tinyshakespeare.txt"
+        if not cached.is_file() or not self._is_genuine(cached.read_bytes()):
+            write_cached(cached, self._download())
+        return read_utf8(cached)
+
+    def _download(self) -> bytes:
+        instead = "use data=pystdlib, which needs no network, or data.path=FILE"
+        try:
+            with urllib.request.urlopen(self.URL, timeout=30) as response:
+                content = response.read()
+        except (OSError, HTTPException) as e:
+            raise ConfigError(f"data=tinyshakespeare: cannot be downloaded ({e}); {instead}") from e
+        if not self._is_genuine(content):
+            raise ConfigError(f"data=tinyshakespeare: {self.URL} gave something else (by its sha256); {instead}")
+        return content
+
+    def _is_genuine(self, content: bytes) -> bool:
+        return hashlib.sha256(content).hexdigest() == self.SHA256
+
+
+@register("data", "text")
+class Text:
+    """Your own .txt, .md, .py, .jsonl or .parquet: `path` is a file, a folder or a glob.
+
+    A file is a document; in .jsonl and .parquet each record is one, its text in `field`. Files are taken in the order
+    of their paths.
+    """
+
+    def __init__(self, *, path: str | None = None, field: str = "text"):
+        if path is None:
+            raise ConfigError("data.path=null: data=text needs one; give a file, a folder or a glob")
+        self.files = find_files(path)  # here already, so that a missing file stops a sweep before its first run
+        self.path, self.field = path, field
+
+    def text(self) -> str:
+        documents = (document for file in self.files for document in read_documents(file, self.field))
+        return join_documents(documents, f"data.path={self.path}")
+
+
+@register("data", "huggingface", source="github.com/huggingface/datasets")
+class HuggingFace:
+    """A dataset of the Hugging Face Hub, or a local folder in its layout; streamed, one record a document.
+
+    What comes from the Hub is kept in the cache folder, so that a sweep streams it once. `data.name` is `data.path`.
+    """
+
+    name_means = "path"  # as the field says it, though `name` is the component's
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        subset: str | None = None,
+        split: str = "train",
+        field: str = "text",
+        max_documents: int | None = 10_000,
+    ):
+        if path is None:
+            raise ConfigError("data.path=null: data=huggingface needs one; give a name on the Hub or a local folder")
+        if max_documents is not None and max_documents < 1:
+            raise ConfigError(f"data.max_documents={max_documents}: must be at least 1; null takes all")
+        self.path, self.subset, self.split, self.field, self.max_documents = path, subset, split, field, max_documents
+
+    def text(self) -> str:
+        if os.path.isdir(self.path):  # may change under us, and is quick to read
+            return self._stream()
+        key = hashlib.sha256(repr(sorted(vars(self).items())).encode()).hexdigest()
+        cached = cache_folder() / "huggingface" / f"{key}.txt"
+        if not cached.is_file():
+            write_cached(cached, self._stream().encode())
+        return read_utf8(cached)
+
+    def _stream(self) -> str:
+        try:
+            return join_documents(itertools.islice(self._documents(), self.max_documents), f"data.path={self.path}")
+        except ConfigError:
+            raise
+        except Exception as e:  # the library passes on the errors of half a dozen others: no class has them all
+            reason = f"{type(e).__name__}: {e}".partition("\n")[0]
+            raise ConfigError(
+                f"data.path={self.path}: {reason}; mend data.path, data.subset or data.split, "
+                f"or use data=text or data=pystdlib, which need no network"
+            ) from e
+
+    def _documents(self) -> Iterator[str]:
+        try:
+            from datasets import load_dataset
+        except ImportError as e:
+            raise ConfigError("data=huggingface: needs the datasets library; pip install 'gptlab[hf]'") from e
+        records: Any = load_dataset(self.path, self.subset, split=self.split, streaming=True)
+        for number, record in enumerate(records, 1):
+            yield text_of(record, self.field, f"{self.path} record {number}")

@@ -1,0 +1,98 @@
+"""A corpus as tokens: split, tokenised once, and opened from the cache as memory-mapped files."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptlab.config import ConfigError
+from gptlab.data.cache import cache_folder, locked, write_cached
+from gptlab.data.corpora import Corpus
+from gptlab.data.tokenizers import Tokenizer, TokenizerOption, tokenizer_from_json
+
+FORMAT = 1  # of the cache; raise it when the same settings come to give other tokens or other files
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Both splits as ids, memory-mapped and read-only."""
+
+    train: np.ndarray  # (n_train,) uint16 or uint32
+    val: np.ndarray  # (n_val,)
+    tokenizer: Tokenizer
+    hash: str  # sha256 of the text in UTF-8, hex
+
+    @property
+    def n_train(self) -> int:
+        """Tokens."""
+        return len(self.train)
+
+    @property
+    def n_val(self) -> int:
+        """Tokens."""
+        return len(self.val)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size
+
+    def val_bytes(self, n_tokens: int | None = None) -> int:
+        """Bytes of UTF-8 that `validation_batches` over the same n_tokens predicts: all but the first token's."""
+        return int(self.tokenizer.token_bytes[self.val[1:n_tokens]].sum())
+
+
+def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_fraction: float) -> Dataset:
+    """Split the text by characters, validation last, and tokenise each split, unless the cache has it.
+
+    A split must have at least window + 1 tokens.
+    """
+    text = data.text()
+    text_hash = hashlib.sha256(text.encode()).hexdigest()
+    n_train = int((1 - val_fraction) * len(text))
+    key = json.dumps([FORMAT, text_hash, n_train, tokenizer.cache_key])
+    folder = cache_folder() / "tokens" / hashlib.sha256(key.encode()).hexdigest()
+    if not _is_complete(folder):
+        with locked(folder):
+            if not _is_complete(folder):  # else another run filled it while we waited
+                _fill(folder, tokenizer, text[:n_train], text[n_train:])
+    meta = _read_meta(folder)
+    for split in SPLITS:
+        if meta[split] <= window:
+            raise ConfigError(
+                f"data.window={window}: the {split} split has {meta[split]} tokens and must have window + 1 = "
+                f"{window + 1}; set a smaller window, give a longer text or change data.val_fraction"
+            )
+    train, val = (np.memmap(_tokens_file(folder, split), dtype=meta["dtype"], mode="r") for split in SPLITS)
+    return Dataset(train, val, tokenizer_from_json(meta["tokenizer"]), text_hash)
+
+
+def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:
+    tokenizer = option.fit(train, val)
+    meta: dict[str, Any] = {"tokenizer": tokenizer.to_json(), "dtype": np.dtype(tokenizer.dtype).name}
+    for split, text in zip(SPLITS, (train, val), strict=True):
+        tokens = tokenizer.encode(text)
+        meta[split] = len(tokens)
+        write_cached(_tokens_file(folder, split), tokens.data)
+    write_cached(folder / "meta.json", json.dumps(meta).encode())  # last: it says that the others are there
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether the folder was filled to the end and its files are as long as they were then."""
+    try:
+        meta = _read_meta(folder)
+        sizes = [meta[split] * np.dtype(meta["dtype"]).itemsize for split in SPLITS]
+        return sizes == [_tokens_file(folder, split).stat().st_size for split in SPLITS]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not what _fill wrote
+        return False
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "meta.json").read_bytes())
+
+
+def _tokens_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}.bin"

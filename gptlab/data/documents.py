@@ -1,0 +1,112 @@
+"""From a path to the documents in it: which files it means, and how each kind of file is read."""
+
+import glob
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gptlab.config import ConfigError
+
+
+def find_files(path: str) -> list[Path]:
+    """The files a path means, sorted: one file, those matching a glob, or the readable ones below a folder.
+
+    A folder may hold other things: of it, only files with an ending we read are taken, and none that is hidden or in
+    a hidden folder. A file or a glob names files itself, so there another ending is an error.
+    """
+    target = os.path.expanduser(path)
+    folder = os.path.isdir(target)
+    pattern = os.path.join(glob.escape(target), "**", "*") if folder else target
+    named = [target] if os.path.isfile(target) else glob.glob(pattern, recursive=True)
+    files = sorted(Path(name) for name in named if os.path.isfile(name))
+    if folder:
+        files = [file for file in files if file.suffix.lower() in READERS]
+    if not files:
+        missing = "has no file ending in" if folder else "no such file or folder, and no glob that matches a file in"
+        raise ConfigError(f"data.path={path}: {missing} {ENDINGS}; give one that exists")
+    for file in files:
+        if file.suffix.lower() not in READERS:
+            raise ConfigError(f"data.path={file}: cannot read a file ending in {file.suffix!r}; choose from {ENDINGS}")
+    return files
+
+
+def read_documents(file: Path, field: str) -> Iterator[str]:
+    """The documents of one file; `field` is where a record of a .jsonl or .parquet file has its text."""
+    return READERS[file.suffix.lower()](file, field)
+
+
+def read_utf8(file: Path) -> str:
+    """A file's text as it is: line ends are kept."""
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"data.path={file}: byte {e.start} is not UTF-8; convert the file to UTF-8") from e
+    except OSError as e:
+        raise ConfigError(f"data.path={file}: {e.strerror}; give a file that can be read") from e
+
+
+def text_of(record: Any, field: str, where: str) -> str:
+    """A record's text; `where` names the record in an error."""
+    if not isinstance(record, dict) or field not in record:
+        has = f"choose from {', '.join(record)}" if isinstance(record, dict) else f"it is no record but {record!r:.40}"
+        raise ConfigError(f"data.field={field}: not in {where}; {has}")
+    text = record[field]
+    if not isinstance(text, str):
+        raise ConfigError(f"data.field={field}: not text but {text!r:.40} in {where}; choose a field of text only")
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:  # JSON can spell half of a surrogate pair
+        raise ConfigError(f"data.field={field}: {text[e.start]!r} in {where} is no character; mend the record") from e
+    return text
+
+
+def join_documents(documents: Iterable[str], place: str) -> str:
+    """One text, a blank line between documents; `place` names them in an error."""
+    text = "\n\n".join(documents)
+    if not text:
+        raise ConfigError(f"{place}: the text is empty; give one that is not")
+    return text
+
+
+def _read_text(file: Path, field: str) -> Iterator[str]:
+    yield read_utf8(file)
+
+
+def _read_jsonl(file: Path, field: str) -> Iterator[str]:
+    """One JSON object a line; blank lines are none."""
+    for number, line in enumerate(read_utf8(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as e:
+            raise ConfigError(f"data.path={file}: line {number} is not JSON ({e}); give one object a line") from e
+        yield text_of(record, field, f"{file} line {number}")
+
+
+def _read_parquet(file: Path, field: str) -> Iterator[str]:
+    try:
+        import pyarrow.parquet
+    except ImportError as e:
+        raise ConfigError(f"data.path={file}: .parquet needs pyarrow; pip install 'gptlab[hf]'") from e
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"data.path={file}: cannot be read as parquet; give a whole parquet file") from e
+    if field not in table.schema_arrow.names:
+        raise ConfigError(f"data.field={field}: not in {file}; choose from {', '.join(table.schema_arrow.names)}")
+    rows = (row for batch in table.iter_batches(columns=[field]) for row in batch.to_pylist())
+    for number, row in enumerate(rows, 1):
+        yield text_of(row, field, f"{file} row {number}")
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+    ".txt": _read_text,
+    ".md": _read_text,
+    ".py": _read_text,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+ENDINGS = ", ".join(READERS)

@@ -1,0 +1,34 @@
+"""Validation: the same tokens every time, each but the first predicted once."""
+
+import math
+from contextlib import AbstractContextManager
+
+import torch
+import torch.nn.functional as F
+
+from gptlab.data import Dataset, validation_batches
+
+
+def evaluate(
+    model: torch.nn.Module,
+    dataset: Dataset,
+    *,
+    window: int,
+    batch_size: int,
+    n_tokens: int | None,
+    device: torch.device,
+    autocast: AbstractContextManager,
+) -> dict[str, float]:
+    """val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    n_predicted = 0
+    with torch.inference_mode(), autocast:
+        for x, y in validation_batches(dataset.val, window, batch_size, n_tokens):
+            logits = model(x.to(device))
+            total += F.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten(), reduction="sum")
+            n_predicted += y.numel()
+    model.train(was_training)
+    nats = float(total)
+    return {"val/loss": nats / n_predicted, "val/bpb": nats / math.log(2) / dataset.val_bytes(n_predicted + 1)}

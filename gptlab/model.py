@@ -1,0 +1,140 @@
+"""A decoder-only language model out of components: embedding -> blocks -> norm -> head.
+
+Letters in shapes, here and in components/: B batch, T tokens, C width of the stream, H heads, D width of a head,
+F width of the FFN, V vocabulary, L layers.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptlab import registry
+from gptlab.components.attention import KVCache
+from gptlab.components.parameters import role_of, tag
+from gptlab.compose import plain
+from gptlab.config import ConfigError
+
+
+class GPT(nn.Module):
+    """Tokens (B, T), int64 -> logits (B, T, V)."""
+
+    def __init__(self, dim: int, vocab_size: int, max_len: int, dropout: float, **parts: nn.Module | list[nn.Module]):
+        super().__init__()
+        self.max_len = max_len
+        self.embedding = nn.Embedding(vocab_size, dim)
+        tag(self.embedding.weight, "embedding")
+        self.dropout = nn.Dropout(dropout)
+        self.position: Any = parts["position"]
+        self.blocks = nn.ModuleList(parts["blocks"])  # type: ignore[arg-type]
+        self.norm = parts["norm"]
+        self.head: Any = parts["head"]
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """With a cache, `tokens` follow those seen in earlier calls, and logits are those of the new ones."""
+        start = cache.length(0) if cache else 0
+        if start + tokens.shape[1] > self.max_len:
+            raise ValueError(f"{start + tokens.shape[1]} tokens: the model was built for data.window={self.max_len}")
+        x = self.dropout(self.position.embed(self.embedding(tokens), start))  # (B, T, C)
+        for block in self.blocks:
+            x = block(x, self.position, cache)
+        return self.head(self.norm(x), self.embedding.weight)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(len(self.blocks))
+
+    def auxiliary_loss(self, logits: Tensor) -> Tensor | None:
+        """The sum of what components add to the training loss, in nats; None if none does."""
+        losses = [m.auxiliary_loss(logits) for m in self.modules() if m is not self and hasattr(m, "auxiliary_loss")]
+        losses = [x for x in losses if x is not None]
+        return sum(losses[1:], losses[0]) if losses else None
+
+
+def build_model(cfg: Any) -> GPT:
+    """The model that `cfg` describes, its weights drawn from `cfg.seed`. Shapes only, inside `torch.device("meta")`."""
+    tree: dict[str, Any] = cfg if isinstance(cfg, dict) else plain(cfg)
+    if tree["model"]["vocab_size"] is None:
+        name = tree["tokenizer"]["name"]
+        raise ConfigError(f"model.vocab_size=null: tokenizer={name} learns it from the text; set it, such as 65")
+    context = _context(tree)
+    make = partial(_make, tree, context)
+    placement = make("placement")
+    model = GPT(
+        **{k: context[k] for k in ("dim", "vocab_size", "max_len", "dropout")},
+        position=make("position"),
+        blocks=[_block(tree, context, i) for i in range(context["n_layer"])],
+        norm=make("norm") if placement.final_norm else nn.Identity(),
+        head=make("head"),
+    )
+    initialise(model, registry.build("init", tree["init"], context), tree["seed"])
+    return model
+
+
+def _context(tree: dict[str, Any]) -> dict[str, Any]:
+    """What components can ask for by name, as far as it is the same in all layers."""
+    size, attention = tree["size"], tree["attention"]
+    head_dim = attention.get("head_dim")
+    if head_dim is None and size["dim"] % size["n_head"]:
+        raise ConfigError(
+            f"size.n_head={size['n_head']}: must divide size.dim={size['dim']}; or set attention.head_dim"
+        )
+    if head_dim is not None and head_dim < 1:
+        raise ConfigError(f"attention.head_dim={head_dim}: must be at least 1")
+    if tree["head"].get("bias") and not tree["bias"]:
+        raise ConfigError("head.bias=true: bias=false leaves no bias anywhere; set one of them otherwise")
+    context = {
+        **size,
+        "head_dim": head_dim or size["dim"] // size["n_head"],
+        "max_len": tree["data"]["window"],
+        "vocab_size": tree["model"]["vocab_size"],
+        "bias": tree["bias"],
+        "dropout": tree["train"]["dropout"],
+    }
+    for slot in ("norm", "qk_norm"):
+        context[slot] = partial(_norm, tree, context, slot)
+    return context
+
+
+def _norm(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int | None = None) -> nn.Module:
+    return _make(tree, {**context, "dim": dim or context["dim"]}, slot)
+
+
+def _block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int) -> nn.Module:
+    inner = {**context, "layer_idx": layer_idx}
+    factories = {slot: partial(_make, tree, inner, slot) for slot in ("attention", "ffn", "placement")}
+    return _make(tree, {**inner, **factories}, "block")
+
+
+def _make(tree: dict[str, Any], context: Mapping[str, Any], slot: str) -> Any:
+    """One component. What its constructor draws at random depends on (seed, slot, layer) alone as well."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_number(tree["seed"], f"{slot}.{context.get('layer_idx', '')}"))
+        return registry.build(slot, tree[slot], context)
+
+
+def initialise(model: nn.Module, init: Any, seed: int) -> None:
+    """Draw every weight from (seed, its name) alone, so that no weight depends on what other parts there are.
+
+    A component that has `init_weights(generator)` draws its own parameters; `init` draws the others by role.
+    """
+    for path, module in model.named_modules():
+        if hasattr(module, "init_weights"):
+            module.init_weights(_generator(seed, path))
+            continue
+        for name, p in module.named_parameters(path, recurse=False):
+            if p.is_meta:
+                continue
+            with torch.no_grad():
+                init.draw(p, role_of(p), getattr(p, "gain", 1.0), _generator(seed, name))
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed_number(seed, name))
+
+
+def seed_number(seed: int, name: str) -> int:
+    """A number below 2^63 that (seed, name) decides."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,52 @@
+"""What a running run shows: a bar on a terminal, plain lines when piped."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Lines and the state of the current run, on `console`."""
+
+    def __init__(self, console: Console, total: float):
+        self.console, self.total = console, total
+        self.bar: Progress | None = None
+        self.shown_at = time.monotonic()
+        self.val = ""
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.add_task("starting", total=self.total)
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def logged(self, done: float, metrics: dict[str, Any]) -> None:
+        """Metrics of training; a line of them at most every few seconds."""
+        text = f"step {metrics['step']:>6,}  train/loss {metrics['train/loss']:.4f}"
+        speed = f"{metrics['speed/tokens_per_s']:,.0f} tokens/s" if "speed/tokens_per_s" in metrics else ""
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=done, description=f"{text}{self.val}  {speed}")
+        elif time.monotonic() - self.shown_at > SECONDS_BETWEEN_LINES:
+            self.shown_at = time.monotonic()
+            self.line(f"{text}  {speed}  {100 * done / self.total:.0f} %")
+
+    def evaluated(self, metrics: dict[str, Any]) -> None:
+        self.shown_at = time.monotonic()
+        self.val = f"  val/loss {metrics['val/loss']:.4f}"
+        self.line(f"step {metrics['step']:>6,}{self.val}  val/bpb {metrics['val/bpb']:.4f}")

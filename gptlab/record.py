@@ -1,0 +1,189 @@
+"""The record of a run: plain files in its folder first, then Weights & Biases.
+
+metrics.jsonl   one JSON object a line, on its way to the disk as soon as it is logged; NaN as Python's json writes it
+status.json     state (running, finished, diverged, failed, interrupted) and its reason, process, times
+summary.json    the final numbers; there only when the run came to its end
+config.yaml, overrides.txt, env.json, components/    what was run, and on what
+"""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TextIO
+
+from gptlab.wandb_run import RunInfo, WandbRun, WandbSettings, new_id
+
+
+class Recorder:
+    """A run being recorded: a context manager that is left with finish(), or with an exception, which it records.
+
+    `resume_step` is the step of the checkpoint that the run goes on from: metrics of later steps are dropped, so that
+    the file ends as if the run had never been killed. None starts afresh.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        config: Mapping[str, Any],
+        wandb: WandbSettings,
+        info: RunInfo,
+        resume_step: int | None = None,
+    ) -> None:
+        self.run_dir = run_dir
+        self._config, self._settings, self._info = config, wandb, info
+        self._resume_step = resume_step
+        self._metrics: TextIO | None = None
+        self._wandb: WandbRun | None = None
+        previous = read_status(run_dir) if resume_step is not None else {}
+        self._status: dict[str, Any] = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": previous.get("started") or _now(),
+            "wandb_id": previous.get("wandb_id") or new_id(run_dir.name),
+        }
+
+    def __enter__(self) -> Self:
+        self._set_state("running")
+        try:
+            self._open()
+        except BaseException as error:
+            self._abandon(error)
+            raise
+        return self
+
+    def _open(self) -> None:
+        (self.run_dir / "summary.json").unlink(missing_ok=True)
+        path = self.run_dir / "metrics.jsonl"
+        kept = _lines_up_to(path, self._resume_step)
+        write_text(path, "".join(kept))
+        self._metrics = path.open("a", encoding="utf-8", buffering=1)  # a line is the operating system's at once
+        if self._settings.mode != "disabled":
+            history = map(json.loads, kept)
+            self._wandb = WandbRun(self._settings, self._info, self._status["wandb_id"], self._config, history)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl, then W&B. Holds `step` and `tokens` beside whatever was measured."""
+        assert self._metrics is not None and "step" in metrics
+        try:
+            self._metrics.write(json.dumps(metrics) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.run_dir / "metrics.jsonl")) from error
+        if self._wandb:
+            self._wandb.log(metrics)
+
+    def finish(
+        self, state: Literal["finished", "diverged"], summary: Mapping[str, Any], reason: str | None = None
+    ) -> None:
+        """The outcome and its numbers."""
+        write_json(self.run_dir / "summary.json", summary)
+        self._end(state, reason, summary)
+
+    def wandb_where(self) -> str | None:
+        """One line for the user: the run's address in W&B, the command that uploads it, or what went wrong there."""
+        return self._wandb.where() if self._wandb else None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._abandon(error)
+        else:
+            assert self._status["state"] in ("finished", "diverged"), "left without finish()"
+            self._close()
+
+    def _abandon(self, error: BaseException) -> None:
+        state, reason = _outcome(error)
+        with suppress(OSError):  # on a full disk the error on its way is the one to see, not those it brings here
+            self._end(state, reason, {"reason": reason})
+        with suppress(OSError):
+            self._close()
+
+    def _close(self) -> None:
+        if self._metrics:
+            self._metrics.close()
+
+    def _end(self, state: str, reason: str | None, summary: Mapping[str, Any]) -> None:
+        self._set_state(state, reason)  # before the last uploads, which may take a while or be cut off
+        if self._wandb:
+            self._wandb.finish(state, summary)
+            self._set_state(state, reason)  # once more, with what became of the uploads
+
+    def _set_state(self, state: str, reason: str | None = None) -> None:
+        self._status |= {"state": state, "reason": reason, "updated": _now(), "wandb": self.wandb_where()}
+        write_json(self.run_dir / "status.json", self._status)
+
+
+def write_run_files(
+    run_dir: Path, config_yaml: str, overrides: Sequence[str], env: Mapping[str, Any], use: Sequence[Path]
+) -> None:
+    """What is known before the first step: the config, how it was asked for, the environment, the user's own code."""
+    write_text(run_dir / "config.yaml", config_yaml)
+    write_text(run_dir / "overrides.txt", "".join(f"{override}\n" for override in overrides))
+    write_json(run_dir / "env.json", env)
+    for source in use:
+        write_text(run_dir / "components" / source.name, source.read_text(encoding="utf-8"))
+
+
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """status.json, {} where there is none. A process that was killed leaves `running` behind."""
+    return read_json(run_dir / "status.json")
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """summary.json, {} for a run that has not come to its end."""
+    return read_json(run_dir / "summary.json")
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl, but for a last one that a kill or a full disk cut off."""
+    return [json.loads(line) for line in _whole_lines(run_dir / "metrics.jsonl")]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """All or nothing: whoever reads `path`, at whatever moment, finds the old text or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _lines_up_to(path: Path, step: int | None) -> list[str]:
+    return [line for line in _whole_lines(path) if json.loads(line)["step"] <= step] if step is not None else []
+
+
+def _outcome(error: BaseException) -> tuple[str, str]:
+    """State and reason, in one line, of a run that this exception ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "SIGINT"
+    if isinstance(error, SystemExit):  # how a handler of SIGTERM ends the run: 128 + the signal's number
+        names: dict[Any, str] = {128 + s: s.name for s in signal.Signals}
+        return "interrupted", names.get(error.code, f"exit {error.code}")
+    return "failed", " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,69 @@
+"""Text from a trained model, token by token."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gptlab import checkpoint
+from gptlab.config import ConfigError
+from gptlab.data import Tokenizer, tokenizer_from_json
+from gptlab.model import GPT, build_model
+from gptlab.record import read_json
+from gptlab.runs import open_config
+
+
+def open_run(folder: Path) -> tuple[GPT, Tokenizer]:
+    """The model of a run with its best weights, in evaluation mode, and its tokenizer."""
+    cfg = open_config(folder)
+    weights = [folder / "checkpoint" / name for name in (checkpoint.BEST, checkpoint.LAST)]
+    found = next((path for path in weights if path.exists()), None)
+    if found is None:
+        raise ConfigError(f"{folder}: has no checkpoint yet; one is written at every evaluation")
+    model = build_model(cfg)
+    checkpoint.load_weights(found, model)
+    return model.eval(), tokenizer_from_json(read_json(folder / "tokenizer.json"))
+
+
+@torch.inference_mode()
+def generate(
+    model: GPT,
+    tokens: list[int],
+    n: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    n_tokens_known: int | None = None,
+    cached: bool = True,
+) -> list[int]:
+    """`tokens` and n more. Temperature 0 takes the likeliest; `n_tokens_known` leaves out the vocabulary's padding.
+
+    The model sees at most its window. When that is full, the older half is dropped and the rest read anew from
+    position 0, with the cache as without it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tokens = list(tokens)
+    start = max(0, len(tokens) - model.max_len)  # the first token that the model sees
+    cache, n_read = model.new_cache(), 0
+    for _ in range(n):
+        if len(tokens) - start > model.max_len:
+            start = len(tokens) - max(1, model.max_len // 2)
+            cache, n_read = model.new_cache(), 0
+        if not cached:
+            cache, n_read = model.new_cache(), 0
+        unread = torch.tensor([tokens[start + n_read :]])
+        logits = model(unread, cache if cached else None)[0, -1, :n_tokens_known]
+        n_read += unread.shape[1]
+        tokens.append(_draw(logits, temperature, top_k, generator))
+    return tokens
+
+
+def _draw(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
+    """(V,) -> a token."""
+    if temperature == 0:
+        return int(logits.argmax())
+    logits = logits.float() / temperature
+    if top_k is not None and top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
+    return int(torch.multinomial(logits.softmax(-1), 1, generator=generator))

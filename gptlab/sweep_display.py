@@ -1,0 +1,116 @@
+"""What a running sweep shows: bars for it and for its running cells on a terminal, a line per ended cell anyway."""
+
+import json
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from gptlab.record import read_status, read_summary
+
+SECONDS_BETWEEN_LOOKS = 0.5
+ENDS = ("finished", "diverged", "failed")
+
+
+class Shown(Protocol):
+    folder: Path
+    plan: Any
+
+
+class SweepDisplay:
+    """Looks at the cells' folders from a thread of its own, since a launcher tells nothing before all have ended."""
+
+    def __init__(self, console: Console, cells: list[Any]):
+        self.console, self.cells = console, cells
+        self.ended = {c.folder for c in cells if _state(c) in ENDS}
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.total = self.bars.add_task("sweep", total=len(cells), completed=len(self.ended))
+        self.running: dict[Path, TaskID] = {}
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.told_waiting = False
+
+    def __enter__(self) -> Self:
+        if self.ended:
+            self._line(f"{len(self.ended)} of {len(self.cells)} cells have ended already")
+        self.bars.start()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        self.thread.join()
+        self.bars.stop()
+
+    def waiting_for_others(self, n: int) -> None:
+        if not self.told_waiting:
+            self._line(f"waiting for {n} cells that another process is running")
+            self.told_waiting = True
+
+    def _watch(self) -> None:
+        while not self.stop.wait(SECONDS_BETWEEN_LOOKS):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        done = float(len(self.ended))
+        for cell in self.cells:
+            if cell.folder in self.ended:
+                continue
+            state = _state(cell)
+            if state in ENDS:
+                self.ended.add(cell.folder)
+                self._end(cell, state)
+                done += 1
+            elif state == "running":
+                done += self._advance(cell)
+        self.bars.update(self.total, completed=done, description=f"sweep {len(self.ended)}/{len(self.cells)}")
+
+    def _advance(self, cell: Shown) -> float:
+        """Update a running cell's bar; returns the share of it that is done."""
+        metrics = _last_metrics(cell.folder / "metrics.jsonl")
+        share = min(1.0, cell.plan.progress(metrics.get("step", 0), metrics.get("seconds", 0.0)))
+        if cell.folder not in self.running:
+            self.running[cell.folder] = self.bars.add_task("", total=1.0)
+        loss = next((f"  {k} {metrics[k]:.3f}" for k in ("val/loss", "train/loss") if k in metrics), "")
+        self.bars.update(self.running[cell.folder], completed=share, description=f"  {cell.folder.name[:60]}{loss}")
+        return share
+
+    def _end(self, cell: Shown, state: str) -> None:
+        if cell.folder in self.running:
+            self.bars.remove_task(self.running.pop(cell.folder))
+        summary = read_summary(cell.folder)
+        loss = f"  val/loss {summary['val/loss']:.4f}" if summary.get("val/loss") is not None else ""
+        self._line(f"[{len(self.ended)}/{len(self.cells)}] {state}{loss}  {cell.folder.name}")
+
+    def _line(self, text: str) -> None:
+        self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _state(cell: Shown) -> str | None:
+    return read_status(cell.folder).get("state")
+
+
+def _last_metrics(path: Path) -> dict[str, Any]:
+    """The last whole line, read from the end of the file."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().split(b"\n")[:-1]
+        return json.loads(lines[-1])
+    except (OSError, IndexError, ValueError):
+        return {}

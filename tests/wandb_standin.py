@@ -1,0 +1,163 @@
+"""A stand-in for the W&B server on the loopback: takes whole online runs and keeps what they sent.
+
+It answers what wandb-core asks: GraphQL to open a run, `file_stream` for history and summary, PUT for files.
+"""
+
+import base64
+import gzip
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class SentRun:
+    """What the server knows of one run: the newest value of every field, and all of the history."""
+
+    fields: dict[str, Any] = field(default_factory=dict)  # groupName, jobType, displayName, tags, project
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
+
+
+class StandIn(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.runs: dict[str, SentRun] = {}
+        self.dead = False
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Makes wandb take this for its server, with a key of the right form."""
+        return {"WANDB_BASE_URL": f"http://127.0.0.1:{self.server_port}", "WANDB_API_KEY": "local" + "0" * 40}
+
+    def die(self) -> None:
+        self.dead = True  # connections that are open already get no answer either
+        self.shutdown()
+        self.server_close()
+
+
+@contextmanager
+def standin() -> Iterator[StandIn]:
+    server = StandIn()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.die()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StandIn
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the client was killed
+            super().handle()
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_PUT(self) -> None:
+        self._body()
+        self._answer({})
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if self.path == "/graphql":
+            request = json.loads(body)
+            self._answer({"data": self._graphql(request["query"], request.get("variables") or {})})
+        else:
+            if self.path.endswith("/file_stream"):  # /files/<entity>/<project>/<run>/file_stream
+                self._take_stream(self.path.split("/")[-2], json.loads(body))
+            self._answer({})
+
+    def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        found = re.search(r"(query|mutation)\s+(\w+)", query)
+        match found and found[2]:
+            case "UpsertBucket":
+                return self._open_run(variables)
+            case "CreateRunFiles":
+                host = self.server.env["WANDB_BASE_URL"]
+                files = [{"name": name, "uploadUrl": f"{host}/upload/{name}"} for name in variables["files"]]
+                return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+            case "Viewer":
+                return {"viewer": {"id": "me", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+            case "RunResumeStatus":
+                return self._resume_status(variables["name"])
+            case _:
+                return {}
+
+    def _open_run(self, variables: dict[str, Any]) -> dict[str, Any]:
+        name = variables["name"]
+        inserted = name not in self.server.runs
+        run = self.server.runs.setdefault(name, SentRun())
+        run.fields |= {key: value for key, value in variables.items() if value is not None}
+        sent = json.loads(variables.get("config") or "{}")
+        run.config |= {key: value["value"] for key, value in sent.items() if key != "_wandb"}
+        project = {"id": "p", "name": variables["project"], "entity": {"id": "e", "name": "me"}}
+        bucket = {"id": base64.b64encode(name.encode()).decode(), "name": name, "displayName": name, "project": project}
+        return {"upsertBucket": {"inserted": inserted, "bucket": bucket | {"config": "{}", "historyLineCount": 0}}}
+
+    def _resume_status(self, name: str) -> dict[str, Any]:
+        run = self.server.runs.get(name)
+        if run is None:
+            return {"model": {"bucket": None}}
+        last = json.dumps(run.history[-1]) if run.history else "{}"
+        bucket = {
+            "name": name,
+            "historyLineCount": len(run.history),
+            "eventsLineCount": 0,
+            "logLineCount": 0,
+            "historyTail": json.dumps([last]),
+            "eventsTail": "[]",
+            "summaryMetrics": json.dumps(run.summary),
+            "config": json.dumps({key: {"value": value} for key, value in run.config.items()}),
+            "tags": run.fields.get("tags"),
+            "wandbConfig": '{"t": 1}',
+        }
+        return {"model": {"id": "p", "name": "p", "entity": {"id": "e", "name": "me"}, "bucket": bucket}}
+
+    def _take_stream(self, name: str, sent: dict[str, Any]) -> None:
+        run = self.server.runs[name]
+        files = sent.get("files") or {}
+        run.history += map(json.loads, files.get("wandb-history.jsonl", {}).get("content", []))
+        for line in files.get("wandb-summary.json", {}).get("content", []):
+            run.summary = json.loads(line)
+        if sent.get("complete"):
+            run.exit_code = sent["exitcode"]
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = b"".join(self._chunks())
+        else:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        if self.server.dead:
+            self.close_connection = True
+            return
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
