@@ -110,8 +110,10 @@ def _compare_arguments(parser: ArgumentParser) -> None:
 
 def _compare(args: Namespace) -> int:
     from gptlab.compare import compare
+    from gptlab.compose import load_config, plain
 
-    compare(args.paths, metric=args.metric, baseline=args.baseline, csv=args.csv, plot=args.plot)
+    defaults = plain(load_config())
+    compare(args.paths, metric=args.metric, baseline=args.baseline, csv=args.csv, plot=args.plot, defaults=defaults)
     return 0
 
 
@@ -134,12 +136,12 @@ def _list(args: Namespace) -> int:
 
     from gptlab import registry
     from gptlab.compose import find_use, parse
-    from gptlab.listing import list_slots
+    from gptlab.listing import list_settings
 
     words = [w for w in (args.slot, *args.use) if w]
     registry.load(find_use(parse(w for w in words if "=" in w)))
     slots = [w for w in words if "=" not in w]
-    list_slots(Console(), slots[0] if slots else None)
+    list_settings(Console(), slots[0] if slots else None)
     return 0
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, IntegerNode, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gptlab import registry
-from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, Budget, Config, ConfigError
+from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, Budget, Config, ConfigError, flatten
 
 HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # in a wheel; in a checkout
@@ -98,17 +98,12 @@ def files_in(group: str) -> list[str]:
 @functools.lru_cache(maxsize=4096)
 def _compose_groups(groups: tuple[str, ...]) -> DictConfig:
     """The baseline, the preset and the chosen components, with Hydra's own rules of precedence."""
-    active = GlobalHydra.instance()
-    outer = active.hydra if active.is_initialized() else None  # inside a launcher's job
-    active.clear()
+    GlobalHydra.instance().clear()  # inside a launcher's job there is one, which has done its part
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", list(groups))
     except (HydraException, OmegaConfBaseException) as e:
         raise ConfigError(" ".join(f"{e}: {e.__cause__ or ''}".split())) from e
-    finally:
-        if outer is not None:
-            active.initialize(outer)
 
 
 def _set(cfg: DictConfig, override: Override) -> None:
@@ -213,19 +208,6 @@ def _check_value(
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config as nested dicts and lists."""
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
-def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
-    """{"norm": {"eps": 1e-5}} -> {"norm.eps": 1e-5}; a component's name stands under its slot: {"norm": "rmsnorm"}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            if "name" in value:
-                flat[f"{at}{key}"] = value["name"]
-            flat.update(flatten({k: v for k, v in value.items() if k != "name"}, f"{at}{key}."))
-        else:
-            flat[f"{at}{key}"] = value
-    return flat
 
 
 @functools.cache

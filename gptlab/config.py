@@ -102,8 +102,8 @@ class Config:
     block: Any = slot("block", "how attention and FFN join the stream")
     placement: Any = slot("placement", "where the norms of a sublayer sit")
     norm: Any = slot("norm", "normalisation of the stream")
-    qk_norm: Any = slot("norm", "normalisation of the stream")
-    attention: Any = slot("attention", "attention")
+    qk_norm: Any = slot("norm", "normalisation of queries and keys, per head")
+    attention: Any = slot("attention", "how tokens read each other")
     position: Any = slot("position", "how order is told")
     ffn: Any = slot("ffn", "feed-forward network")
     head: Any = slot("head", "from the stream to logits")
@@ -111,7 +111,7 @@ class Config:
     init: Any = slot("init", "how weights start")
     size: Size = section(Size)
     model: Model = section(Model)
-    optimizer: Any = slot("optimizer", "optimizer")
+    optimizer: Any = slot("optimizer", "from gradients to weights")
     schedule: Any = slot("schedule", "learning rate over the run", ScheduleCommon)
     data: Any = slot("data", "text to train on", DataCommon)
     tokenizer: Any = slot("tokenizer", "text to tokens")
@@ -136,3 +136,16 @@ COMMON: dict[str, type] = {f.metadata["kind"]: f.metadata["common"] for f in fie
 KINDS = tuple(dict.fromkeys(SLOTS.values()))
 GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
 BOOKKEEPING = ("name", "variant", "runs_dir", "wandb")  # say where a run is written, not what it computes
+
+
+def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
+    """{"norm": {"eps": 1e-5}} -> {"norm.eps": 1e-5}; a component's name stands under its slot: {"norm": "rmsnorm"}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            if "name" in value:
+                flat[f"{at}{key}"] = value["name"]
+            flat.update(flatten({k: v for k, v in value.items() if k != "name"}, f"{at}{key}."))
+        else:
+            flat[f"{at}{key}"] = value
+    return flat

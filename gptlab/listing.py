@@ -1,11 +1,10 @@
-"""`gptlab list`: slots, their options, and the settings of each."""
+"""`gptlab list`: slots, their options, and the settings of each, one line each."""
 
 import dataclasses
-import typing
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gptlab import registry
@@ -15,57 +14,74 @@ from gptlab.config import COMMON, SLOTS, Config, ConfigError
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
-def list_slots(console: Console, slot: str | None = None) -> None:
-    """One slot or section, or all of them: a line for each option and each setting."""
-    if slot is not None and slot not in (*FIELDS, "preset"):
-        raise ConfigError(f"list {slot}: no such slot; choose from {', '.join([*FIELDS, 'preset'])}")
-    baseline = plain(load_config())
-    for name in [slot] if slot else [*FIELDS, "preset"]:
-        if name in SLOTS:
-            _print_slot(console, name, baseline[name]["name"])
-        elif name == "preset":
-            console.print(Text.assemble(("preset", "bold"), "  published models, as differences from the baseline"))
-            console.print(f"  {', '.join(files_in('preset'))}", highlight=False)
-        else:
-            _print_section(console, name)
-        console.print()
+def list_settings(console: Console, only: str | None = None) -> None:
+    """One slot or section, or all of them."""
+    known = ("preset", *FIELDS)
+    if only is not None and only not in known:
+        raise ConfigError(f"list {only}: no such slot; choose from {', '.join(known)}")
+    chosen = plain(load_config())
+    for i, name in enumerate([only] if only else known):
+        if i and (name in SLOTS or dataclasses.is_dataclass(FIELDS[name].type)):
+            console.print()
+        for line in _lines(name, chosen):
+            console.print(line, soft_wrap=True)
 
 
-def _print_slot(console: Console, name: str, default: str) -> None:
+def _lines(name: str, chosen: dict[str, Any]) -> Iterable[Text]:
+    if name == "preset":
+        yield _heading("preset", "published models, as differences from the baseline")
+        yield Text(f"  {' '.join(files_in('preset'))}")
+    elif name in SLOTS:
+        yield from _slot(name, chosen[name]["name"])
+    elif dataclasses.is_dataclass(section := FIELDS[name].type):
+        sizes = f"size={'|'.join(files_in(name))}" if name == "size" else ""
+        yield _heading(name, sizes)
+        yield from _settings(dataclasses.fields(section), f"  {name}.")
+    else:
+        yield from _settings([FIELDS[name]], "")
+
+
+def _slot(name: str, baseline: str) -> Iterable[Text]:
     kind = SLOTS[name]
-    console.print(Text.assemble((name, "bold"), f"  {FIELDS[name].metadata['help']}"))
+    yield _heading(name, FIELDS[name].metadata["help"])
     if kind in COMMON:
-        _print_fields(console, dataclasses.fields(COMMON[kind]), f"{name}.", "  ")
-    for entry in registry.entries(kind):
-        mark = " (baseline)" if entry.name == default else ""
-        console.print(Text.assemble("  ", (f"{name}={entry.name}", "green"), mark, f"  {entry.summary}", (f"  {entry.source}", "dim")))
-        _print_fields(console, entry.knobs, f"{name}.", "      ", entry.choices)
+        yield from _settings(dataclasses.fields(COMMON[kind]), f"  {name}.")
+    entries = registry.entries(kind)
+    knobs = [[(f.name, f.type, f.default) for f in e.knobs] for e in entries]
+    alike = len(entries) > 1 and all(k == knobs[0] for k in knobs)
+    if alike:
+        yield from _settings(entries[0].knobs, f"  {name}.", entries[0].choices)
+    for entry in entries:
+        mark = "*" if entry.name == baseline else " "
+        yield Text.assemble(
+            f" {mark}", (f"{name}={entry.name}".ljust(len(name) + 13), "bold green"), entry.summary, (f"  {entry.source}", "dim")
+        )
+        if not alike:
+            yield from _settings(entry.knobs, f"      {name}.", entry.choices)
 
 
-def _print_section(console: Console, name: str) -> None:
-    field = FIELDS[name]
-    if not dataclasses.is_dataclass(field.type):
-        console.print(Text.assemble((f"{name}: {_type(field.type)} = {_value(field.default)}", "bold"), f"  {field.metadata['help']}"))
-        return
-    console.print(Text.assemble((name, "bold"), f"  {' '.join(files_in(name))}"))
-    _print_fields(console, dataclasses.fields(field.type), f"{name}.", "  ")
+def _heading(name: str, text: str) -> Text:
+    return Text.assemble((name, "bold"), f"  {text}")
 
 
-def _print_fields(
-    console: Console, fields: typing.Iterable[dataclasses.Field], prefix: str, indent: str, choices: dict | None = None
-) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+def _settings(
+    fields: Iterable[dataclasses.Field], prefix: str, choices: dict[str, tuple] | None = None
+) -> Iterable[Text]:
     for f in fields:
         allowed = f.metadata.get("choices") or (choices or {}).get(f.name)
         kind = "|".join(map(str, allowed)) if allowed else _type(f.type)
-        table.add_row(Text(f"{indent}{prefix}{f.name}: {kind} = {_value(f.default)}"), Text(f.metadata.get("help", "")))
-    if table.row_count:
-        console.print(table)
+        start = f"{prefix}{f.name}: {kind} = {_default(f)}"
+        yield Text(f"{start:<44}  {f.metadata.get('help', '')}".rstrip())
 
 
 def _type(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "").replace("None", "null")
+    name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+    return name.replace(" | None", "|null").replace("Any", "path")
 
 
-def _value(default: Any) -> str:
-    return {True: "true", False: "false", None: "null"}.get(default, str(default)) if not isinstance(default, int | float) or isinstance(default, bool) else f"{default:g}"
+def _default(f: dataclasses.Field) -> str:
+    if f.default_factory is not dataclasses.MISSING:
+        return str(f.default_factory())
+    if f.default is None or isinstance(f.default, bool):
+        return {None: "null", True: "true", False: "false"}[f.default]
+    return f"{f.default:g}" if isinstance(f.default, float) else str(f.default)

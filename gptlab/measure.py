@@ -1,5 +1,6 @@
 """What a model costs: parameters, FLOPs, bytes. Counted on the meta device, where no weight takes memory."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,18 +20,31 @@ def meta_model(cfg: Any) -> GPT:
         return build_model(cfg)
 
 
-def flops_per_token(model: nn.Module, window: int) -> float:
+def flops_per_token(model: GPT, window: int) -> float:
     """FLOPs of forward and backward per training token, of all matrix products, counted as they run.
 
     `model` is on the meta device. Attention counts as the full T x T, mask or not, as in arXiv:2204.02311, appendix B.
+    Blocks with parameters of the same shapes are counted once and multiplied.
     """
+    blocks = list(model.blocks)
+    alike = Counter(tuple((n, p.shape) for n, p in block.named_parameters()) for block in blocks)
+    one_of = {tuple((n, p.shape) for n, p in block.named_parameters()): block for block in blocks}
+    outside = _flops(model, [], window)
+    inside = sum(n * (_flops(model, [one_of[shapes]], window) - outside) for shapes, n in alike.items())
+    return (outside + inside) / window
+
+
+def _flops(model: GPT, blocks: list[nn.Module], window: int) -> int:
+    """Of one window through the model with these blocks alone."""
+    kept, model.blocks = model.blocks, nn.ModuleList(blocks)
     tokens = torch.zeros(1, window, dtype=torch.long, device="meta")
-    model.train()
-    with FlopCounterMode(display=False) as counter:
-        logits = model(tokens)
-        F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
-    model.zero_grad()
-    return counter.get_total_flops() / window
+    try:
+        with FlopCounterMode(display=False) as counter:
+            F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
+        return counter.get_total_flops()
+    finally:
+        model.blocks = kept
+        model.zero_grad()
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:

@@ -92,11 +92,11 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._abandon(error)
-        else:
-            assert self._status["state"] in ("finished", "diverged"), "left without finish()"
+        if self._status["state"] != "running":  # what goes wrong after finish() does not change the outcome
             self._close()
+        else:
+            assert error is not None, "left without finish()"
+            self._abandon(error)
 
     def _abandon(self, error: BaseException) -> None:
         state, reason = _outcome(error)
@@ -110,10 +110,12 @@ class Recorder:
             self._metrics.close()
 
     def _end(self, state: str, reason: str | None, summary: Mapping[str, Any]) -> None:
-        self._set_state(state, reason)  # before the last uploads, which may take a while or be cut off
-        if self._wandb:
-            self._wandb.finish(state, summary)
-            self._set_state(state, reason)  # once more, with what became of the uploads
+        try:
+            self._set_state(state, reason)  # before the last uploads, which may take a while or be cut off
+        finally:
+            if self._wandb:
+                self._wandb.finish(state, summary)
+        self._set_state(state, reason)  # once more, with what became of the uploads
 
     def _set_state(self, state: str, reason: str | None = None) -> None:
         self._status |= {"state": state, "reason": reason, "updated": _now(), "wandb": self.wandb_where()}

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gptlab import registry
-from gptlab.compose import differences, flatten, load_config, plain
-from gptlab.config import ConfigError
+from gptlab.compose import differences, load_config, plain
+from gptlab.config import ConfigError, flatten
 from gptlab.drawing import draw_block
 from gptlab.measure import flops_per_token, kv_bytes_per_token, meta_model, non_embedding, parameters_by_part, state_bytes
 

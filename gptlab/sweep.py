@@ -50,7 +50,8 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     console = console or Console()
     launcher = [w for w in words if w.startswith("hydra")]
     planned = plan_sweep([w for w in words if not w.startswith("hydra")])
-    cells = check_cells(planned.cells, lambda n: console.print(f"{n} cells to check ...", highlight=False))
+    cells = check_cells(planned.cells)
+    console.print(f"{planned.name}: {len(cells)} cells, all of them checked", markup=False, highlight=False)
     launch = prepare_launcher(launcher, cells[0].folder.parent)
     _write_sweep(planned, cells[0].folder.parent)
     if retry:
@@ -62,9 +63,8 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     return _report(cells, console)
 
 
-def check_cells(all_overrides: list[list[str]], tell: Callable[[int], None]) -> list[Cell]:
+def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
     """Compose, build (on the meta device) and plan every cell; texts are tokenised here, once."""
-    tell(len(all_overrides))
     datasets: dict[str, Dataset] = {}
     cells: dict[Path, Cell] = {}
     problems: list[str] = []
@@ -90,13 +90,14 @@ def _dataset(cfg: DictConfig, known: dict[str, Dataset]) -> Dataset:
     return known[key]
 
 
-def prepare_launcher(overrides: list[str], folder: Path) -> Callable[[list[Cell]], None]:
-    """Hydra's launcher, as `hydra/launcher=...` chooses and `hydra.launcher.*` sets it."""
+def prepare_launcher(overrides: list[str], folder: Path) -> Callable[[list[Cell]], str]:
+    """Hydra's launcher, as `hydra/launcher=...` chooses and `hydra.launcher.*` sets it. It returns what went wrong."""
     from hydra._internal.callbacks import Callbacks
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.plugins import Plugins
+    from hydra.core.utils import JobStatus
     from hydra.errors import HydraException
     from hydra.types import HydraContext, RunMode
     from omegaconf.errors import OmegaConfBaseException
@@ -115,8 +116,13 @@ def prepare_launcher(overrides: list[str], folder: Path) -> Callable[[list[Cell]
     except (HydraException, OmegaConfBaseException) as e:
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {e} {e.__cause__ or ''}".split())) from e
 
-    def launch(cells: list[Cell]) -> None:
-        launcher.launch([[f"cell={_hydra_string(json.dumps(c.overrides))}"] for c in cells], initial_job_idx=0)
+    def launch(cells: list[Cell]) -> str:
+        try:
+            jobs = launcher.launch([[f"cell={_hydra_string(json.dumps(c.overrides))}"] for c in cells], initial_job_idx=0)
+        except Exception as e:  # a worker was killed, by the system or a person; its neighbours fall with it
+            return f"{type(e).__name__}: {e}"
+        errors = [job._return_value for job in jobs if job.status == JobStatus.FAILED]
+        return f"{type(errors[0]).__name__}: {errors[0]}" if errors else ""
 
     return launch
 
@@ -126,7 +132,7 @@ def _hydra_string(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _run_until_settled(cells: list[Cell], launch: Callable[[list[Cell]], None], display: SweepDisplay) -> None:
+def _run_until_settled(cells: list[Cell], launch: Callable[[list[Cell]], str], display: SweepDisplay) -> None:
     """Run what has no outcome; what another process is running is waited for, and taken over if that one dies."""
     starts: Counter[Path] = Counter()
     while pending := [c for c in cells if c.state not in SETTLED]:
@@ -135,18 +141,14 @@ def _run_until_settled(cells: list[Cell], launch: Callable[[list[Cell]], None], 
             display.waiting_for_others(len(pending))
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
-        trouble = ""
-        try:
-            launch(free)
-        except Exception as e:  # a worker was killed, by the system or a person; its neighbours fell with it
-            trouble = f" ({type(e).__name__})"
+        trouble = launch(free)
         started = [c for c in free if c.state != "waiting"]
         if not started:
-            raise ConfigError(f"hydra/launcher: started none of {len(free)} cells{trouble}; try hydra/launcher=basic")
+            raise ConfigError(f"hydra/launcher: started none of {len(free)} cells ({trouble or 'no reason given'})")
         starts.update(c.folder for c in started)
         for cell in started:
             if cell.state == "interrupted" and starts[cell.folder] >= MOST_STARTS:
-                _note_failure(cell.folder, f"its process ended {MOST_STARTS} times without an outcome{trouble}")
+                _note_failure(cell.folder, f"its process ended {MOST_STARTS} times without an outcome ({trouble})")
 
 
 def run_cell(job: DictConfig) -> None:

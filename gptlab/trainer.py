@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from gptlab import checkpoint, registry
-from gptlab.compose import differences, edit, flatten, plain
-from gptlab.config import SLOTS, ConfigError
+from gptlab.compose import differences, edit, plain
+from gptlab.config import SLOTS, ConfigError, flatten
 from gptlab.data import Dataset, TrainBatches, load_dataset
 from gptlab.environment import environment
 from gptlab.evaluate import evaluate

@@ -7,6 +7,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,17 @@ from gptlab.wandb_run import RunInfo, WandbSettings
 def recorder(run_dir: Path, resume_step: int | None = None) -> Recorder:
     settings = WandbSettings("disabled", run_dir.parent)
     return Recorder(run_dir, config={}, wandb=settings, info=RunInfo("name", "group"), resume_step=resume_step)
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Stands in for a full disk: a write beyond `size` bytes is cut off there and raises OSError."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 def steps(run_dir: Path) -> list[float]:
@@ -65,6 +78,18 @@ def test_an_exception_is_recorded_and_goes_on(tmp_path, error, state, reason):
     assert (read_status(tmp_path)["state"], read_status(tmp_path)["reason"]) == (state, reason)
     assert steps(tmp_path) == [1]
     assert read_summary(tmp_path) == {}
+
+
+def test_what_goes_wrong_after_the_end_does_not_change_the_outcome(tmp_path):
+    with pytest.raises(BrokenPipeError), recorder(tmp_path) as record:
+        record.finish("finished", {"val/loss": 4.0})
+        raise BrokenPipeError
+    assert read_status(tmp_path)["state"] == "finished"
+
+
+def test_leaving_without_an_outcome_is_refused(tmp_path):
+    with pytest.raises(AssertionError, match="finish"), recorder(tmp_path):
+        pass
 
 
 def test_kill_9_loses_no_line(tmp_path):
@@ -122,15 +147,9 @@ def test_a_run_started_afresh_keeps_nothing_of_the_last_one(tmp_path):
 
 
 def test_a_full_disk_is_a_failed_run_whose_lines_stay_readable(tmp_path):
-    """The limit on the size of a file stands in for the disk: a write beyond it is cut off and raises OSError."""
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        with pytest.raises(OSError, match="metrics.jsonl"), recorder(tmp_path) as record:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
-            for step in range(1, 1000):
-                record.log({"step": step})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    with files_limited_to(4096), pytest.raises(OSError, match="metrics.jsonl"), recorder(tmp_path) as record:
+        for step in range(1, 1000):
+            record.log({"step": step})
     status = read_status(tmp_path)
     assert status["state"] == "failed"
     assert status["reason"].startswith("OSError: [Errno 27] File too large: ")
@@ -138,18 +157,29 @@ def test_a_full_disk_is_a_failed_run_whose_lines_stay_readable(tmp_path):
     assert (tmp_path / "metrics.jsonl").stat().st_size == 4096
 
 
+def test_a_disk_too_full_for_the_status_still_tells_the_first_error(tmp_path):
+    with ExitStack() as stack, pytest.raises(OSError, match="metrics.jsonl"), recorder(tmp_path) as record:
+        stack.enter_context(files_limited_to(0))
+        record.log({"step": 1})
+    assert read_status(tmp_path)["state"] == "running"
+
+
+def test_a_reader_never_meets_a_half_written_file(tmp_path):
+    path = tmp_path / "status.json"
+    write_json(path, {"state": "running"})
+    with path.open() as reader:
+        write_json(path, {"state": "finished"})
+        assert json.load(reader) == {"state": "running"}
+    assert json.loads(path.read_text()) == {"state": "finished"}
+
+
 def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "summary.json"
     write_json(path, {"val/loss": 1.0})
     with pytest.raises(TypeError):
         write_json(path, {"val/loss": object()})
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
-        with pytest.raises(OSError):
-            write_json(path, {"long": "x" * 10_000})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    with files_limited_to(4096), pytest.raises(OSError):
+        write_json(path, {"long": "x" * 10_000})
     assert json.loads(path.read_text()) == {"val/loss": 1.0}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -172,6 +172,7 @@ assert "wandb" not in sys.modules
 def test_a_server_that_dies_neither_stops_nor_hangs_the_run(tmp_path):
     script = """
 import os, time
+sys.path.append(os.environ["TESTS"])
 from wandb_standin import standin
 with standin() as server:
     os.environ.update(server.env)
@@ -184,7 +185,7 @@ with standin() as server:
         assert time.monotonic() - start < 5
 print(record.wandb_where())
 """
-    done = run(tmp_path, script, {"PYTHONPATH": str(Path(__file__).parent)})
+    done = run(tmp_path, script, {"TESTS": str(Path(__file__).parent)})
     assert done.returncode == 0, done.stderr
     folder = next((tmp_path / "wandb").glob("run-*")).relative_to(tmp_path)
     message = f"not all was uploaded in 1 s; `wandb sync --include-online {folder}` sends it"
@@ -192,6 +193,21 @@ print(record.wandb_where())
     status = read_status(tmp_path / "lab" / "arm one")
     assert (status["state"], status["wandb"]) == ("finished", message)
     assert [line["step"] for line in read_metrics(tmp_path / "lab" / "arm one")] == [1, 2]
+
+
+def test_a_run_that_a_notebook_has_open_is_left_alone(tmp_path):
+    script = """
+import wandb
+own = wandb.init(mode="offline", dir=root / "own")
+with recorder() as record:
+    record.finish("finished", {})
+assert wandb.run is own
+own.log({"still": "open"})
+"""
+    (tmp_path / "own").mkdir()
+    done = run(tmp_path, script, {})
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
 def test_losing_wandbs_own_process_costs_neither_this_run_nor_the_next(tmp_path):

@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from gptlab.compare.runs import Run, Sweep
-from gptlab.compose import flatten
-from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError
+from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, flatten
 
 APART = ("seed", *BOOKKEEPING)  # in these the runs of one arm may differ
 # data.window and the like: settings of the slot, whichever component is chosen

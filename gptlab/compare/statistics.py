@@ -50,7 +50,7 @@ def _scores(arm: Arm, metric: str) -> pd.Series:
 
 def _score(run: Run, metric: str) -> float:
     if metric not in run.summary:
-        known = [key for key, value in run.summary.items() if isinstance(value, int | float)]
+        known = [key for key, value in run.summary.items() if type(value) in (int, float)]
         raise ConfigError(f"metric={metric}: not in {run.folder}/summary.json; choose from {', '.join(known)}")
     return run.summary[metric]
 

@@ -39,3 +39,7 @@ class Linear(nn.Linear):
         if bias:
             nn.init.zeros_(tag(self.bias, "bias"))
             self.bias.fan_in = n_in  # type: ignore[attr-defined]
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # there it would draw nothing, slowly
+            super().reset_parameters()
