@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -86,7 +86,7 @@ def plan_sweep(words: Sequence[str]) -> Sweep:
     registry.load()
     name = _name(overrides, experiment)
     cells: list[list[str]] = []
-    for variant, own in (experiment.variants or {None: []}).items():
+    for variant, own in (experiment.variants or {"": []}).items():
         label = [f"variant={_quoted(variant)}"] if variant else []
         for cell in expand([*shared, *own, *overrides, *seeds]):
             cells.append([*(w for w in cell if not w.startswith("name=")), f"name={_quoted(name)}", *label])
@@ -114,10 +114,12 @@ def _values(override: Override) -> list[str]:
     key = override.key_or_group
     if override.is_choice_sweep() or override.is_range_sweep():
         return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    if override.is_glob_sweep():
-        glob: Any = override.value()
+    glob = override.value()
+    if isinstance(glob, Glob):
         return [f"{key}={n}" for n in glob.filter(registry.names(SLOTS[key]) if key in SLOTS else files_in(key))]
-    raise ConfigError(f"{override.input_line}: a grid takes lists, range() and glob(); an interval has no end of values")
+    raise ConfigError(
+        f"{override.input_line}: a grid takes lists, range() and glob(); an interval has no end of values"
+    )
 
 
 def _name(overrides: Sequence[str], experiment: Experiment) -> str:

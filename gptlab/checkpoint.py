@@ -21,10 +21,12 @@ def save_weights(path: Path, model: nn.Module) -> None:
     _write(path, model.state_dict(), {})
 
 
-def save_training(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]) -> None:
+def save_training(
+    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]
+) -> None:
     """Everything a resume needs; `progress` is what JSON can say of it."""
     tensors, numbers = dict(model.state_dict()), {}
-    names = {p: name for name, p in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     for i, optimizer in enumerate(optimizers):
         for p, state in optimizer.state.items():
             for key, value in state.items():

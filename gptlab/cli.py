@@ -7,8 +7,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from gptlab.config import ConfigError
+from gptlab.config import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Verb:
     run: Callable[[Namespace], int]
 
     def parser(self, name: str) -> ArgumentParser:
-        parser = ArgumentParser(
+        parser = _Parser(
             f"gptlab {name}",
             description=self.summary,
             epilog=f"examples:\n{self.examples}",
@@ -27,6 +28,11 @@ class Verb:
         )
         self.arguments(parser)
         return parser
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog.removeprefix('gptlab ')}: {message}; see `{self.prog} --help`")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,7 +64,7 @@ def _dispatch(words: list[str]) -> int:
         print(f"gptlab {version('gptlab')}")
         return 0
     if words[0] not in VERBS:
-        raise ConfigError(f"{words[0]}: no such verb; choose from {', '.join(VERBS)}")
+        raise ConfigError(f"{words[0]}: no such verb{did_you_mean(words[0], VERBS)}; choose from {', '.join(VERBS)}")
     if words[0] == "train" and any(w in ("-m", "--multirun") for w in words):
         words = ["sweep", *(w for w in words[1:] if w not in ("-m", "--multirun"))]
     verb = VERBS[words[0]]
@@ -71,7 +77,9 @@ def _usage() -> str:
 
 
 def _overrides(parser: ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="what differs from the baseline; `gptlab list`")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="what differs from the baseline; `gptlab list`"
+    )
 
 
 def _train(args: Namespace) -> int:
@@ -127,8 +135,7 @@ def _show(args: Namespace) -> int:
 
 
 def _list_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("slot", nargs="?", help="one slot or section; without it, all")
-    parser.add_argument("use", nargs="*", metavar="use=FILE", help="a component file of your own")
+    parser.add_argument("words", nargs="*", metavar="SLOT | use=FILE", help="slots or sections (all); a file of yours")
 
 
 def _list(args: Namespace) -> int:
@@ -138,10 +145,13 @@ def _list(args: Namespace) -> int:
     from gptlab.compose import find_use, parse
     from gptlab.listing import list_settings
 
-    words = [w for w in (args.slot, *args.use) if w]
-    registry.load(find_use(parse(w for w in words if "=" in w)))
-    slots = [w for w in words if "=" not in w]
-    list_settings(Console(), slots[0] if slots else None)
+    settings = parse(w for w in args.words if "=" in w)
+    for other in (o for o in settings if o.key_or_group != "use"):
+        raise ConfigError(
+            f"{other.input_line}: does not change the list; give slots and use=FILE, or try `gptlab show`"
+        )
+    registry.load(find_use(settings))
+    list_settings(Console(), [w for w in args.words if "=" not in w])
     return 0
 
 
@@ -156,9 +166,9 @@ def _sample_arguments(parser: ArgumentParser) -> None:
 
 
 def _sample(args: Namespace) -> int:
-    for name, bad in (("n", args.n < 1), ("temperature", args.temperature < 0), ("top_k", (args.top_k or 1) < 1)):
-        if bad:
-            raise ConfigError(f"--{name.replace('_', '-')}={getattr(args, name)}: must be positive")
+    for flag, value, lowest in (("--n", args.n, 1), ("--temperature", args.temperature, 0), ("--top-k", args.top_k, 1)):
+        if value is not None and not value >= lowest:
+            raise ConfigError(f"{flag}={value}: must be at least {lowest}")
     from gptlab.sample import generate, open_run
 
     model, tokenizer = open_run(args.run)
@@ -179,6 +189,19 @@ def _sample(args: Namespace) -> int:
     return 0
 
 
+def _completion_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument("line", nargs="?", help="as typed so far; prints the words that can come at its end")
+
+
+def _completion(args: Namespace) -> int:
+    from gptlab.completion import SCRIPTS, complete, known_names
+
+    names = known_names()  # also for the script: the first TAB then finds them written down
+    print(SCRIPTS[args.shell] if args.line is None else "\n".join(complete(args.line, names, list(VERBS))))
+    return 0
+
+
 VERBS = {
     "train": Verb(
         "train one model, or go on with one that was stopped",
@@ -193,7 +216,7 @@ VERBS = {
         "train every combination of the values given; again, it goes on where it stopped",
         """  gptlab sweep norm=layernorm,rmsnorm placement=pre,post,double seed=0,1,2
   gptlab sweep experiments/demo/demo.yaml
-  gptlab sweep experiments/demo/demo.yaml seed=range(5) budget.steps=500
+  gptlab sweep experiments/demo/demo.yaml seed=0,1,2,3 budget.steps=500
   gptlab sweep ffn=gelu,swiglu hydra.launcher.n_jobs=1
   gptlab sweep ffn=gelu,swiglu hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60""",
         _sweep_arguments,
@@ -218,7 +241,7 @@ VERBS = {
         "slots, their options, and the settings of each",
         """  gptlab list
   gptlab list ffn
-  gptlab list train""",
+  gptlab list train eval""",
         _list_arguments,
         _list,
     ),
@@ -227,6 +250,14 @@ VERBS = {
         """  gptlab sample runs/demo/RUN --prompt "def " --n 200 --temperature 0.8 --top-k 40""",
         _sample_arguments,
         _sample,
+    ),
+    "completion": Verb(
+        "a script for the shell that completes verbs, slots, options and settings",
+        """  eval "$(gptlab completion bash)"      in ~/.bashrc
+  eval "$(gptlab completion zsh)"       in ~/.zshrc, after compinit
+  gptlab completion fish | source       in ~/.config/fish/config.fish""",
+        _completion_arguments,
+        _completion,
     ),
 }
 

@@ -1,10 +1,9 @@
 """Overrides -> one complete, checked config."""
 
-import difflib
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,14 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, IntegerNode, OmegaConf, open_dict
+from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gptlab import registry
-from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, Budget, Config, ConfigError, flatten
+from gptlab.config import BOOKKEEPING, CONF, GROUPS, SLOTS, Budget, Config, ConfigError, did_you_mean, flatten
 
-HERE = Path(__file__).resolve().parent
-CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # in a wheel; in a checkout
+KINDS_OF_VALUE = {IntegerNode: "an int", FloatNode: "a number", BooleanNode: "true or false", StringNode: "text"}
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -32,8 +30,8 @@ def load_config(overrides: Iterable[str] = ()) -> DictConfig:
     """
     parsed = parse(overrides)
     registry.load(find_use(parsed))
-    groups = {o.key_or_group: o.input_line for o in parsed if _is_group(o)}  # the last choice for a slot holds
-    cfg = _compose_groups(tuple(groups.values())).copy()
+    groups = {o.key_or_group: o for o in parsed if _is_group(o)}  # the last choice for a slot holds
+    cfg = _compose_groups(tuple(f"{k}={o.value()}" for k, o in groups.items() if o.value() is not None)).copy()
     values = [o for o in parsed if not _is_group(o)]  # applied in order, after all choices
     if any(o.key_or_group.startswith("budget.") for o in values):  # replaces the budget of a preset or the baseline
         cfg.budget = Budget()
@@ -57,22 +55,26 @@ def parse(overrides: Iterable[str]) -> list[Override]:
 
 
 def _parse_one(parser: OverridesParser, text: str) -> Override:
-    if "=" not in text:
+    key, equals, value = text.partition("=")
+    if key.startswith("~"):
+        raise ConfigError(f"{text}: nothing can be deleted; a component is switched off by none, a value by null")
+    if not equals or not key or "@" in key:
         raise ConfigError(f"{text}: not a setting; write key=value, such as norm=rmsnorm")
-    if text.startswith(("+", "~")):
-        raise ConfigError(f"{text}: settings are neither added nor deleted; write {text.lstrip('+~')}")
     try:
         return parser.parse_override(text)
     except HydraException as e:
-        reason = str(e.__cause__ or e).splitlines()[0]
-        raise ConfigError(f"{text}: not readable as key=value ({reason}); put quotes around special characters") from e
+        reason = str(e).splitlines()[0]
+        raise ConfigError(f"{text}: not readable ({reason}); quote the value twice: \"{key}='{value}'\"") from e
 
 
 def find_use(parsed: Sequence[Override]) -> list[str]:
     """The user's files named by use=..., which must be imported before anything is composed."""
-    found = [o.value() for o in parsed if o.key_or_group == "use"]
-    last = found[-1] if found else None
-    return [str(p) for p in ([last] if isinstance(last, str) else last or [])]
+    given = [o for o in parsed if o.key_or_group == "use"]
+    use = given[-1].value() if given else None
+    files = [] if use is None else [use] if isinstance(use, str) else use
+    if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
+        raise ConfigError(f"{given[-1].input_line}: must be a file or a list of files, such as use=[a.py,b.py]")
+    return files
 
 
 def _is_group(override: Override) -> bool:
@@ -80,15 +82,21 @@ def _is_group(override: Override) -> bool:
     key, value = override.key_or_group, override.value()
     if key not in GROUPS:
         return False
-    if key == "preset" and value is None:
-        return True
+    _refuse_extras(override)
     options = registry.names(SLOTS[key]) if key in SLOTS else files_in(key)
-    value = str(value).lower() if isinstance(value, bool) or value is None else value
-    if not isinstance(value, str):
-        raise ConfigError(f"{override.input_line}: choose with {key}=NAME, one of {', '.join(options)}")
-    if value not in options:
-        raise ConfigError(f"{key}={value}: no such option{_did_you_mean(value, options)}; choose from {', '.join(options)}")
+    if value not in options and not (key == "preset" and value is None):
+        hint = did_you_mean(str(value), options)
+        raise ConfigError(f"{override.input_line}: no such option{hint}; choose from {', '.join(options)}")
     return True
+
+
+def _refuse_extras(override: Override) -> None:
+    """What Hydra's grammar has beside key=value."""
+    text = override.input_line or ""
+    if override.is_sweep_override():
+        raise ConfigError(f"{text}: several values; `gptlab sweep` runs them all")
+    if text.startswith("+"):
+        raise ConfigError(f"{text}: nothing can be added; write {text.lstrip('+')}")
 
 
 def files_in(group: str) -> list[str]:
@@ -107,45 +115,54 @@ def _compose_groups(groups: tuple[str, ...]) -> DictConfig:
 
 
 def _set(cfg: DictConfig, override: Override) -> None:
-    key, value, text = override.key_or_group, override.value(), override.input_line
-    if override.is_sweep_override():
-        raise ConfigError(f"{text}: several values; `gptlab sweep` runs them all")
+    key, value, text = override.key_or_group, override.value(), override.input_line or ""
     *path, last = key.split(".")
+    parent: Any = cfg
     node: Any = cfg
     for i, part in enumerate([*path, last]):
         if not isinstance(node, DictConfig) or part not in node:
             raise ConfigError(f"{text}: {_no_such(cfg, node, path[:i], part)}")
         parent, node = node, node._get_node(part)
+    _refuse_extras(override)
     if last == "name" and path and path[0] in SLOTS:
         alias = getattr(registry.entry(path[0], parent.name).cls, "name_means", None)
         if alias is None:
-            raise ConfigError(f"{text}: a component is chosen with {path[0]}={value}")
+            raise ConfigError(f"{text}: a component is chosen by its slot; write {text.replace('.name', '', 1)}")
         last = alias
     if isinstance(node, DictConfig):
-        raise ConfigError(f"{text}: is a section; set one of {', '.join(f'{key}.{k}' for k in node)}")
+        raise ConfigError(f"{text}: is a section; set one of {', '.join(f'{key}.{k!s}' for k in node)}")
     if isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e4
+    if isinstance(value, str) and "${" in value:
+        raise ConfigError(f"{text}: not interpolated; write the value itself")
     try:
         parent[last] = value
     except OmegaConfBaseException as e:
-        raise ConfigError(f"{text}: {str(e).splitlines()[0]}") from e
+        raise ConfigError(f"{text}: {_expected(node) or str(e).splitlines()[0]}") from e
+
+
+def _expected(node: Any) -> str:
+    """`must be an int or null`; empty for a list."""
+    kind = KINDS_OF_VALUE.get(type(node))
+    return f"must be {kind}{' or null' if node._is_optional() else ''}" if kind else ""
 
 
 def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str) -> str:
-    """Why `part` is not in `node`, with the nearest name there is."""
-    known = [str(k) for k in node if k != "name" or not path] if isinstance(node, DictConfig) else []
+    """Why `part` is not in `node`, and where it may be meant to be."""
     at = ".".join(path)
+    if not isinstance(node, DictConfig):
+        return f"{at} is a value and has no settings of its own; write {at}=VALUE"
+    known = [str(k) for k in node if k != "name" or not path]
+    hint = did_you_mean(part, [".".join([*path, k]) for k in known]) or did_you_mean(part, flatten(plain(cfg)))
     if not path:
-        return f"no such setting{_did_you_mean(part, [*known, 'preset'])}"
-    if path[0] in SLOTS and len(path) == 1:
-        has = f"its settings are {', '.join(known)}" if known else "it has no settings"
-        return f"{at}={node.name} has no setting {part!r}{_did_you_mean(part, known, f'{at}.')}; {has}"
-    return f"{at} has no setting {part!r}{_did_you_mean(part, known, f'{at}.')}"
-
-
-def _did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(word, known, 1, cutoff=0.5)
-    return f" (did you mean {prefix}{close[0]}?)" if close else ""
+        return f"no such setting{hint}; `gptlab list` has them all"
+    if at not in SLOTS:
+        return f"{at} has no setting {part!r}{hint}; it has {', '.join(known)}"
+    owners = [f"{at}={e.name}" for e in registry.entries(SLOTS[at]) if part in {f.name for f in e.knobs}]
+    if owners:
+        return f"{at}={node.name} has no setting {part!r}; it is one of {', '.join(owners)}"
+    has = f"it has {', '.join(known)}" if known else "it has none"
+    return f"{at}={node.name} has no setting {part!r}{hint}; {has}"
 
 
 def check(cfg: DictConfig) -> None:
@@ -154,16 +171,26 @@ def check(cfg: DictConfig) -> None:
         entry = registry.entry(slot_name, cfg[slot_name].name)
         for knob, allowed in entry.choices.items():
             if cfg[slot_name][knob] not in allowed:
-                raise ConfigError(f"{slot_name}.{knob}={cfg[slot_name][knob]}: choose from {', '.join(map(str, allowed))}")
+                raise ConfigError(
+                    f"{slot_name}.{knob}={cfg[slot_name][knob]}: choose from {', '.join(map(str, allowed))}"
+                )
     for place, value, rules in _ruled_values(cfg):
         _check_value(place, value, **rules)
-    given = {k: v for k, v in cfg.budget.items() if v is not None}
-    if len(given) != 1:
-        said = " ".join(f"budget.{k}={v:g}" for k, v in given.items()) or "budget"
-        raise ConfigError(f"{said}: exactly one of {', '.join(f.name for f in fields(Budget))} is given")
+    _check_budget({f"budget.{k}": v for k, v in cfg.budget.items()})
+    if not cfg.name or "/" in cfg.name or cfg.name.startswith("."):
+        raise ConfigError(f"name={cfg.name}: must be a folder's name; leave out / and a leading dot")
     t = cfg.train
     if t.micro_batch_size is not None and t.batch_size % t.micro_batch_size:
         raise ConfigError(f"train.micro_batch_size={t.micro_batch_size}: must divide train.batch_size={t.batch_size}")
+
+
+def _check_budget(budget: dict[str, Any]) -> None:
+    given = {k: v for k, v in budget.items() if v is not None}
+    if not given:
+        raise ConfigError(f"budget=null: must be set; give one of {', '.join(budget)}")
+    if len(given) > 1:
+        said = " ".join(f"{k}={v:g}" for k, v in given.items())
+        raise ConfigError(f"{said}: a run has one budget; leave out all but one")
 
 
 def _ruled_values(cfg: DictConfig, at: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -175,7 +202,7 @@ def _ruled_values(cfg: DictConfig, at: str = "") -> Iterator[tuple[str, Any, Any
     for key in cfg:
         name = str(key)
         if name not in known:
-            raise ConfigError(f"{at}{name}: no such setting{_did_you_mean(name, list(known), at)}")
+            raise ConfigError(f"{at}{name}: no such setting{did_you_mean(name, [f'{at}{k}' for k in known])}")
         value = cfg[name]
         if isinstance(value, DictConfig):
             yield from _ruled_values(value, f"{at}{name}.")
@@ -195,6 +222,8 @@ def _check_value(
 ) -> None:
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{place}={value}: must be finite; null, where it is allowed, is for none")
     if choices is not None and value not in choices:
         raise ConfigError(f"{place}={value}: choose from {', '.join(choices)}")
     if at_least is not None and not value >= at_least:

@@ -1,13 +1,26 @@
 """The shape of a run: the slots that take a component, and every setting that is not a component's own."""
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
+HERE = Path(__file__).resolve().parent
+CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # in a wheel; in a checkout
+
 
 class ConfigError(ValueError):
     """Something the user can mend. One line, `place=value: the rule; the mend`; the command line exits 2 on it."""
+
+
+def did_you_mean(word: str, places: Iterable[str]) -> str:
+    """` (did you mean budget.steps?)`, the place whose last name is nearest to `word`; empty if none is near."""
+    by_name = {place.rpartition(".")[2]: place for place in reversed(list(places))}
+    near = difflib.get_close_matches(word, by_name, 1)
+    return f" (did you mean {by_name[near[0]]}?)" if near else ""
 
 
 def slot(kind: str, help: str, common: type | None = None) -> Any:
@@ -32,8 +45,8 @@ def setting(
     return field(default=default, metadata={"help": help, **rules})
 
 
-def section(kind: type) -> Any:
-    return field(default_factory=kind)
+def section(kind: type, help: str) -> Any:
+    return field(default_factory=kind, metadata={"help": help})
 
 
 @dataclass
@@ -51,7 +64,9 @@ class Size:
 @dataclass
 class DataCommon:
     window: int = setting(64, "tokens a training example is long", at_least=1)
-    sampling: str = setting("random", "windows drawn by (seed, step), or each once an epoch", choices=("random", "epoch"))
+    sampling: str = setting(
+        "random", "windows drawn by (seed, step), or each once an epoch", choices=("random", "epoch")
+    )
     val_fraction: float = setting(0.1, "validation's share of the text, taken from its end", above=0, below=1)
 
 
@@ -62,8 +77,6 @@ class ScheduleCommon:
 
 @dataclass
 class Budget:
-    """How long to train: exactly one is set, the others follow from it."""
-
     steps: int | None = setting(None, "optimizer steps", at_least=1)
     tokens: float | None = setting(None, "training tokens", above=0)
     flops: float | None = setting(None, "FLOPs of forward and backward", above=0)
@@ -109,15 +122,15 @@ class Config:
     head: Any = slot("head", "from the stream to logits")
     bias: bool = setting(True, "biases of every linear layer and every norm; the head has its own")
     init: Any = slot("init", "how weights start")
-    size: Size = section(Size)
-    model: Model = section(Model)
+    size: Size = section(Size, "of the model")
+    model: Model = section(Model, "what is not its size")
     optimizer: Any = slot("optimizer", "from gradients to weights")
     schedule: Any = slot("schedule", "learning rate over the run", ScheduleCommon)
     data: Any = slot("data", "text to train on", DataCommon)
     tokenizer: Any = slot("tokenizer", "text to tokens")
-    budget: Budget = section(Budget)
-    train: Train = section(Train)
-    eval: Eval = section(Eval)
+    budget: Budget = section(Budget, "how long to train: exactly one is set, the others follow from it")
+    train: Train = section(Train, "a training step, and what is kept of it")
+    eval: Eval = section(Eval, "on the validation split, the same windows every time")
     seed: int = setting(0, "of weights, batches and dropout, each a stream of its own", at_least=0)
     device: str = setting("auto", "auto: cuda, mps or cpu, the first there is")
     precision: str = setting(
@@ -128,7 +141,7 @@ class Config:
     name: str = setting("default", "of the experiment or sweep")
     variant: str | None = setting(None, "the arm's name within an experiment")
     runs_dir: str = setting("runs", "folder of all runs; a run's own is runs_dir/name/slug-hash")
-    wandb: Wandb = section(Wandb)
+    wandb: Wandb = section(Wandb, "the record in Weights & Biases")
 
 
 SLOTS: dict[str, str] = {f.name: f.metadata["kind"] for f in fields(Config) if "kind" in f.metadata}

@@ -1,7 +1,7 @@
 """`gptlab list`: slots, their options, and the settings of each, one line each."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,19 +9,23 @@ from rich.text import Text
 
 from gptlab import registry
 from gptlab.compose import files_in, load_config, plain
-from gptlab.config import COMMON, SLOTS, Config, ConfigError
+from gptlab.config import COMMON, GROUPS, SLOTS, Config, ConfigError, did_you_mean
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
-def list_settings(console: Console, only: str | None = None) -> None:
-    """One slot or section, or all of them."""
+def list_settings(console: Console, only: Sequence[str] = ()) -> None:
+    """Some slots or sections, or all of them."""
     known = ("preset", *FIELDS)
-    if only is not None and only not in known:
-        raise ConfigError(f"list {only}: no such slot; choose from {', '.join(known)}")
+    for name in only:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"{name}: no such slot or section{hint}; choose from {', '.join(known)}")
     chosen = plain(load_config())
-    for i, name in enumerate([only] if only else known):
-        if i and (name in SLOTS or dataclasses.is_dataclass(FIELDS[name].type)):
+    single = True
+    for i, name in enumerate(only or known):
+        was_single, single = single, not (name in GROUPS or dataclasses.is_dataclass(FIELDS[name].type))
+        if i and not (single and was_single):
             console.print()
         for line in _lines(name, chosen):
             console.print(line, soft_wrap=True)
@@ -30,12 +34,13 @@ def list_settings(console: Console, only: str | None = None) -> None:
 def _lines(name: str, chosen: dict[str, Any]) -> Iterable[Text]:
     if name == "preset":
         yield _heading("preset", "published models, as differences from the baseline")
-        yield Text(f"  {' '.join(files_in('preset'))}")
+        yield Text(f"  preset={'|'.join(files_in('preset'))}")
     elif name in SLOTS:
         yield from _slot(name, chosen[name]["name"])
     elif dataclasses.is_dataclass(section := FIELDS[name].type):
-        sizes = f"size={'|'.join(files_in(name))}" if name == "size" else ""
-        yield _heading(name, sizes)
+        yield _heading(name, FIELDS[name].metadata["help"])
+        if name == "size":
+            yield Text(f"  size={'|'.join(files_in('size'))}")
         yield from _settings(dataclasses.fields(section), f"  {name}.")
     else:
         yield from _settings([FIELDS[name]], "")
@@ -48,13 +53,17 @@ def _slot(name: str, baseline: str) -> Iterable[Text]:
         yield from _settings(dataclasses.fields(COMMON[kind]), f"  {name}.")
     entries = registry.entries(kind)
     knobs = [[(f.name, f.type, f.default) for f in e.knobs] for e in entries]
+    width = len(name) + max(len(e.name) for e in entries) + 3
     alike = len(entries) > 1 and all(k == knobs[0] for k in knobs)
     if alike:
         yield from _settings(entries[0].knobs, f"  {name}.", entries[0].choices)
     for entry in entries:
         mark = "*" if entry.name == baseline else " "
         yield Text.assemble(
-            f" {mark}", (f"{name}={entry.name}".ljust(len(name) + 13), "bold green"), entry.summary, (f"  {entry.source}", "dim")
+            f" {mark}",
+            (f"{name}={entry.name}".ljust(width), "bold green"),
+            entry.summary,
+            (f"  {entry.source}" if entry.source else "", "dim"),
         )
         if not alike:
             yield from _settings(entry.knobs, f"      {name}.", entry.choices)

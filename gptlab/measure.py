@@ -1,11 +1,11 @@
 """What a model costs: parameters, FLOPs, bytes. Counted on the meta device, where no weight takes memory."""
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,10 +68,14 @@ def non_embedding(model: nn.Module) -> int:
 def state_bytes(model: nn.Module, optimizer: Any) -> dict[str, int]:
     """Bytes that training holds beside activations: float32 weights, gradients and optimizer state."""
     n = sum(p.numel() for p in model.parameters())
-    return {"weights": 4 * n, "gradients": 4 * n, "optimizer": 4 * sum(optimizer.slots(p) * p.numel() for p in model.parameters())}
+    return {
+        "weights": 4 * n,
+        "gradients": 4 * n,
+        "optimizer": 4 * sum(optimizer.slots(p) * p.numel() for p in model.parameters()),
+    }
 
 
-def kv_bytes_per_token(cfg: Mapping[str, Any]) -> int:
+def kv_bytes_per_token(cfg: DictConfig) -> int:
     """Bytes of float32 keys and values that one token of generation keeps."""
     model = meta_model(edit(cfg, size__n_layer=1))
     cache = model.new_cache()

@@ -22,16 +22,27 @@ from gptlab.config import ConfigError
 class GPT(nn.Module):
     """Tokens (B, T), int64 -> logits (B, T, V)."""
 
-    def __init__(self, dim: int, vocab_size: int, max_len: int, dropout: float, **parts: nn.Module | list[nn.Module]):
+    def __init__(
+        self,
+        dim: int,
+        vocab_size: int,
+        max_len: int,
+        dropout: float,
+        *,
+        position: nn.Module,
+        blocks: list[nn.Module],
+        norm: nn.Module,
+        head: nn.Module,
+    ):
         super().__init__()
         self.max_len = max_len
         self.embedding = nn.Embedding(vocab_size, dim)
         tag(self.embedding.weight, "embedding")
         self.dropout = nn.Dropout(dropout)
-        self.position: Any = parts["position"]
-        self.blocks = nn.ModuleList(parts["blocks"])  # type: ignore[arg-type]
-        self.norm = parts["norm"]
-        self.head: Any = parts["head"]
+        self.position: Any = position
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.head = head
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """With a cache, `tokens` follow those seen in earlier calls, and logits are those of the new ones."""
@@ -48,8 +59,8 @@ class GPT(nn.Module):
 
     def auxiliary_loss(self, logits: Tensor) -> Tensor | None:
         """The sum of what components add to the training loss, in nats; None if none does."""
-        losses = [m.auxiliary_loss(logits) for m in self.modules() if m is not self and hasattr(m, "auxiliary_loss")]
-        losses = [x for x in losses if x is not None]
+        parts: list[Any] = [m for m in self.modules() if m is not self and hasattr(m, "auxiliary_loss")]
+        losses = [x for x in (m.auxiliary_loss(logits) for m in parts) if x is not None]
         return sum(losses[1:], losses[0]) if losses else None
 
 
@@ -111,7 +122,7 @@ def _block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int) -> 
 def _make(tree: dict[str, Any], context: Mapping[str, Any], slot: str) -> Any:
     """One component. What its constructor draws at random depends on (seed, slot, layer) alone as well."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_number(tree["seed"], f"{slot}.{context.get('layer_idx', '')}"))
+        torch.default_generator.manual_seed(seed_number(tree["seed"], f"{slot}.{context.get('layer_idx', '')}"))
         return registry.build(slot, tree[slot], context)
 
 

@@ -4,6 +4,7 @@ Parameters left of `*` are asked for by name from the model builder (CONTEXT); k
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -52,6 +53,7 @@ class Entry:
 
 
 _entries: dict[tuple[str, str], Entry] = {}
+_contents: dict[str, bytes] = {}  # of the user's files, by module name, as they were when imported
 
 
 def register(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
@@ -113,7 +115,7 @@ def _read_signature(cls: Any) -> tuple[tuple[str, ...], list[tuple], dict[str, t
             kind = type(p.default)
         default = p.default
         if isinstance(default, list | tuple):
-            default = dataclasses.field(default_factory=lambda d=default: list(d))
+            default = dataclasses.field(default_factory=functools.partial(list, default))
         knobs.append((p.name, kind, default))
     return tuple(wants), knobs, choices
 
@@ -155,37 +157,41 @@ def load(use: str | Path | Iterable[str | Path] | None = None) -> None:
         for module in pkgutil.iter_modules(package.__path__, f"{package_name}."):
             importlib.import_module(module.name)
     for path in [use] if isinstance(use, str | Path) else use or ():
-        _load_file(Path(path).resolve())
+        _load_file(Path(path))
 
 
-def _load_file(path: Path) -> None:
+def _load_file(given: Path) -> None:
     """Import a user's file under its own stem, so that what it defines can be pickled and imported by a worker."""
+    path, stem = given.resolve(), given.stem
     if not path.is_file():
-        raise ConfigError(f"use={path}: no such file")
-    taken = sys.modules.get(path.stem)
-    if taken is None:
-        found = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
-        clash = found is not None and found.origin != str(path)
-    else:
-        clash = not _same_file(getattr(taken, "__file__", None), path)
-    if clash or not path.stem.isidentifier():
-        raise ConfigError(f"use={path}: the module name {path.stem!r} is taken or no name; rename the file")
-    if taken is not None:
-        return
+        raise ConfigError(f"use={given}: no such file; a path starts from the current folder")
+    if not stem.isidentifier():
+        raise ConfigError(f"use={given}: no module can be named {stem!r}; rename it to letters, digits and _")
+    if stem in sys.modules:
+        if _contents.get(stem, _content(sys.modules[stem].__file__)) != path.read_bytes():
+            raise ConfigError(f"use={given}: another {stem!r} is imported already; rename it, or start Python anew")
+        return  # a copy in a run's folder counts as the file it was copied from
+    found = importlib.util.find_spec(stem)
+    if found is not None and _content(found.origin) != path.read_bytes():
+        raise ConfigError(f"use={given}: there is another module named {stem!r}; rename the file")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(path.parent)]))
     importlib.invalidate_caches()
     try:
-        importlib.import_module(path.stem)
-    except ConfigError:
-        sys.modules.pop(path.stem, None)
-        raise
+        importlib.import_module(stem)
     except Exception as e:
-        sys.modules.pop(path.stem, None)
-        raise ConfigError(f"use={path}: does not import: {type(e).__name__}: {e}") from e
+        sys.modules.pop(stem, None)
+        if isinstance(e, ConfigError):
+            raise
+        raise ConfigError(
+            f"use={given}: does not import ({type(e).__name__}: {' '.join(str(e).split())}); mend it"
+        ) from e
+    _contents[stem] = path.read_bytes()
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(path.parent) not in known:  # for workers
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, str(path.parent)]))
 
 
-def _same_file(loaded: str | None, path: Path) -> bool:
-    """A copy in a run's folder counts as the file it was copied from."""
-    return loaded is not None and (loaded == str(path) or Path(loaded).read_bytes() == path.read_bytes())
+def _content(file: str | None) -> bytes | None:
+    """Of a module's file; built-in ones have none."""
+    return Path(file).read_bytes() if file and Path(file).is_file() else None

@@ -1,6 +1,7 @@
 """A run's folder: runs_dir/name/slug-hash, found again by the same config; and who is writing in it."""
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -31,8 +32,10 @@ def slug(cfg: DictConfig) -> str:
     """What differs from the baseline, readable: `placement-post_norm-rmsnorm_seed-1`."""
     words = [_word(k, v) for k, v in named_differences(cfg).items() if k not in ("seed", "use")]
     seed = f"seed-{cfg.seed}"
-    kept = "_".join(words)[: SLUG_LENGTH - len(seed) - 1].rstrip("_.-")
-    return f"{kept or 'baseline'}_{seed}"
+    room = SLUG_LENGTH - len(seed) - 1
+    starts = [s for s in itertools.accumulate(words, "{}_{}".format) if len(s) <= room]
+    kept = starts[-1] if starts else words[0][:room].rstrip("_.-") if words else "baseline"
+    return f"{kept}_{seed}"
 
 
 def _word(key: str, value: Any) -> str:
@@ -58,12 +61,14 @@ def use_files(cfg: DictConfig) -> list[Path]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder. The lock goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise Busy(f"{folder}: another process is running this") from None
+    except OSError as e:
+        raise ConfigError(f"runs_dir={folder.parent.parent}: cannot be written ({e.strerror}); give another") from e
     try:
         yield
     finally:

@@ -1,7 +1,9 @@
 """`gptlab show`: what a config comes to, without training it."""
 
+import json
 from collections.abc import Iterable
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -9,7 +11,14 @@ from gptlab import registry
 from gptlab.compose import differences, load_config, plain
 from gptlab.config import ConfigError, flatten
 from gptlab.drawing import draw_block
-from gptlab.measure import flops_per_token, kv_bytes_per_token, meta_model, non_embedding, parameters_by_part, state_bytes
+from gptlab.measure import (
+    flops_per_token,
+    kv_bytes_per_token,
+    meta_model,
+    non_embedding,
+    parameters_by_part,
+    state_bytes,
+)
 
 
 def show(overrides: Iterable[str], console: Console) -> None:
@@ -45,7 +54,7 @@ def show(overrides: Iterable[str], console: Console) -> None:
     console.print(table)
 
 
-def _differences(cfg) -> Table | str:
+def _differences(cfg: DictConfig) -> Table | str:
     baseline = flatten(plain(load_config()))
     table = Table(box=None, pad_edge=False)
     for column in ("setting", "here", "baseline"):
@@ -56,11 +65,7 @@ def _differences(cfg) -> Table | str:
 
 
 def _text(value: object) -> str:
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if _is_word(value) else str(value)  # type: ignore[arg-type]
-
-
-def _is_word(value: object) -> bool:
-    return value is None or isinstance(value, bool)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _bytes(n: float) -> str:

@@ -36,7 +36,7 @@ class Cell:
 
     @property
     def state(self) -> str:
-        """As recorded; `interrupted` where the process that said `running` is gone, `waiting` before the first start."""
+        """As recorded; `interrupted` where the process that said `running` is gone, `waiting` before a first start."""
         state = read_status(self.folder).get("state", "waiting")
         return "interrupted" if state == "running" and not is_locked(self.folder) else state
 
@@ -118,7 +118,9 @@ def prepare_launcher(overrides: list[str], folder: Path) -> Callable[[list[Cell]
 
     def launch(cells: list[Cell]) -> str:
         try:
-            jobs = launcher.launch([[f"cell={_hydra_string(json.dumps(c.overrides))}"] for c in cells], initial_job_idx=0)
+            jobs = launcher.launch(
+                [[f"cell={_hydra_string(json.dumps(c.overrides))}"] for c in cells], initial_job_idx=0
+            )
         except Exception as e:  # a worker was killed, by the system or a person; its neighbours fall with it
             return f"{type(e).__name__}: {e}"
         errors = [job._return_value for job in jobs if job.status == JobStatus.FAILED]
@@ -152,11 +154,15 @@ def _run_until_settled(cells: list[Cell], launch: Callable[[list[Cell]], str], d
 
 
 def run_cell(job: DictConfig) -> None:
-    """A launcher's job: train one cell, its output in the run folder's log.txt. Its outcome is what status.json says."""
+    """A launcher's job: train one cell, its output in the run folder's log.txt, its outcome in status.json."""
     cfg = load_config(json.loads(job.cell))
     folder = run_dir(cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+    with (
+        open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
         try:
             train(cfg, job_type="sweep")
         except Busy as e:
@@ -191,7 +197,9 @@ def _report(cells: list[Cell], console: Console) -> dict[str, int]:
     for cell in cells:
         if cell.state == "failed":
             reason = read_status(cell.folder).get("reason")
-            console.print(f"failed: {reason}\n  see {cell.folder / 'log.txt'}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"failed: {reason}\n  see {cell.folder / 'log.txt'}", markup=False, highlight=False, soft_wrap=True
+            )
     if counts["failed"]:
         console.print("`gptlab sweep --retry ...` runs failed cells again", markup=False, highlight=False)
     console.print(f"gptlab compare {cells[0].folder.parent}", markup=False, highlight=False, soft_wrap=True)

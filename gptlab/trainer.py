@@ -1,7 +1,6 @@
 """One run, from its config to its record. What a step does stands in Trainer.training_step."""
 
 import math
-import os
 import signal
 import statistics
 import sys
@@ -122,7 +121,9 @@ class Trainer:
             loss, extra = self.loss(inputs.to(self.machine.device), targets.to(self.machine.device))
             ((loss if extra is None else loss + extra) / n_micro).backward()
             self.losses += loss.detach() / n_micro
-            self.first_bad = torch.where(loss.detach().isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1))
+            self.first_bad = torch.where(
+                loss.detach().isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1)
+            )
         self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

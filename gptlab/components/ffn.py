@@ -7,6 +7,7 @@ matrices have the parameters of the plain one's two (arXiv:2002.05202, section 2
 import functools
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,7 @@ def hidden_width(dim: int, share: float, expansion: float, multiple_of: int, hid
 class Plain(nn.Module):
     """down(act(up(x)))"""
 
-    activation: Activation
+    activation: ClassVar[staticmethod]
 
     def __init__(
         self,
@@ -70,18 +71,18 @@ class Plain(nn.Module):
         super().__init__()
         width = hidden_width(dim, 1, expansion, multiple_of, hidden)
         self.up = Linear(dim, width, bias)
-        self.down = Linear(width, dim, bias, role="residual", gain=gain_of(type(self).activation))
+        self.down = Linear(width, dim, bias, role="residual", gain=gain_of(self.activation))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = type(self).activation(self.up(x))  # (B, T, F)
+        h = self.activation(self.up(x))  # (B, T, F)
         return self.dropout(self.down(h))
 
 
 class Gated(nn.Module):
     """down(act(gate(x)) * up(x))"""
 
-    activation: Activation
+    activation: ClassVar[staticmethod]
 
     def __init__(
         self,
@@ -97,11 +98,11 @@ class Gated(nn.Module):
         width = hidden_width(dim, 2 / 3, expansion, multiple_of, hidden)
         self.gate = Linear(dim, width, bias, role="gate")
         self.up = Linear(dim, width, bias)
-        self.down = Linear(width, dim, bias, role="residual", gain=gain_of(type(self).activation))
+        self.down = Linear(width, dim, bias, role="residual", gain=gain_of(self.activation))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = type(self).activation(self.gate(x)) * self.up(x)  # (B, T, F)
+        h = self.activation(self.gate(x)) * self.up(x)  # (B, T, F)
         return self.dropout(self.down(h))
 
 
@@ -109,74 +110,74 @@ class Gated(nn.Module):
 class ReLU(Plain):
     """down(relu(up(x)))"""
 
-    activation = F.relu
+    activation = staticmethod(F.relu)
 
 
 @register("ffn", "gelu", source="arXiv:1606.08415")
 class GELU(Plain):
     """down(gelu(up(x))), with the exact (erf) GELU."""
 
-    activation = F.gelu
+    activation = staticmethod(F.gelu)
 
 
 @register("ffn", "gelu_tanh", source="arXiv:1606.08415")
 class GELUTanh(Plain):
     """down(gelu(up(x))), with the tanh approximation that GPT-2 was trained with."""
 
-    activation = gelu_tanh
+    activation = staticmethod(gelu_tanh)
 
 
 @register("ffn", "silu", source="arXiv:1702.03118")
 class SiLU(Plain):
     """down(silu(up(x)))"""
 
-    activation = F.silu
+    activation = staticmethod(F.silu)
 
 
 @register("ffn", "relu2", source="arXiv:2109.08668")
 class ReLU2(Plain):
     """down(relu(up(x))^2): Primer."""
 
-    activation = relu2
+    activation = staticmethod(relu2)
 
 
 @register("ffn", "glu", source=GLU)
 class SigmoidGLU(Gated):
     """down(sigmoid(gate(x)) * up(x))"""
 
-    activation = torch.sigmoid
+    activation = staticmethod(torch.sigmoid)
 
 
 @register("ffn", "reglu", source=GLU)
 class ReGLU(Gated):
     """down(relu(gate(x)) * up(x))"""
 
-    activation = F.relu
+    activation = staticmethod(F.relu)
 
 
 @register("ffn", "geglu", source=GLU)
 class GEGLU(Gated):
     """down(gelu(gate(x)) * up(x)), with the exact (erf) GELU."""
 
-    activation = F.gelu
+    activation = staticmethod(F.gelu)
 
 
 @register("ffn", "geglu_tanh", source="arXiv:2408.00118")
 class GEGLUTanh(Gated):
     """down(gelu(gate(x)) * up(x)), with the tanh approximation: Gemma."""
 
-    activation = gelu_tanh
+    activation = staticmethod(gelu_tanh)
 
 
 @register("ffn", "swiglu", source=GLU)
 class SwiGLU(Gated):
     """down(silu(gate(x)) * up(x)): PaLM, Llama."""
 
-    activation = F.silu
+    activation = staticmethod(F.silu)
 
 
 @register("ffn", "bilinear", source=GLU)
 class Bilinear(Gated):
     """down(gate(x) * up(x)): a gate without a non-linearity."""
 
-    activation = identity
+    activation = staticmethod(identity)

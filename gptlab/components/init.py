@@ -1,7 +1,7 @@
 """How the matrices and tables start. An option draws one tensor in place, by its role; vectors are not drawn:
 gains start at 1 (or what their component says) and biases at 0, except in torch's default.
 
-fan_in and fan_out of a (n_out, n_in) matrix are n_in and n_out; a table (V, C) is taken as the matrix it is in the head.
+fan_in and fan_out of a (n_out, n_in) matrix are n_in and n_out; a table (V, C) counts as the matrix it is in the head.
 """
 
 import math

@@ -54,7 +54,8 @@ class DyT(nn.Module):
     def __init__(self, dim: int, bias: bool, *, alpha: float = 0.5):
         super().__init__()
         self.alpha = tag(nn.Parameter(torch.tensor(alpha)), "gain")
-        self.gain, self.bias = _gain_and_bias(dim, bias, True)
+        self.gain = tag(nn.Parameter(torch.ones(dim)), "gain")
+        self.bias = tag(nn.Parameter(torch.zeros(dim)), "bias") if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.alpha * x) * self.gain

@@ -18,7 +18,8 @@ Decay = Literal["matrices", "all"]
 
 def _groups(parameters: Iterable[nn.Parameter], weight_decay: float, decay: str) -> list[dict[str, Any]]:
     """Parameter groups: the decayed and the others."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for p in parameters:
         (decayed if decay == "all" or role_of(p) in MATRICES else others).append(p)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

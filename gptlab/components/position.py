@@ -24,7 +24,7 @@ class Position(nn.Module):
         return x
 
     def score_bias(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """What is added to the score of `head` between the positions `query` and `key`; index tensors that broadcast."""
+        """What is added to the score of `head` between positions `query` and `key`; index tensors that broadcast."""
         raise NotImplementedError  # only called where biases_scores is set
 
 
@@ -88,7 +88,9 @@ class RoPE(Position):
             raise ValueError(f"theta={theta}: must be above 0")
         self.width = round(fraction * head_dim)
         if self.width % 2 or self.width == 0:
-            raise ValueError(f"rotates pairs, so {fraction:g} of the head width {head_dim} must be even, not {self.width}")
+            raise ValueError(
+                f"rotates pairs, so {fraction:g} of the head width {head_dim} must be even, not {self.width}"
+            )
         self.interleaved = pairing == "interleaved"
         angle = _angles(max_len, self.width, theta)
         angle = angle.repeat_interleave(2, -1) if self.interleaved else torch.cat([angle, angle], -1)

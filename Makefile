@@ -1,0 +1,39 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test slow lint types check clean
+
+help: ## what there is to make
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
+
+demo: .venv/installed ## install, train three kinds of positions with two seeds each, compare them
+	$(BIN)/gptlab sweep experiments/demo/demo.yaml wandb.mode=offline
+	$(BIN)/gptlab compare runs/demo --plot runs/demo/curves.png
+
+test: .venv/installed-dev ## install what the tests need and run them
+	$(BIN)/pytest -n 2
+
+slow: .venv/installed-dev ## the tests that take minutes
+	$(BIN)/pytest -n 2 -m slow
+
+lint: .venv/installed-dev ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev ## mypy
+	$(BIN)/mypy
+
+check: lint types test ## all that CI runs
+
+clean: ## remove the environment and what tools left; runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,slurm]'
+	@touch $@

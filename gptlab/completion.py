@@ -1,0 +1,127 @@
+"""Completion of the command line. The names are kept in a file, so that a TAB imports neither torch nor Hydra."""
+
+import dataclasses
+import glob
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gptlab.config import COMMON, CONF, HERE, SLOTS, Config
+
+Names = dict[str, Any]  # "values": key -> what it can be; "knobs": slot -> option -> knob -> what that can be
+FILES = {"use": ".py", "data.path": ""}  # settings that are paths, with the ending
+SWITCH = ["true", "false"]
+
+# Bash ends a word at each `=`, so only what follows the last one is offered to it.
+BASH = r"""_gptlab() {
+    local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\n'
+    local word="${line##* }"
+    COMPREPLY=($(gptlab completion bash "$line" 2>/dev/null))
+    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
+    [[ "${COMPREPLY[*]}" == *[=./] ]] && compopt -o nospace
+}
+complete -F _gptlab gptlab"""
+ZSH = r"""_gptlab() {
+    local -a found
+    found=("${(@f)$(gptlab completion zsh "$LBUFFER" 2>/dev/null)}")
+    compadd -Q -S '' -- $found
+}
+compdef _gptlab gptlab"""
+FISH = "complete -c gptlab -f -a '(gptlab completion fish (commandline -cp | string collect) 2>/dev/null)'"
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def complete(line: str, names: Names, verbs: list[str]) -> list[str]:
+    """The words that can stand at the end of `line` instead of its last, unfinished one."""
+    *before, word = line.split(" ")
+    before = [w for w in before if w]
+    if len(before) < 2:
+        return [v for v in verbs if v.startswith(word)]
+    verb = before[1]
+    if verb in ("compare", "sample"):
+        return _paths(word, "/")
+    keys = _keys(names, before)
+    if "=" in word:
+        return _values(word, keys)
+    if verb == "list":
+        return sorted({k.partition(".")[0] for k in keys if k.startswith(word)})
+    files = _paths(word, ".yaml") if verb == "sweep" else []
+    return sorted({_shown(k, word) for k in keys if k.startswith(word)}) + files
+
+
+def _keys(names: Names, before: list[str]) -> dict[str, list[str]]:
+    """Every setting and what it can be; of a slot chosen in `before`, only the knobs of its component."""
+    chosen = dict(w.split("=", 1) for w in before if "=" in w)
+    keys: dict[str, list[str]] = dict(names["values"])
+    for slot, options in names["knobs"].items():
+        for option in [chosen[slot]] if chosen.get(slot) in options else options:
+            keys |= {f"{slot}.{knob}": values for knob, values in options[option].items()}
+    return keys
+
+
+def _shown(key: str, word: str) -> str:
+    """`train.` until the dot is typed, then `train.batch_size=`."""
+    section, dot, _ = key.partition(".")
+    return f"{section}." if dot and "." not in word else f"{key}="
+
+
+def _values(word: str, keys: dict[str, list[str]]) -> list[str]:
+    key, _, value = word.partition("=")
+    if key in FILES:
+        return [f"{key}={path}" for path in _paths(value, FILES[key])]
+    done, comma, last = value.rpartition(",")  # a sweep's list of values
+    return [f"{key}={done}{comma}{v}" for v in keys.get(key, []) if v.startswith(last)]
+
+
+def _paths(word: str, ending: str) -> list[str]:
+    """Folders, and files with that ending."""
+    found = (f"{p}/" if os.path.isdir(p) else p for p in sorted(glob.glob(f"{glob.escape(word)}*")))
+    return [p for p in found if p.endswith(("/", ending))]
+
+
+def known_names() -> Names:
+    """From the cache; made anew, in a few seconds, when the components or conf/ are not what they were."""
+    sources = [HERE / "config.py", *HERE.glob("components/*.py"), *HERE.glob("data/*.py"), *CONF.rglob("*.yaml")]
+    state = sorted([str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in sources)
+    cache = Path(os.environ.get("GPTLAB_CACHE") or "~/.cache/gptlab").expanduser() / "completion.json"
+    try:
+        kept = json.loads(cache.read_bytes())
+        if kept["state"] == state:
+            return kept["names"]
+    except (OSError, ValueError, KeyError):  # not there yet, or another version's
+        pass
+    from gptlab.data.cache import write_cached
+
+    names = _collect()
+    write_cached(cache, json.dumps({"state": state, "names": names}).encode())
+    return names
+
+
+def _collect() -> Names:
+    from gptlab import registry
+    from gptlab.compose import files_in
+
+    registry.load()
+    values = {"preset": files_in("preset"), "size": files_in("size")}
+    for f in dataclasses.fields(Config):
+        if f.name in SLOTS:
+            values[f.name] = registry.names(SLOTS[f.name])
+            values |= _settings(COMMON[SLOTS[f.name]], f"{f.name}.") if SLOTS[f.name] in COMMON else {}
+        elif dataclasses.is_dataclass(f.type):
+            values |= _settings(f.type, f"{f.name}.")
+        else:
+            values[f.name] = _choices(f)
+    knobs = {
+        slot: {e.name: {f.name: list(e.choices.get(f.name, _choices(f))) for f in e.knobs} for e in entries}
+        for slot, entries in ((slot, registry.entries(kind)) for slot, kind in SLOTS.items())
+    }
+    return {"values": values, "knobs": knobs}
+
+
+def _settings(section: Any, prefix: str) -> dict[str, list[str]]:
+    return {f"{prefix}{f.name}": _choices(f) for f in dataclasses.fields(section)}
+
+
+def _choices(f: dataclasses.Field) -> list[str]:
+    return list(f.metadata.get("choices") or (SWITCH if f.type in (bool, bool | None) else []))

@@ -1,0 +1,99 @@
+"""Tiny models, and what of the registry the tests walk over. A choice is a string of overrides: "norm=rmsnorm bias=false"."""
+
+import dataclasses
+import zlib
+from functools import cache
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from gptlab import build_model, load_config, registry
+from gptlab.components.parameters import role_of
+from gptlab.compose import check
+from gptlab.config import SLOTS
+
+VOCAB, WINDOW, LAYERS = 11, 12, 2
+TINY = (
+    f"size.dim=16 size.n_head=4 size.n_layer={LAYERS} data.window={WINDOW} tokenizer=char model.vocab_size={VOCAB}"
+).split()
+
+MODEL_SLOTS = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "head", "init")
+OPTIONS = [f"{slot}={name}" for slot in MODEL_SLOTS for name in registry.names(SLOTS[slot])]
+BLOCKS = [f"block={name}" for name in registry.names("block")] + ["block=parallel block.shared_norm=false"]
+PLACEMENTS = [f"placement={name}" for name in registry.names("placement")]
+BRANCH_NORMS = [f"placement={e.name}" for e in registry.entries("placement") if e.cls.norms_branch]
+WIRINGS = [f"{b} {p}" for b in BLOCKS for p in (BRANCH_NORMS if "shared_norm=false" in b else PLACEMENTS)]
+POSITIONS = [f"position={name}" for name in registry.names("position")] + [
+    "position=rope position.pairing=interleaved",
+    "position=rope position.fraction=0.5",
+]
+ATTENTIONS = [f"attention={name}" for name in registry.names("attention")] + [
+    "attention.n_kv_head=2",
+    "attention.n_kv_head=1",
+    "attention.head_dim=8",
+    "attention.window=3",
+    "attention.window=3 attention.pattern=LG",
+    "attention.softcap=2",
+    "attention.n_kv_head=2 attention.window=3 attention.softcap=2 qk_norm=rmsnorm",
+]
+
+
+@cache
+def tiny_config(*choices):
+    return configure(_baseline(), *choices)
+
+
+@cache
+def _baseline():
+    return load_config(TINY)
+
+
+def configure(cfg, *choices):
+    """What load_config gives, without Hydra, which takes a fifth of a second to compose what it has not seen yet."""
+    words = [word.split("=", 1) for word in " ".join(choices).split()]
+    cfg = cfg.copy()
+    for key, value in words:
+        if key in SLOTS:
+            cfg[key] = OmegaConf.structured(registry.entry(key, value).schema)
+    cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([f"{k}={v}" for k, v in words if k not in SLOTS]))
+    check(cfg)
+    return cfg
+
+
+def tiny_model(*choices):
+    """As the run would start it."""
+    return build_model(tiny_config(*choices))
+
+
+@cache
+def telling_model(*choices):
+    """In float64, with weights so large that every one of them shows in the logits; equal names have equal ones."""
+    model = tiny_model(*choices).double().eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator(name), dtype=p.dtype)
+            p.copy_(0.4 * noise + (1.0 if role_of(p) == "gain" else 0.0))
+    return model
+
+
+def generator(name):
+    return torch.Generator().manual_seed(zlib.crc32(str(name).encode()))
+
+
+def tokens(batch=2, length=WINDOW):
+    return torch.randint(VOCAB, (batch, length), generator=generator("tokens"))
+
+
+def noise(*shape):
+    """Float64, N(0, 1)."""
+    return torch.randn(shape, generator=generator(shape), dtype=torch.float64)
+
+
+def component(slot, name, **context):
+    """One component with its own defaults and, but for what `context` says, with the sizes of a tiny model."""
+    sizes = {"dim": 16, "head_dim": 4, "n_head": 4, "n_layer": LAYERS, "layer_idx": 0, "max_len": WINDOW}
+    flags = {"vocab_size": VOCAB, "bias": True, "dropout": 0.0, "qk_norm": lambda dim: nn.Identity()}
+    knobs = dataclasses.asdict(registry.entry(slot, name).schema())
+    given = {k: context.pop(k) for k in list(context) if k in knobs}
+    return registry.build(slot, knobs | given, {**sizes, **flags, **context})
