@@ -16,7 +16,7 @@ from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptlab import registry
-from gptlab.config import BOOKKEEPING, CONF, GROUPS, SLOTS, Budget, Config, ConfigError, did_you_mean, flatten
+from gptlab.config import BOOKKEEPING, COMMON, CONF, GROUPS, SLOTS, Budget, Config, ConfigError, did_you_mean, flatten
 
 KINDS_OF_VALUE = {IntegerNode: "an int", FloatNode: "a number", BooleanNode: "true or false", StringNode: "text"}
 
@@ -30,8 +30,10 @@ def load_config(overrides: Iterable[str] = ()) -> DictConfig:
     """
     parsed = parse(overrides)
     registry.load(find_use(parsed))
-    groups = {o.key_or_group: o for o in parsed if _is_group(o)}  # the last choice for a slot holds
-    cfg = _compose_groups(tuple(f"{k}={o.value()}" for k, o in groups.items() if o.value() is not None)).copy()
+    chosen = {o.key_or_group: o.value() for o in parsed if _is_group(o)}  # the last choice for a slot holds
+    cfg = _compose_files(tuple(f"{k}={chosen[k]}" for k in ("preset", "size") if chosen.get(k))).copy()
+    for slot_name in chosen.keys() & SLOTS.keys():
+        _choose(cfg, slot_name, str(chosen[slot_name]))
     values = [o for o in parsed if not _is_group(o)]  # applied in order, after all choices
     if any(o.key_or_group.startswith("budget.") for o in values):  # replaces the budget of a preset or the baseline
         cfg.budget = Budget()
@@ -103,15 +105,27 @@ def files_in(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
 
 
-@functools.lru_cache(maxsize=4096)
-def _compose_groups(groups: tuple[str, ...]) -> DictConfig:
-    """The baseline, the preset and the chosen components, with Hydra's own rules of precedence."""
+@functools.cache
+def _compose_files(choices: tuple[str, ...]) -> DictConfig:
+    """The baseline with a preset and a size, with Hydra's own rules of precedence."""
     GlobalHydra.instance().clear()  # inside a launcher's job there is one, which has done its part
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", list(groups))
+            return compose("config", list(choices))
     except (HydraException, OmegaConfBaseException) as e:
         raise ConfigError(" ".join(f"{e}: {e.__cause__ or ''}".split())) from e
+
+
+def _choose(cfg: DictConfig, slot_name: str, name: str) -> None:
+    """Another component than the preset's comes with its own defaults: the preset's values were for its own choice.
+
+    Settings that the slot has whatever is chosen stay, such as data.window.
+    """
+    if cfg[slot_name].name == name:
+        return
+    common = COMMON.get(SLOTS[slot_name])
+    kept = {f.name: cfg[slot_name][f.name] for f in fields(common)} if common else {}
+    cfg[slot_name] = OmegaConf.structured(registry.entry(slot_name, name).schema(**kept))
 
 
 def _set(cfg: DictConfig, override: Override) -> None:

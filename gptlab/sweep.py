@@ -20,8 +20,7 @@ from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, write_json, write_text
 from gptlab.runs import Busy, is_locked, run_dir
 from gptlab.sweep_display import SweepDisplay
-from gptlab.trainer import open_dataset, train, with_vocabulary
-from gptlab.wandb_run import resolve_mode
+from gptlab.trainer import open_dataset, train, wandb_settings, with_vocabulary
 
 SETTLED = ("finished", "diverged", "failed")  # not run again, a failed cell unless asked to
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -71,7 +70,7 @@ def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
     for overrides in all_overrides:
         try:
             cfg = load_config(overrides)
-            resolve_mode(cfg.wandb.mode)
+            wandb_settings(cfg)
             choose_machine(cfg)
             plan = make_plan(with_vocabulary(cfg, _dataset(cfg, datasets)))
             cells[run_dir(cfg)] = Cell(overrides, run_dir(cfg), plan)

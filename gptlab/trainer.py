@@ -47,28 +47,38 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
     """
     folder = run_dir(cfg)
     console = Console(quiet=quiet)
-    if read_status(folder).get("state") in ENDED:
+    if done := _outcome(folder):
         console.print(f"{folder} has ended already; delete it to run again", markup=False, highlight=False)
-        return read_summary(folder) | {"run_dir": str(folder)}
-    wandb_mode = resolve_mode(cfg.wandb.mode)
+        return done
+    wandb = wandb_settings(cfg)
     machine = choose_machine(cfg)
     dataset = open_dataset(cfg)
     full = with_vocabulary(cfg, dataset)
     plan = make_plan(full)
     with locked(folder), _sigterm_as_exit():
+        if done := _outcome(folder):  # another process was quicker
+            return done
         trainer = Trainer(full, plan, machine, dataset)
         last = folder / "checkpoint" / checkpoint.LAST
         resumed = trainer.restore(last) if last.exists() else None
         _write_before(folder, full, machine, dataset)
-        settings = WandbSettings(wandb_mode, Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
-        recorder = Recorder(
-            folder, config=plain(full), wandb=settings, info=_wandb_info(full, job_type), resume_step=resumed
-        )
+        info = _wandb_info(full, job_type)
+        recorder = Recorder(folder, config=plain(full), wandb=wandb, info=info, resume_step=resumed)
         with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
             _introduce(display, folder, trainer, resumed)
             summary = trainer.run(recorder, display, folder)
             display.line(_closing_lines(summary, folder, recorder.wandb_where()))
     return summary | {"run_dir": str(folder)}
+
+
+def _outcome(folder: Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended."""
+    state = read_status(folder).get("state")
+    return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
+
+
+def wandb_settings(cfg: DictConfig) -> WandbSettings:
+    return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
 
 
 def open_dataset(cfg: DictConfig) -> Dataset:
@@ -104,6 +114,7 @@ class Trainer:
         self.seconds = 0.0  # of training, evaluations and checkpoints not counted
         self.initial_loss: float | None = None
         self.best = math.inf  # lowest val/loss
+        self.evaluation: dict[str, float] = {}  # the last one
         self.losses = torch.zeros((), device=machine.device)  # summed since the last log
         self.n_losses = 0
         self.first_bad = torch.full((), math.inf, device=machine.device)  # step of the first loss that was not finite
@@ -143,7 +154,7 @@ class Trainer:
     def run(self, recorder: Recorder, display: Display, folder: Path) -> dict[str, Any]:
         """Steps until the budget is spent; logs, evaluates and saves between them. Returns the summary."""
         self.model.train()
-        cfg, evaluation = self.cfg, dict[str, float]()
+        cfg = self.cfg
         save_every = cfg.train.checkpoint_every or cfg.eval.every
         try:
             while not self.plan.done(self.step, self.seconds):
@@ -154,7 +165,7 @@ class Trainer:
                 if self.step == 1 or self.step % cfg.train.log_every == 0 or done:
                     self._log(recorder, display)
                 if self.step % cfg.eval.every == 0 or done:
-                    evaluation = self._evaluate(recorder, display, folder)
+                    self.evaluation = self._evaluate(recorder, display, folder)
                 if self.step % save_every == 0 or done or _stop_asked.is_set():
                     self._save(folder)
                 if _stop_asked.is_set() and not done:
@@ -163,7 +174,7 @@ class Trainer:
             summary = self._summary({"diverged_step": e.step})
             recorder.finish("diverged", summary, reason=str(e))
             return {"state": "diverged", **summary}
-        summary = self._summary(evaluation or self._evaluate(recorder, display, folder))
+        summary = self._summary(self.evaluation)
         recorder.finish("finished", summary)
         return {"state": "finished", **summary}
 
@@ -173,9 +184,9 @@ class Trainer:
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.initial_loss = progress["initial_loss"]
         self.best = math.inf if progress["best"] is None else progress["best"]
+        self.evaluation = progress["evaluation"]
         self.losses += progress["losses"]
-        self.n_losses = progress["n_losses"]
-        self.logged_at = (self.step - self.n_losses, self.seconds)
+        self.n_losses, self.logged_at = progress["n_losses"], tuple(progress["logged_at"])
         return self.step
 
     def _save(self, folder: Path) -> None:
@@ -185,8 +196,10 @@ class Trainer:
             "seconds": self.seconds,
             "initial_loss": self.initial_loss,
             "best": self.best if math.isfinite(self.best) else None,
+            "evaluation": self.evaluation,
             "losses": float(self.losses),
             "n_losses": self.n_losses,
+            "logged_at": self.logged_at,
         }
         checkpoint.save_training(folder / "checkpoint" / checkpoint.LAST, self.model, self.optimizers, progress)
 

@@ -1,0 +1,195 @@
+"""The wiring: placements, blocks and the head, and whole models against transformers."""
+
+import pytest
+import torch
+from tiny import TINY, VOCAB, WINDOW, component, noise, telling_model, tokens
+from torch import nn
+
+from gptlab import build_model, load_config
+from gptlab.config import ConfigError
+
+PLACEMENTS = {
+    "pre": lambda x, f, n: x + f(n[0](x)),
+    "post": lambda x, f, n: n[0](x + f(x)),
+    "double": lambda x, f, n: x + n[1](f(n[0](x))),
+    "output": lambda x, f, n: x + n[0](f(x)),
+    "none": lambda x, f, n: x + f(x),
+}
+FINAL_NORM = {"pre": True, "post": False, "double": True, "output": True, "none": False}
+
+
+def norms_of(placement):
+    return [m for m in placement.modules() if isinstance(m, nn.RMSNorm)]
+
+
+def a_norm():
+    norm = nn.RMSNorm(16, dtype=torch.float64)
+    nn.init.uniform_(norm.weight, 0.5, 2.0)
+    return norm
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_a_placement_is_its_equation(name):
+    placement, f, x = component("placement", name, norm=a_norm), nn.Linear(16, 16).double(), noise(2, 5, 16)
+    torch.testing.assert_close(placement(x, f), PLACEMENTS[name](x, f, norms_of(placement)))
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_the_final_norm_belongs_to_the_placement(name):
+    model = telling_model(f"placement={name} norm=rmsnorm")
+    assert isinstance(model.norm, nn.Identity) != FINAL_NORM[name]
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_a_serial_block_is_two_sublayers(name):
+    block = telling_model(f"placement={name}").blocks[0]
+    x, none = noise(2, WINDOW, 16), component("position", "none")
+    h = block.attention_placement(x, lambda y: block.attention(y, none))
+    torch.testing.assert_close(block(x, none), block.ffn_placement(h, block.ffn))
+
+
+@pytest.mark.parametrize(
+    ("wiring", "equation"),
+    [
+        ("pre", lambda x, a, f, p, q: x + a(p.norm(x)) + f(p.norm(x))),
+        ("post", lambda x, a, f, p, q: p.norm(x + a(x) + f(x))),
+        ("output", lambda x, a, f, p, q: x + p.norm(a(x) + f(x))),
+        ("double", lambda x, a, f, p, q: x + p.norm_out(a(p.norm_in(x)) + f(p.norm_in(x)))),
+        ("none", lambda x, a, f, p, q: x + a(x) + f(x)),
+        ("pre block.shared_norm=false", lambda x, a, f, p, q: x + a(p.norm(x)) + f(q.norm(x))),
+        ("output block.shared_norm=false", lambda x, a, f, p, q: x + p.norm(a(x)) + q.norm(f(x))),
+        (
+            "double block.shared_norm=false",
+            lambda x, a, f, p, q: x + p.norm_out(a(p.norm_in(x))) + q.norm_out(f(q.norm_in(x))),
+        ),
+    ],
+)
+def test_a_parallel_block_is_its_equation(wiring, equation):
+    block = telling_model(f"block=parallel placement={wiring}").blocks[0]
+    x, none = noise(2, WINDOW, 16), component("position", "none")
+    expected = equation(x, lambda y: block.attention(y, none), block.ffn, block.placement, block.ffn_placement)
+    torch.testing.assert_close(block(x, none), expected)
+
+
+@pytest.mark.parametrize("placement", ["post", "none"])
+def test_two_norms_need_a_placement_that_norms_the_branch(placement):
+    with pytest.raises(ConfigError, match=r"^block.shared_norm=false: this placement has no norm on a branch"):
+        telling_model(f"block=parallel block.shared_norm=false placement={placement}")
+
+
+@pytest.mark.parametrize("knobs", [{}, {"tied": False}, {"bias": True}, {"softcap": 2.0}])
+def test_the_head_is_its_equation(knobs):
+    head = component("head", "linear", **knobs).double().requires_grad_(False)
+    for p in head.parameters():
+        p.copy_(noise(*p.shape))
+    x, table = noise(2, 5, 16), noise(VOCAB, 16)
+    z = x @ (head.weight.T if "tied" in knobs else table.T) + (head.bias if "bias" in knobs else 0)
+    torch.testing.assert_close(head(x, table), 2 * torch.tanh(z / 2) if "softcap" in knobs else z)
+    assert len(list(head.parameters())) == len({"tied", "bias"} & knobs.keys())
+
+
+def test_a_bias_in_the_head_contradicts_bias_off():
+    with pytest.raises(ConfigError, match=r"^head.bias=true: bias=false leaves no bias anywhere"):
+        telling_model("head.bias=true bias=false")
+
+
+def test_more_tokens_than_the_window_are_refused():
+    with pytest.raises(ValueError, match=f"{WINDOW + 1} tokens: the model was built for data.window={WINDOW}"):
+        telling_model()(tokens(length=WINDOW + 1))
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match=r"^size.n_head=3: must divide size.dim=16; or set attention.head_dim$"):
+        telling_model("size.n_head=3")
+
+
+@pytest.fixture
+def quiet_transformers():
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    yield
+    logging.set_verbosity(level)
+
+
+def redrawn(theirs):
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            p.copy_(0.4 * noise(len(name), *p.shape)[-1] + ("norm" in name or "ln_" in name) * name.endswith("weight"))
+    return theirs.double().eval()
+
+
+def assert_same_logits(ours, theirs, weights):
+    ours.load_state_dict(weights)
+    expected = theirs(tokens()).logits
+    assert expected.std() > 0.1
+    torch.testing.assert_close(ours.double().eval()(tokens()), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quiet_transformers")
+def test_gpt2_is_transformers_gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    theirs = redrawn(
+        GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=4, vocab_size=VOCAB, n_positions=WINDOW))
+    )
+    w = theirs.state_dict()
+    mapped = {
+        "embedding.weight": w["transformer.wte.weight"],
+        "position.table": w["transformer.wpe.weight"],
+        "norm.gain": w["transformer.ln_f.weight"],
+        "norm.bias": w["transformer.ln_f.bias"],
+    }
+    names = {"attn.c_proj": "attention.out", "mlp.c_fc": "ffn.up", "mlp.c_proj": "ffn.down"}
+    for i in range(2):
+        for theirs_name, ours_name in names.items():
+            mapped[f"blocks.{i}.{ours_name}.weight"] = w[f"transformer.h.{i}.{theirs_name}.weight"].T
+            mapped[f"blocks.{i}.{ours_name}.bias"] = w[f"transformer.h.{i}.{theirs_name}.bias"]
+        for part, matrix, bias in zip(
+            "qkv",
+            w[f"transformer.h.{i}.attn.c_attn.weight"].split(16, 1),
+            w[f"transformer.h.{i}.attn.c_attn.bias"].split(16),
+            strict=True,
+        ):
+            mapped |= {f"blocks.{i}.attention.{part}.weight": matrix.T, f"blocks.{i}.attention.{part}.bias": bias}
+        for ln, placement in (("ln_1", "attention_placement"), ("ln_2", "ffn_placement")):
+            mapped[f"blocks.{i}.{placement}.norm.gain"] = w[f"transformer.h.{i}.{ln}.weight"]
+            mapped[f"blocks.{i}.{placement}.norm.bias"] = w[f"transformer.h.{i}.{ln}.bias"]
+    assert_same_logits(build_model(load_config(["preset=gpt2", *TINY, "train.dropout=0"])), theirs, mapped)
+
+
+@pytest.mark.usefixtures("quiet_transformers")
+def test_llama_is_transformers_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    theirs = redrawn(
+        LlamaForCausalLM(
+            LlamaConfig(
+                num_hidden_layers=2,
+                hidden_size=16,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                vocab_size=VOCAB,
+                intermediate_size=24,
+                rms_norm_eps=1e-6,
+                rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+            )
+        )
+    )
+    names = {
+        **{f"self_attn.{x}_proj.weight": f"attention.{x}.weight" for x in "qkv"},
+        "self_attn.o_proj.weight": "attention.out.weight",
+        **{f"mlp.{x}_proj.weight": f"ffn.{x}.weight" for x in ("gate", "up", "down")},
+        "input_layernorm.weight": "attention_placement.norm.gain",
+        "post_attention_layernorm.weight": "ffn_placement.norm.gain",
+    }
+    w = theirs.state_dict()
+    mapped = {f"blocks.{i}.{ours}": w[f"model.layers.{i}.{name}"] for i in range(2) for name, ours in names.items()}
+    mapped |= {
+        "embedding.weight": w["model.embed_tokens.weight"],
+        "norm.gain": w["model.norm.weight"],
+        "head.weight": w["lm_head.weight"],
+    }
+    knobs = ["attention.n_kv_head=2", "ffn.hidden=24", "position.theta=500"]
+    assert_same_logits(build_model(load_config(["preset=llama", *TINY, *knobs])), theirs, mapped)
