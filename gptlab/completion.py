@@ -11,7 +11,6 @@ from gptlab.config import COMMON, CONF, HERE, SLOTS, Config
 
 Names = dict[str, Any]  # "values": key -> what it can be; "knobs": slot -> option -> knob -> what that can be
 FILES = {"use": ".py", "data.path": ""}  # settings that are paths, with the ending
-SWITCH = ["true", "false"]
 
 # Bash ends a word at each `=`, so only what follows the last one is offered to it.
 BASH = r"""_gptlab() {
@@ -46,8 +45,9 @@ def complete(line: str, names: Names, verbs: list[str]) -> list[str]:
         return _values(word, keys)
     if verb == "list":
         return sorted({k.partition(".")[0] for k in keys if k.startswith(word)})
-    files = _paths(word, ".yaml") if verb == "sweep" else []
-    return sorted({_shown(k, word) for k in keys if k.startswith(word)}) + files
+    # `train.` until the dot is typed, then `train.batch_size=`
+    found = {k.partition(".")[0] + "." if "." in k and "." not in word else f"{k}=" for k in keys if k.startswith(word)}
+    return sorted(found) + (_paths(word, ".yaml") if verb == "sweep" else [])
 
 
 def _keys(names: Names, before: list[str]) -> dict[str, list[str]]:
@@ -58,12 +58,6 @@ def _keys(names: Names, before: list[str]) -> dict[str, list[str]]:
         for option in [chosen[slot]] if chosen.get(slot) in options else options:
             keys |= {f"{slot}.{knob}": values for knob, values in options[option].items()}
     return keys
-
-
-def _shown(key: str, word: str) -> str:
-    """`train.` until the dot is typed, then `train.batch_size=`."""
-    section, dot, _ = key.partition(".")
-    return f"{section}." if dot and "." not in word else f"{key}="
 
 
 def _values(word: str, keys: dict[str, list[str]]) -> list[str]:
@@ -105,12 +99,12 @@ def _collect() -> Names:
     registry.load()
     values = {"preset": files_in("preset"), "size": files_in("size")}
     for f in dataclasses.fields(Config):
+        section = COMMON.get(SLOTS[f.name]) if f.name in SLOTS else f.type
         if f.name in SLOTS:
             values[f.name] = registry.names(SLOTS[f.name])
-            values |= _settings(COMMON[SLOTS[f.name]], f"{f.name}.") if SLOTS[f.name] in COMMON else {}
-        elif dataclasses.is_dataclass(f.type):
-            values |= _settings(f.type, f"{f.name}.")
-        else:
+        if dataclasses.is_dataclass(section):
+            values |= {f"{f.name}.{g.name}": _choices(g) for g in dataclasses.fields(section)}
+        elif f.name not in SLOTS:
             values[f.name] = _choices(f)
     knobs = {
         slot: {e.name: {f.name: list(e.choices.get(f.name, _choices(f))) for f in e.knobs} for e in entries}
@@ -119,9 +113,5 @@ def _collect() -> Names:
     return {"values": values, "knobs": knobs}
 
 
-def _settings(section: Any, prefix: str) -> dict[str, list[str]]:
-    return {f"{prefix}{f.name}": _choices(f) for f in dataclasses.fields(section)}
-
-
 def _choices(f: dataclasses.Field) -> list[str]:
-    return list(f.metadata.get("choices") or (SWITCH if f.type in (bool, bool | None) else []))
+    return list(f.metadata.get("choices") or (["true", "false"] if f.type in (bool, bool | None) else []))

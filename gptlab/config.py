@@ -123,7 +123,7 @@ class Config:
     bias: bool = setting(True, "biases of every linear layer and every norm; the head has its own")
     init: Any = slot("init", "how weights start")
     size: Size = section(Size, "of the model")
-    model: Model = section(Model, "what is not its size")
+    model: Model = section(Model, "the rest of it")
     optimizer: Any = slot("optimizer", "from gradients to weights")
     schedule: Any = slot("schedule", "learning rate over the run", ScheduleCommon)
     data: Any = slot("data", "text to train on", DataCommon)

@@ -5,7 +5,7 @@ from gptlab import load_config, registry, train
 
 
 def pytest_addoption(parser):
-    parser.addoption("--use", action="append", metavar="FILE", help="a component file of your own, tested like gptlab's")
+    parser.addoption("--use", action="append", metavar="FILE", help="your own component file, tested as gptlab's are")
 
 
 def pytest_configure(config):
@@ -21,14 +21,16 @@ def one_thread():
 @pytest.fixture
 def train_tiny(tmp_path, monkeypatch):
     """Trains a tiny model for six steps on a short text, under tmp_path/runs, and returns the summary."""
+    from tiny import configure  # lists the registry, which must be complete by then
+
     monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{n} green bottles, hanging on the wall.\n" for n in range(40)))
-    size = ["size.dim=16", "size.n_layer=2", "size.n_head=2", "data.window=16", "train.batch_size=4", "budget.steps=6"]
-    place = ["data=text", f"data.path={text}", f"runs_dir={tmp_path / 'runs'}", "wandb.mode=disabled"]
-    logs = ["train.log_every=1", "device=cpu"]
+    place = f"data=text data.path={text} runs_dir={tmp_path / 'runs'} wandb.mode=disabled device=cpu"
+    size = "size.dim=16 size.n_layer=2 size.n_head=2 data.window=16 model.vocab_size=null"
+    steps = "train.batch_size=4 budget.steps=6 train.log_every=1"
 
     def run(*overrides):
-        return train(load_config([*size, *place, *logs, *overrides]), quiet=True)
+        return train(configure(load_config(), place, size, steps, *overrides), quiet=True)
 
     return run

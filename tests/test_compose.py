@@ -78,8 +78,16 @@ def test_every_file_builds(group):
 
 def test_a_preset_is_what_differs():
     assert named_differences(load_config(["preset=llama"])) == {
-        **{"norm": "rmsnorm", "norm.eps": 1e-6, "position": "rope", "ffn": "swiglu", "head.tied": False, "bias": False},
-        **{"size": "124m", "optimizer.lr": 3e-4, "optimizer.beta2": 0.95, "data.window": 1024},
+        "norm": "rmsnorm",
+        "norm.eps": 1e-6,
+        "position": "rope",
+        "ffn": "swiglu",
+        "head.tied": False,
+        "bias": False,
+        "size": "124m",
+        "optimizer.lr": 3e-4,
+        "optimizer.beta2": 0.95,
+        "data.window": 1024,
     }
 
 

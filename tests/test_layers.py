@@ -12,6 +12,7 @@ ROOT = Path(gptlab.__file__).parent
 ORDER = """
 config
 registry
+check
 compose
 components data
 runs listing completion

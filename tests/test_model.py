@@ -131,9 +131,7 @@ def assert_same_logits(ours, theirs, weights):
 def test_gpt2_is_transformers_gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    theirs = redrawn(
-        GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=4, vocab_size=VOCAB, n_positions=WINDOW))
-    )
+    theirs = redrawn(GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=4, vocab_size=VOCAB, n_positions=WINDOW)))
     w = theirs.state_dict()
     mapped = {
         "embedding.weight": w["transformer.wte.weight"],

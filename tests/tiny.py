@@ -1,4 +1,7 @@
-"""Tiny models, and what of the registry the tests walk over. A choice is a string of overrides: "norm=rmsnorm bias=false"."""
+"""Tiny models, and what of the registry the tests walk over.
+
+A choice is a string of overrides: "norm=rmsnorm bias=false".
+"""
 
 import dataclasses
 import zlib
