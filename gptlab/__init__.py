@@ -6,7 +6,7 @@ from gptlab import build_model, load_config, train
 from typing import Any
 
 __all__ = ["build_model", "load_config", "register", "train"]
-_HOMES = {"load_config": "compose", "build_model": "model", "train": "trainer", "register": "registry"}
+_HOMES = {"load_config": "compose", "build_model": "model", "train": "run", "register": "registry"}
 
 
 def __getattr__(name: str) -> Any:  # torch is imported only by whoever needs it

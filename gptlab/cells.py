@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
@@ -47,11 +48,13 @@ def read_experiment(path: Path) -> Experiment:
     text = path.read_text(encoding="utf-8")
     try:
         tree: Any = OmegaConf.to_container(OmegaConf.create(text))
-        unknown = set(tree) - {"name", "use", "base", "variants", "seeds"}
-    except (OmegaConfBaseException, ValueError, TypeError) as e:
-        raise ConfigError(f"{path}: not a YAML mapping ({' '.join(str(e).split())})") from e
-    if unknown:
-        raise ConfigError(f"{path}: {min(unknown)!r} is no key of an experiment; name, use, base, variants, seeds are")
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as e:
+        raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split())})") from e
+    if not isinstance(tree, dict) or (unknown := set(tree) - {"name", "use", "base", "variants", "seeds"}):
+        said = f"has {min(map(str, unknown))!r}" if isinstance(tree, dict) else "is no mapping"
+        raise ConfigError(f"{path}: {said}; an experiment has name, use, base, variants, seeds")
+    if not isinstance(tree.get("variants") or {}, dict):
+        raise ConfigError(f"{path}: variants maps names to lists of overrides, such as {{rms: [norm=rmsnorm]}}")
     use = tree.get("use") or []
     first_line = text.split("\n", 1)[0]
     return Experiment(
@@ -81,15 +84,15 @@ def plan_sweep(words: Sequence[str]) -> Sweep:
     shared = list(experiment.base)
     if experiment.use and "use" not in given:
         registry.load(experiment.use)
-        shared.append(f"use=[{','.join(_quoted(u) for u in experiment.use)}]")
+        shared.append(f"use=[{','.join(quoted(u) for u in experiment.use)}]")
     seeds = [f"seed={','.join(map(str, experiment.seeds))}"] if experiment.seeds and "seed" not in given else []
     registry.load()
     name = _name(overrides, experiment)
     cells: list[list[str]] = []
     for variant, own in (experiment.variants or {"": []}).items():
-        label = [f"variant={_quoted(variant)}"] if variant else []
+        label = [f"variant={quoted(variant)}"] if variant else []
         for cell in expand([*shared, *own, *overrides, *seeds]):
-            cells.append([*(w for w in cell if not w.startswith("name=")), f"name={_quoted(name)}", *label])
+            cells.append([*(w for w in cell if not w.startswith("name=")), f"name={quoted(name)}", *label])
     return Sweep(name, cells, experiment)
 
 
@@ -114,7 +117,7 @@ def _values(override: Override) -> list[str]:
     key = override.key_or_group
     if override.is_choice_sweep() or override.is_range_sweep():
         return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    glob = override.value()
+    glob = override._value
     if isinstance(glob, Glob):
         return [f"{key}={n}" for n in glob.filter(registry.names(SLOTS[key]) if key in SLOTS else files_in(key))]
     raise ConfigError(
@@ -132,6 +135,6 @@ def _name(overrides: Sequence[str], experiment: Experiment) -> str:
     return f"{'-'.join(keys) or 'seeds'}-{hashlib.sha256(' '.join(fixed).encode()).hexdigest()[:6]}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -84,10 +84,10 @@ def _overrides(parser: ArgumentParser) -> None:
 
 def _train(args: Namespace) -> int:
     from gptlab.compose import load_config
-    from gptlab.runs import Busy
+    from gptlab.run_folder import Busy
 
     cfg = load_config(args.overrides)
-    from gptlab.trainer import train
+    from gptlab.run import train
 
     try:
         train(cfg)

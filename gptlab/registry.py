@@ -8,7 +8,6 @@ import functools
 import importlib
 import importlib.util
 import inspect
-import os
 import pkgutil
 import sys
 import typing
@@ -187,9 +186,6 @@ def _load_file(given: Path) -> None:
             f"use={given}: does not import ({type(e).__name__}: {' '.join(str(e).split())}); mend it"
         ) from e
     _contents[stem] = path.read_bytes()
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(path.parent) not in known:  # for workers
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, str(path.parent)]))
 
 
 def _content(file: str | None) -> bytes | None:

@@ -10,7 +10,7 @@ from gptlab.config import ConfigError
 from gptlab.data import Tokenizer, tokenizer_from_json
 from gptlab.model import GPT, build_model
 from gptlab.record import read_json
-from gptlab.runs import open_config
+from gptlab.run_folder import open_config
 
 
 def open_run(folder: Path) -> tuple[GPT, Tokenizer]:

@@ -4,7 +4,7 @@ import json
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from gptlab.cells import Sweep, plan_sweep
-from gptlab.compose import CONF, load_config
+from gptlab.compose import load_config
 from gptlab.config import ConfigError
 from gptlab.data import Dataset
+from gptlab.launcher import Launch, prepare_launcher
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, write_json, write_text
-from gptlab.runs import Busy, is_locked, run_dir
+from gptlab.run import open_dataset, train, wandb_settings, with_vocabulary
+from gptlab.run_folder import Busy, is_locked, make_folder, run_dir
 from gptlab.sweep_display import SweepDisplay
-from gptlab.trainer import open_dataset, train, wandb_settings, with_vocabulary
 
 SETTLED = ("finished", "diverged", "failed")  # not run again, a failed cell unless asked to
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -51,7 +52,8 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     planned = plan_sweep([w for w in words if not w.startswith("hydra")])
     cells = check_cells(planned.cells)
     console.print(f"{planned.name}: {len(cells)} cells, all of them checked", markup=False, highlight=False)
-    launch = prepare_launcher(launcher, cells[0].folder.parent)
+    launch = prepare_launcher(launcher, cells[0].folder.parent, run_cell)
+    make_folder(cells[0].folder.parent)
     _write_sweep(planned, cells[0].folder.parent)
     if retry:
         for cell in cells:
@@ -66,7 +68,7 @@ def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
     """Compose, build (on the meta device) and plan every cell; texts are tokenised here, once."""
     datasets: dict[str, Dataset] = {}
     cells: dict[Path, Cell] = {}
-    problems: list[str] = []
+    problems: dict[str, str] = {}  # a line for each, with the first cell that has it
     for overrides in all_overrides:
         try:
             cfg = load_config(overrides)
@@ -76,9 +78,9 @@ def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
             cells[run_dir(cfg)] = Cell(overrides, run_dir(cfg), plan)
         except ConfigError as e:
             own = [w for w in overrides if not w.startswith(("name=", "variant="))]
-            problems.append(f"{e}   [{' '.join(own)}]" if len(all_overrides) > 1 else str(e))
+            problems.setdefault(str(e), f"{e}   [{' '.join(own)}]" if len(all_overrides) > 1 else str(e))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(problems.values()))
     return list(cells.values())
 
 
@@ -89,51 +91,7 @@ def _dataset(cfg: DictConfig, known: dict[str, Dataset]) -> Dataset:
     return known[key]
 
 
-def prepare_launcher(overrides: list[str], folder: Path) -> Callable[[list[Cell]], str]:
-    """Hydra's launcher, as `hydra/launcher=...` chooses and `hydra.launcher.*` sets it. It returns what went wrong."""
-    from hydra._internal.callbacks import Callbacks
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
-    from hydra.core.utils import JobStatus
-    from hydra.errors import HydraException
-    from hydra.types import HydraContext, RunMode
-    from omegaconf.errors import OmegaConfBaseException
-
-    GlobalHydra.instance().clear()
-    hydra = Hydra.create_main_hydra2("gptlab", create_config_search_path(str(CONF)))
-    try:
-        cfg = hydra.compose_config(
-            "sweep",
-            [f"hydra.sweep.dir='{folder}'", *overrides],
-            run_mode=RunMode.MULTIRUN,
-            with_log_configuration=False,
-        )
-        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(cfg))
-        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=run_cell, config=cfg)
-    except (HydraException, OmegaConfBaseException) as e:
-        raise ConfigError(" ".join(f"{' '.join(overrides)}: {e} {e.__cause__ or ''}".split())) from e
-
-    def launch(cells: list[Cell]) -> str:
-        try:
-            jobs = launcher.launch(
-                [[f"cell={_hydra_string(json.dumps(c.overrides))}"] for c in cells], initial_job_idx=0
-            )
-        except Exception as e:  # a worker was killed, by the system or a person; its neighbours fall with it
-            return f"{type(e).__name__}: {e}"
-        errors = [job._return_value for job in jobs if job.status == JobStatus.FAILED]
-        return f"{type(errors[0]).__name__}: {errors[0]}" if errors else ""
-
-    return launch
-
-
-def _hydra_string(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def _run_until_settled(cells: list[Cell], launch: Callable[[list[Cell]], str], display: SweepDisplay) -> None:
+def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay) -> None:
     """Run what has no outcome; what another process is running is waited for, and taken over if that one dies."""
     starts: Counter[Path] = Counter()
     while pending := [c for c in cells if c.state not in SETTLED]:
@@ -142,10 +100,10 @@ def _run_until_settled(cells: list[Cell], launch: Callable[[list[Cell]], str], d
             display.waiting_for_others(len(pending))
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
-        trouble = launch(free)
+        trouble = launch([cell.overrides for cell in free])
         started = [c for c in free if c.state != "waiting"]
         if not started:
-            raise ConfigError(f"hydra/launcher: started none of {len(free)} cells ({trouble or 'no reason given'})")
+            raise ConfigError(f"hydra/launcher: started none of {len(free)} cells ({' '.join(trouble.split())})")
         starts.update(c.folder for c in started)
         for cell in started:
             if cell.state == "interrupted" and starts[cell.folder] >= MOST_STARTS:

@@ -1,4 +1,4 @@
-"""One run, from its config to its record. What a step does stands in Trainer.training_step."""
+"""The training loop. What a step does stands in Trainer.training_step, top to bottom."""
 
 import math
 import signal
@@ -6,28 +6,20 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf import DictConfig
 
 from gptlab import checkpoint, registry
-from gptlab.compose import differences, edit, plain
-from gptlab.config import SLOTS, ConfigError, flatten
-from gptlab.data import Dataset, TrainBatches, load_dataset
-from gptlab.environment import environment
+from gptlab.data import Dataset, TrainBatches
 from gptlab.evaluate import evaluate
 from gptlab.model import build_model, seed_number
-from gptlab.plan import Machine, Plan, choose_machine, make_plan
+from gptlab.plan import Machine, Plan
 from gptlab.progress import Display
-from gptlab.record import Recorder, read_status, read_summary, write_json, write_run_files
-from gptlab.runs import ENDED, locked, run_dir, use_files
-from gptlab.wandb_run import RunInfo, WandbSettings, resolve_mode
+from gptlab.record import Recorder
 
 FAR_OFF = 0.1  # an initial loss further than this share from ln V deserves a warning
 
@@ -38,64 +30,6 @@ class Diverged(Exception):
     def __init__(self, step: int):
         super().__init__(f"the loss was not finite at step {step}")
         self.step = step
-
-
-def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> dict[str, Any]:
-    """Train what `cfg` describes, or go on where it was stopped; returns the summary, with `run_dir` in it.
-
-    A run that has ended already is not run again. Raises ConfigError before anything is written in the run's folder.
-    """
-    folder = run_dir(cfg)
-    console = Console(quiet=quiet)
-    if done := _outcome(folder):
-        console.print(f"{folder} has ended already; delete it to run again", markup=False, highlight=False)
-        return done
-    wandb = wandb_settings(cfg)
-    machine = choose_machine(cfg)
-    dataset = open_dataset(cfg)
-    full = with_vocabulary(cfg, dataset)
-    plan = make_plan(full)
-    with locked(folder), _sigterm_as_exit():
-        if done := _outcome(folder):  # another process was quicker
-            return done
-        trainer = Trainer(full, plan, machine, dataset)
-        last = folder / "checkpoint" / checkpoint.LAST
-        resumed = trainer.restore(last) if last.exists() else None
-        _write_before(folder, full, machine, dataset)
-        info = _wandb_info(full, job_type)
-        recorder = Recorder(folder, config=plain(full), wandb=wandb, info=info, resume_step=resumed)
-        with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
-            _introduce(display, folder, trainer, resumed)
-            summary = trainer.run(recorder, display, folder)
-            display.line(_closing_lines(summary, folder, recorder.wandb_where()))
-    return summary | {"run_dir": str(folder)}
-
-
-def _outcome(folder: Path) -> dict[str, Any] | None:
-    """The summary of a run that has ended."""
-    state = read_status(folder).get("state")
-    return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
-
-
-def wandb_settings(cfg: DictConfig) -> WandbSettings:
-    return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
-
-
-def open_dataset(cfg: DictConfig) -> Dataset:
-    return load_dataset(
-        registry.build("data", cfg.data),
-        registry.build("tokenizer", cfg.tokenizer),
-        window=cfg.data.window,
-        val_fraction=cfg.data.val_fraction,
-    )
-
-
-def with_vocabulary(cfg: DictConfig, dataset: Dataset) -> DictConfig:
-    """The config with the vocabulary's size; more than the tokenizer's is padding, less is refused."""
-    size = cfg.model.vocab_size or dataset.vocab_size
-    if size < dataset.vocab_size:
-        raise ConfigError(f"model.vocab_size={size}: tokenizer={cfg.tokenizer.name} has {dataset.vocab_size} tokens")
-    return edit(cfg, model__vocab_size=size)
 
 
 class Trainer:
@@ -128,7 +62,7 @@ class Trainer:
         x, y = self.batches.batch(self.step)
         n_micro = len(x) // self.micro
         for i, (inputs, targets) in enumerate(zip(x.split(self.micro), y.split(self.micro), strict=True)):
-            torch.manual_seed(seed_number(self.cfg.seed, f"step {self.step}.{i}"))  # dropout: a stream of its own
+            self._seed_dropout(f"step {self.step}.{i}")
             loss, extra = self.loss(inputs.to(self.machine.device), targets.to(self.machine.device))
             ((loss if extra is None else loss + extra) / n_micro).backward()
             self.losses += loss.detach() / n_micro
@@ -144,6 +78,15 @@ class Trainer:
         self.step += 1
         self.n_losses += 1
 
+    def _seed_dropout(self, name: str) -> None:
+        """Dropout has a stream of its own in every step. Not torch.manual_seed, which takes half a millisecond."""
+        number = seed_number(self.cfg.seed, name)
+        torch.default_generator.manual_seed(number)
+        if self.machine.device.type == "cuda":
+            torch.cuda.manual_seed(number)
+        elif self.machine.device.type == "mps":
+            torch.mps.manual_seed(number)
+
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean cross-entropy in nats per token, and what components add to it in training."""
         with self.machine.autocast():
@@ -151,8 +94,8 @@ class Trainer:
             extra = self.model.auxiliary_loss(logits)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()), extra
 
-    def run(self, recorder: Recorder, display: Display, folder: Path) -> dict[str, Any]:
-        """Steps until the budget is spent; logs, evaluates and saves between them. Returns the summary."""
+    def run(self, recorder: Recorder, display: Display, folder: Path, stop: threading.Event) -> dict[str, Any]:
+        """Steps until the budget is spent or `stop` is set; logs, evaluates and saves between. Returns the summary."""
         self.model.train()
         cfg = self.cfg
         save_every = cfg.train.checkpoint_every or cfg.eval.every
@@ -166,9 +109,9 @@ class Trainer:
                     self._log(recorder, display)
                 if self.step % cfg.eval.every == 0 or done:
                     self.evaluation = self._evaluate(recorder, display, folder)
-                if self.step % save_every == 0 or done or _stop_asked.is_set():
+                if self.step % save_every == 0 or done or stop.is_set():
                     self._save(folder)
-                if _stop_asked.is_set() and not done:
+                if stop.is_set() and not done:
                     sys.exit(128 + signal.SIGTERM)
         except Diverged as e:
             summary = self._summary({"diverged_step": e.step})
@@ -276,71 +219,9 @@ class Trainer:
         }
 
 
-def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | None) -> None:
-    cfg, cost, data = trainer.cfg, trainer.plan.cost, trainer.dataset
-    display.line(f"run      {folder}")
-    display.line(
-        f"model    {cost['parameters']:,.0f} parameters, {cost['parameters_non_embedding']:,.0f} without embeddings;"
-        f" {cost['flops_per_token'] / 1e6:,.2f} MFLOPs per token"
-    )
-    display.line(
-        f"data     {cfg.data.name}, {cfg.tokenizer.name} tokens: {data.n_train:,} to train on, {data.n_val:,} to"
-        f" validate; vocabulary {data.vocab_size:,}"
-    )
-    display.line(f"budget   {trainer.plan.describe()}")
-    display.line(f"machine  {trainer.machine.describe()}")
-    if resumed is not None:
-        display.line(f"resumed  after step {resumed:,}")
-
-
 def _initial_loss_line(loss: float, vocab_size: int) -> str:
     uniform = math.log(vocab_size)
     line = f"initial loss {loss:.4f}, ln V = {uniform:.4f}"
     if abs(loss - uniform) > FAR_OFF * uniform:
         return f"warning: {line}: a model that knows nothing yet should start near ln V; see init and head"
     return line
-
-
-def _closing_lines(summary: dict[str, Any], folder: Path, wandb_where: str | None) -> str:
-    if summary["state"] == "diverged":
-        outcome = f"diverged at step {summary['diverged_step']:,}"
-    else:
-        outcome = f"val/loss {summary['val/loss']:.4f}  val/bpb {summary['val/bpb']:.4f}"
-    speed = f"{summary['speed/tokens_per_s']:,.0f} tokens/s" if summary["speed/tokens_per_s"] else ""
-    lines = [f"{outcome}  {speed}", f"{folder}"]
-    return "\n".join(lines + ([f"W&B: {wandb_where}"] if wandb_where else []))
-
-
-def _write_before(folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset) -> None:
-    overrides = [f"{k}={v}" for k, v in differences(cfg).items()]
-    env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}
-    write_run_files(folder, OmegaConf.to_yaml(cfg, resolve=True), overrides, env, use_files(cfg))
-    write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
-
-
-def _wandb_info(cfg: DictConfig, job_type: str) -> RunInfo:
-    flat = flatten(plain(cfg))
-    different = " ".join(f"{k}={v}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
-    return RunInfo(
-        name=f"{cfg.variant or different or 'baseline'} seed={cfg.seed}",
-        group=cfg.name,
-        job_type=job_type,
-        tags=[f"{slot}={flat[slot]}" for slot in SLOTS],
-    )
-
-
-_stop_asked = threading.Event()
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """SIGTERM, as SLURM sends it, ends the run after the step it is in, with a checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        _stop_asked.clear()

@@ -3,8 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import ATTENTIONS, POSITIONS, WINDOW, WIRINGS, component, noise, telling_model, tokens
+from tiny import ATTENTIONS, LAYERS, POSITIONS, WINDOW, WIRINGS, component, noise, telling_model, tiny_model, tokens
 
+from gptlab import registry
+from gptlab.components import attention
 from gptlab.components.attention import attend, attend_by_flex, attend_explicitly
 from gptlab.sample import generate
 
@@ -85,6 +87,16 @@ def test_the_layer_is_torchs_multihead_attention(bias):
     torch.testing.assert_close(ours(x, component("position", "none")), expected)
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("qk_norm", registry.names("norm"))
+def test_queries_keys_and_values_are_of_one_type_under_autocast(monkeypatch, qk_norm, position):
+    types = []
+    monkeypatch.setattr(attention, "attend", lambda q, k, v, **_: types.append({q.dtype, k.dtype, v.dtype}) or v)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tiny_model(f"qk_norm={qk_norm}", position)(tokens())
+    assert types == [{torch.bfloat16}] * LAYERS
+
+
 def test_the_pattern_repeats_over_the_layers():
     layers = [component("attention", "softmax", layer_idx=i, window=3, pattern="LLG") for i in range(7)]
     assert [layer.window for layer in layers] == [3, 3, None, 3, 3, None, 3]
@@ -108,10 +120,10 @@ def assert_cache_changes_nothing(model):
         torch.testing.assert_close(torch.cat(logits, 1), expected)
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("variant", ATTENTIONS)
 @pytest.mark.parametrize("position", POSITIONS)
-def test_the_cache_changes_no_logits(position, attention):
-    assert_cache_changes_nothing(telling_model(position, attention))
+def test_the_cache_changes_no_logits(position, variant):
+    assert_cache_changes_nothing(telling_model(position, variant))
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)

@@ -113,6 +113,15 @@ def test_a_norm_keeps_shape_and_dtype(name, dtype):
         assert y.shape == shape and y.dtype == dtype
 
 
+@pytest.mark.filterwarnings("error")  # torch warns where it falls back to slower mathematics
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_loses_nothing_under_autocast_but_the_rounding(name):
+    norm, x = component("norm", name), noise(2, 5, 16).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = norm(x)
+    torch.testing.assert_close(y.float(), norm(x.float()), rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_a_norm_works_on_each_token_alone(name):
     norm, x = component("norm", name).double(), noise(2, 5, 16)

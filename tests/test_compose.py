@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from gptlab import build_model, load_config, registry
 from gptlab.compose import differences, files_in, named_differences, plain
 from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten
-from gptlab.runs import SLUG_LENGTH, digest, open_config, run_dir, slug
+from gptlab.run_folder import SLUG_LENGTH, digest, open_config, run_dir, slug
 
 
 def test_the_baseline_is_gpt2s_architecture():

@@ -6,7 +6,7 @@ import pytest
 
 from gptlab.cells import plan_sweep, read_experiment
 from gptlab.compose import load_config
-from gptlab.trainer import train
+from gptlab.run import train
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "experiments").glob("*/*.yaml"))

@@ -15,7 +15,7 @@ registry
 check
 compose
 components data
-runs listing completion
+run_folder listing completion
 model
 measure drawing
 plan checkpoint evaluate environment progress
@@ -23,8 +23,9 @@ wandb_run
 record
 sample show
 trainer
-cells
-sweep_display
+run
+cells sweep_display
+launcher
 sweep
 compare
 cli

@@ -75,7 +75,9 @@ def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last
     assert (experiment.name, experiment.question) == ("norms", "Which norm?")
     planned = plan_sweep([str(path)])
     assert planned.name == "norms" and len(planned.cells) == 4
-    assert "variant='rms'" in planned.cells[-1] and "seed=1" in planned.cells[-1] and "norm=rmsnorm" in planned.cells[-1]
+    assert (
+        "variant='rms'" in planned.cells[-1] and "seed=1" in planned.cells[-1] and "norm=rmsnorm" in planned.cells[-1]
+    )
     again = plan_sweep([str(path), "seed=7", "budget.steps=5"])
     assert len(again.cells) == 2
     assert all("seed=7" in c and "budget.steps=5" in c and "budget.steps=9" not in c for c in again.cells)
@@ -91,7 +93,9 @@ def test_a_file_that_is_no_experiment_is_refused_in_one_line(tmp_path, content):
 
 
 def test_the_name_of_a_grid_does_not_depend_on_its_seeds():
-    assert plan_sweep(["norm=layernorm,rmsnorm", "seed=0"]).name == plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"]).name
+    assert (
+        plan_sweep(["norm=layernorm,rmsnorm", "seed=0"]).name == plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"]).name
+    )
     assert plan_sweep(["norm=layernorm,rmsnorm"]).name != plan_sweep(["norm=layernorm,rmsnorm", "size=tiny"]).name
 
 

@@ -8,7 +8,8 @@ import torch
 from gptlab.compose import load_config
 from gptlab.plan import choose_machine, make_plan
 from gptlab.record import read_metrics, read_status, read_summary
-from gptlab.trainer import Trainer, open_dataset, train, with_vocabulary
+from gptlab.run import open_dataset, train, with_vocabulary
+from gptlab.trainer import Trainer
 
 TINY = ["size=tiny", "data=text", "data.window=16", "train.batch_size=4", "eval.tokens=200", "wandb.mode=disabled"]
 
@@ -106,7 +107,8 @@ def test_bf16_autocast_trains_close_to_float32(words):
 @pytest.mark.slow
 def test_a_compiled_model_trains_as_the_eager_one(words):
     losses = [
-        train(load_config([*words, "budget.steps=5", f"compile={c}"]), quiet=True)["val/loss"] for c in ("false", "true")
+        train(load_config([*words, "budget.steps=5", f"compile={c}"]), quiet=True)["val/loss"]
+        for c in ("false", "true")
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 

@@ -76,6 +76,7 @@ class SoftmaxAttention(nn.Module):
         start = cache.length(self.layer_idx) if cache else 0
         q, k, v = (f(x).view(B, T, -1, self.head_dim).transpose(1, 2) for f in (self.q, self.k, self.v))  # (B, H, T, D)
         q, k = position.rotate(self.q_norm(q), start), position.rotate(self.k_norm(k), start)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm gives float32, and flex_attention wants one type
         if cache:
             k, v = cache.append(self.layer_idx, k, v)
         y = attend(

@@ -44,6 +44,8 @@ class RMSNorm(nn.Module):
         self.gain, _ = _gain_and_bias(dim, False, learnable)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.gain is not None:
+            x = x.to(self.gain.dtype)  # they differ under autocast, which the fused kernel cannot take
         return F.rms_norm(x, (self.dim,), self.gain, self.eps)
 
 

@@ -89,7 +89,7 @@ class RoPE(Position):
         self.width = round(fraction * head_dim)
         if self.width % 2 or self.width == 0:
             raise ValueError(
-                f"rotates pairs, so {fraction:g} of the head width {head_dim} must be even, not {self.width}"
+                f"turns pairs of channels, so {fraction:g} x head width {head_dim} must be even and above 0"
             )
         self.interleaved = pairing == "interleaved"
         angle = _angles(max_len, self.width, theta)

@@ -58,17 +58,22 @@ def use_files(cfg: DictConfig) -> list[Path]:
     return [Path(p) for p in ([use] if isinstance(use, str) else use)]
 
 
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"runs_dir: {folder} cannot be made ({e.strerror}); give another runs_dir") from e
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder. The lock goes with the process, however that ends."""
-    lock = FileLock(folder / ".lock", timeout=0)
+    make_folder(folder)
+    lock = FileLock(folder / ".lock", timeout=2)  # seconds; is_locked holds it for an instant
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise Busy(f"{folder}: another process is running this") from None
-    except OSError as e:
-        raise ConfigError(f"runs_dir={folder.parent.parent}: cannot be written ({e.strerror}); give another") from e
     try:
         yield
     finally:

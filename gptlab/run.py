@@ -1,0 +1,142 @@
+"""One run, from its config to its record."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from gptlab import checkpoint, registry
+from gptlab.compose import differences, edit, plain
+from gptlab.config import SLOTS, ConfigError, flatten
+from gptlab.data import Dataset, load_dataset
+from gptlab.environment import environment
+from gptlab.plan import Machine, choose_machine, make_plan
+from gptlab.progress import Display
+from gptlab.record import Recorder, read_status, read_summary, write_json, write_run_files
+from gptlab.run_folder import ENDED, locked, run_dir, use_files
+from gptlab.trainer import Trainer
+from gptlab.wandb_run import RunInfo, WandbSettings, resolve_mode
+
+
+def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> dict[str, Any]:
+    """Train what `cfg` describes, or go on where it was stopped; returns the summary, with `run_dir` in it.
+
+    A run that has ended already is not run again. Raises ConfigError before anything is written in the run's folder.
+    """
+    folder = run_dir(cfg)
+    console = Console(quiet=quiet)
+    if done := _outcome(folder):
+        console.print(f"{folder} has ended already; delete it to run again", markup=False, highlight=False)
+        return done
+    wandb = wandb_settings(cfg)
+    machine = choose_machine(cfg)
+    dataset = open_dataset(cfg)
+    full = with_vocabulary(cfg, dataset)
+    plan = make_plan(full)
+    with locked(folder), _sigterm() as stop:
+        if done := _outcome(folder):  # another process was quicker
+            return done
+        trainer = Trainer(full, plan, machine, dataset)
+        last = folder / "checkpoint" / checkpoint.LAST
+        resumed = trainer.restore(last) if last.exists() else None
+        _write_before(folder, full, machine, dataset)
+        info = _wandb_info(full, job_type)
+        recorder = Recorder(folder, config=plain(full), wandb=wandb, info=info, resume_step=resumed)
+        with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
+            _introduce(display, folder, trainer, resumed)
+            summary = trainer.run(recorder, display, folder, stop)
+            display.line(_closing_lines(summary, folder, recorder.wandb_where()))
+    return summary | {"run_dir": str(folder)}
+
+
+def _outcome(folder: Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended."""
+    state = read_status(folder).get("state")
+    return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
+
+
+def wandb_settings(cfg: DictConfig) -> WandbSettings:
+    return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
+
+
+def open_dataset(cfg: DictConfig) -> Dataset:
+    return load_dataset(
+        registry.build("data", cfg.data),
+        registry.build("tokenizer", cfg.tokenizer),
+        window=cfg.data.window,
+        val_fraction=cfg.data.val_fraction,
+    )
+
+
+def with_vocabulary(cfg: DictConfig, dataset: Dataset) -> DictConfig:
+    """The config with the vocabulary's size; more than the tokenizer's is padding, less is refused."""
+    size = cfg.model.vocab_size or dataset.vocab_size
+    if size < dataset.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={size}: tokenizer={cfg.tokenizer.name} has {dataset.vocab_size} tokens; give no fewer"
+        )
+    return edit(cfg, model__vocab_size=size)
+
+
+def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | None) -> None:
+    cfg, cost, data = trainer.cfg, trainer.plan.cost, trainer.dataset
+    display.line(f"run      {folder}")
+    display.line(
+        f"model    {cost['parameters']:,.0f} parameters, {cost['parameters_non_embedding']:,.0f} without embeddings;"
+        f" {cost['flops_per_token'] / 1e6:,.2f} MFLOPs per token"
+    )
+    display.line(
+        f"data     {cfg.data.name}, {cfg.tokenizer.name} tokens: {data.n_train:,} to train on, {data.n_val:,} to"
+        f" validate; vocabulary {data.vocab_size:,}"
+    )
+    display.line(f"budget   {trainer.plan.describe()}")
+    display.line(f"machine  {trainer.machine.describe()}")
+    if resumed is not None:
+        display.line(f"resumed  after step {resumed:,}")
+
+
+def _closing_lines(summary: dict[str, Any], folder: Path, wandb_where: str | None) -> str:
+    if summary["state"] == "diverged":
+        outcome = f"diverged at step {summary['diverged_step']:,}"
+    else:
+        outcome = f"val/loss {summary['val/loss']:.4f}  val/bpb {summary['val/bpb']:.4f}"
+    speed = f"{summary['speed/tokens_per_s']:,.0f} tokens/s" if summary["speed/tokens_per_s"] else ""
+    lines = [f"{outcome}  {speed}", f"{folder}"]
+    return "\n".join(lines + ([f"W&B: {wandb_where}"] if wandb_where else []))
+
+
+def _write_before(folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset) -> None:
+    overrides = [f"{k}={v}" for k, v in differences(cfg).items()]
+    env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}
+    write_run_files(folder, OmegaConf.to_yaml(cfg, resolve=True), overrides, env, use_files(cfg))
+    write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
+
+
+def _wandb_info(cfg: DictConfig, job_type: str) -> RunInfo:
+    flat = flatten(plain(cfg))
+    different = " ".join(f"{k}={v}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
+    return RunInfo(
+        name=f"{cfg.variant or different or 'baseline'} seed={cfg.seed}",
+        group=cfg.name,
+        job_type=job_type,
+        tags=[f"{slot}={flat[slot]}" for slot in SLOTS],
+    )
+
+
+@contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """Set by SIGTERM, as SLURM sends it: the run saves a checkpoint after the step that it is in, and ends."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody listen
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
