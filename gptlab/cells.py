@@ -115,11 +115,11 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [override.input_line or ""]
     key = override.key_or_group
-    if override.is_choice_sweep() or override.is_range_sweep():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    glob = override._value
+    glob = override.value()
     if isinstance(glob, Glob):
         return [f"{key}={n}" for n in glob.filter(registry.names(SLOTS[key]) if key in SLOTS else files_in(key))]
+    if override.is_discrete_sweep():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
     raise ConfigError(
         f"{override.input_line}: a grid takes lists, range() and glob(); an interval has no end of values"
     )

@@ -59,10 +59,11 @@ def use_files(cfg: DictConfig) -> list[Path]:
 
 
 def make_folder(folder: Path) -> None:
+    """A run's folder, or one line on why it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise ConfigError(f"runs_dir: {folder} cannot be made ({e.strerror}); give another runs_dir") from e
+        raise ConfigError(f"runs_dir={folder.parents[1]}: cannot be written ({e.strerror}); give another") from e
 
 
 @contextmanager

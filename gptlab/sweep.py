@@ -53,7 +53,7 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     cells = check_cells(planned.cells)
     console.print(f"{planned.name}: {len(cells)} cells, all of them checked", markup=False, highlight=False)
     launch = prepare_launcher(launcher, cells[0].folder.parent, run_cell)
-    make_folder(cells[0].folder.parent)
+    make_folder(cells[0].folder)
     _write_sweep(planned, cells[0].folder.parent)
     if retry:
         for cell in cells:

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -16,6 +18,15 @@ def pytest_configure(config):
 def one_thread():
     """What the tests compute is so small that a second thread only costs."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """What a test registers or imports is forgotten after it."""
+    monkeypatch.setattr(registry, "_entries", registry._entries.copy())
+    monkeypatch.setattr(registry, "_contents", {})
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
 
 
 @pytest.fixture

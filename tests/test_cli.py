@@ -11,7 +11,8 @@ from gptlab import build_model, load_config, registry
 from gptlab.cells import plan_sweep
 from gptlab.cli import VERBS, main
 from gptlab.config import COMMON, SLOTS, Config
-from gptlab.sweep import prepare_launcher
+from gptlab.launcher import prepare_launcher
+from gptlab.sweep import run_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -92,7 +93,7 @@ def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
     assert len(cells) > 1 or words[0] == "train"
     for cell in cells:
         load_config(cell)
-    prepare_launcher([w for w in words if w.startswith("hydra")], tmp_path)
+    prepare_launcher([w for w in words if w.startswith("hydra")], tmp_path, run_cell)
 
 
 @pytest.mark.parametrize("words", every_example("show", "list"))

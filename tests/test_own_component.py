@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptlab import load_config, registry, train
+from gptlab import load_config, train
 from gptlab.cli import main
 
 TESTS = Path(__file__).parent
@@ -32,16 +32,12 @@ class PNorm(nn.Module):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def own(tmp_path, monkeypatch, own_registry):
     """The file; what importing it leaves behind is undone."""
     file = tmp_path / "my_own_norms.py"
     file.write_text(OWN)
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
-    yield file
-    sys.modules.pop(file.stem, None)
+    return file
 
 
 def test_it_trains_in_either_slot_of_its_kind(own, tmp_path):

@@ -18,7 +18,7 @@ TINY = ["size=tiny", "budget.steps=2", "data.window=16", "eval.tokens=64", "wand
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, own_registry):
     """A user's folder, with the README's own files in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_norms.py").write_text(PYTHON[0])

@@ -1,6 +1,5 @@
 """A component's signature is its settings; and a user's file is a module like any other."""
 
-import os
 import sys
 from typing import Literal
 
@@ -10,15 +9,7 @@ from gptlab import registry
 from gptlab.config import ConfigError
 from gptlab.registry import build, entry, load, register
 
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    """What a test registers or imports is forgotten after it."""
-    monkeypatch.setattr(registry, "_entries", registry._entries.copy())
-    monkeypatch.setattr(registry, "_contents", {})
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    monkeypatch.setenv("PYTHONPATH", "")
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def user_file(folder, stem, name, body="...", header=""):
@@ -124,14 +115,13 @@ def test_an_error_that_is_no_users_is_left_as_it_is():
         build("norm", {"name": "made_up"})
 
 
-def test_a_file_is_imported_once_and_can_be_imported_by_a_worker(tmp_path, monkeypatch):
+def test_a_file_is_imported_once(tmp_path, monkeypatch):
     path = user_file(tmp_path, "norm_of_mine", "mine", header="import builtins; builtins.n_imports += 1")
     monkeypatch.setattr("builtins.n_imports", 0, raising=False)
     load(path)
     load([str(path), path])
     assert sys.modules["builtins"].n_imports == 1
     assert sys.modules["norm_of_mine"].Norm is entry("norm", "mine").cls
-    assert str(tmp_path) in os.environ["PYTHONPATH"].split(os.pathsep)
 
 
 def test_the_copy_in_a_runs_folder_is_the_same_file_and_another_version_is_not(tmp_path):
@@ -155,7 +145,6 @@ def test_a_file_that_fails_leaves_nothing_and_can_be_mended(tmp_path):
     path = user_file(tmp_path, "norm_of_mine", "mine", header="import no_such_library")
     with pytest.raises(ConfigError, match="does not import"):
         load(path)
-    assert os.environ["PYTHONPATH"] == ""
     user_file(tmp_path, "norm_of_mine", "mine")
     load(path)
     assert "mine" in registry.names("norm")

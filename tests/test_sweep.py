@@ -12,12 +12,13 @@ import pytest
 
 from gptlab.cells import expand, plan_sweep, read_experiment
 from gptlab.config import ConfigError
-from gptlab.record import read_metrics, read_status
+from gptlab.record import read_metrics, read_status, write_json
+from gptlab.sweep import check_cells, sweep
 
 ROOT = Path(__file__).parent.parent
 TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled"]
 
-FAILS_ONCE_BUILT = '''
+FAILS_WHEN_IT_TRAINS = '''
 import torch
 from torch import nn
 from gptlab import register
@@ -38,7 +39,7 @@ class Broken(nn.Module):
 def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("to be, or not to be: that is the question. " * 40)
-    return [f"data=text data.path={path}".split()[0], f"data.path={path}"]
+    return ["data=text", f"data.path={path}"]
 
 
 def gptlab(*words: str, cwd: Path, wait: bool = True):
@@ -109,9 +110,9 @@ def test_every_bad_cell_is_told_before_anything_is_written(tmp_path, text):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_killed_sweep_goes_on_and_a_failed_cell_is_told_and_tried_again_only_when_asked(tmp_path, text):
-    (tmp_path / "broken.py").write_text(FAILS_ONCE_BUILT)
-    words = ["sweep", "norm=layernorm,rmsnorm,broken", "seed=0,1", "use=broken.py", "name=s", "budget.steps=60"]
+def test_a_killed_sweep_goes_on_and_a_failed_cell_is_told_with_its_log(tmp_path, text):
+    (tmp_path / "broken.py").write_text(FAILS_WHEN_IT_TRAINS)
+    words = ["sweep", "norm=layernorm,broken", "seed=0,1", "use=broken.py", "name=s", "budget.steps=40"]
     words += ["eval.every=20", "train.log_every=1", *TINY, *text]
     first = gptlab(*words, cwd=tmp_path, wait=False)
     folder = tmp_path / "runs" / "s"
@@ -127,22 +128,44 @@ def test_a_killed_sweep_goes_on_and_a_failed_cell_is_told_and_tried_again_only_w
     second = gptlab(*words, cwd=tmp_path)
     assert second.returncode == 1, second.stderr
     states = [read_status(p.parent)["state"] for p in folder.glob("*/status.json")]
-    assert sorted(states) == ["failed"] * 2 + ["finished"] * 4
-    assert "6 cells: 4 finished, 2 failed" in second.stdout
+    assert sorted(states) == ["failed"] * 2 + ["finished"] * 2
+    assert "4 cells: 2 finished, 2 failed" in second.stdout
     failed = next(p.parent for p in folder.glob("*/status.json") if read_status(p.parent)["state"] == "failed")
     assert str(failed.relative_to(tmp_path) / "log.txt") in second.stdout
     assert "RuntimeError: out of memory, or so" in (failed / "log.txt").read_text()
     assert {p: p.joinpath("summary.json").stat().st_mtime_ns for p in finished} == written  # not run twice
     for run in {p.parent for p in folder.glob("*/summary.json")}:
         steps = [line["step"] for line in read_metrics(run) if "train/loss" in line]
-        assert steps == list(range(1, 61))
+        assert steps == list(range(1, 41))
     record = json.loads((folder / "sweep.yaml").read_text())
-    assert len(record["cells"]) == 6
+    assert len(record["cells"]) == 4
 
-    log = (failed / "log.txt").read_text()
-    third = gptlab(*words, cwd=tmp_path)
-    assert third.returncode == 1 and (failed / "log.txt").read_text() == log
-    fixed = FAILS_ONCE_BUILT.replace("if not x.is_meta", "if False")
-    (tmp_path / "broken.py").write_text(fixed)  # another content, so another run: the old cells stay as they are
-    fourth = gptlab(*words, cwd=tmp_path)
-    assert fourth.returncode == 0, fourth.stdout
+    stopped = [(failed / "log.txt").read_text(), *(p.stat().st_mtime_ns for p in folder.rglob("summary.json"))]
+    fixed = FAILS_WHEN_IT_TRAINS.replace("if not x.is_meta", "if False")
+    (tmp_path / "broken.py").write_text(fixed)  # another content, so other runs; what was run before is left alone
+    third = gptlab(*words, "norm=broken", "seed=0", cwd=tmp_path)
+    assert third.returncode == 0 and "1 cells: 1 finished" in third.stdout, third.stdout
+    assert stopped[0] == (failed / "log.txt").read_text()
+
+
+def test_a_failed_cell_is_tried_again_when_asked(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
+    assert sweep(words) == {"finished": 1}
+    (folder,) = (tmp_path / "runs" / "s").glob("*/")
+    write_json(folder / "status.json", read_status(folder) | {"state": "failed"})
+    assert sweep(words) == {"failed": 1}
+    assert sweep(words, retry=True) == {"finished": 1}
+
+
+def test_a_cell_that_another_process_runs_is_waited_for(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
+    (cell,) = check_cells(plan_sweep([w for w in words if not w.startswith("hydra")]).cells)
+    other = "import sys, time; from gptlab.run_folder import locked\nfrom pathlib import Path\n"
+    other += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(2)"
+    process = subprocess.Popen([sys.executable, "-c", other, str(cell.folder)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    started = time.monotonic()
+    assert sweep(words) == {"finished": 1} and time.monotonic() - started > 1.5
+    process.wait()
