@@ -26,7 +26,9 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_entries", registry._entries.copy())
     monkeypatch.setattr(registry, "_contents", {})
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    yield
+    for stem in registry._contents:
+        sys.modules.pop(stem, None)
 
 
 @pytest.fixture
