@@ -21,14 +21,18 @@ from omegaconf.errors import OmegaConfBaseException
 from gptlab.cells import quoted
 from gptlab.config import CONF, ConfigError
 
-Launch = Callable[[list[list[str]]], str]
+Launch = Callable[[list[list[str]]], list[str]]
+
+
+class WorkerDied(Exception):
+    """A worker was killed, by the system or a person; its neighbours fell with it."""
 
 
 def prepare_launcher(overrides: list[str], folder: Path, job: Callable[[DictConfig], None]) -> Launch:
     """The launcher that `hydra/launcher=...` chooses and `hydra.launcher.*` sets; by default joblib, a worker per core.
 
-    It calls `job` for each list of overrides, which the job finds as JSON in `cell`, waits for all, and returns the
-    first error that a job did not handle itself, or "".
+    It calls `job` for each list of overrides, which the job finds as JSON in `cell`, waits for all, and returns for
+    each the error that the job did not handle itself, or "". WorkerDied if one of the processes is gone.
     """
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("gptlab", create_config_search_path(str(CONF)))
@@ -41,12 +45,15 @@ def prepare_launcher(overrides: list[str], folder: Path, job: Callable[[DictConf
         reason = f"{e} {e.__cause__ or ''}".split("Config search path")[0]
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {reason}".split())) from e
 
-    def launch(cells: list[list[str]]) -> str:
+    def launch(cells: list[list[str]]) -> list[str]:
         try:
             results = launcher.launch([[f"cell={quoted(json.dumps(cell))}"] for cell in cells], initial_job_idx=0)
-        except Exception as e:  # a worker was killed, by the system or a person; its neighbours fall with it
-            return f"{type(e).__name__}: {e}"
-        errors = [r._return_value for r in results if r.status == JobStatus.FAILED]
-        return f"{type(errors[0]).__name__}: {errors[0]}" if errors else ""
+        except Exception as e:
+            raise WorkerDied(_error(e)) from e
+        return [_error(r._return_value) if r.status == JobStatus.FAILED else "" for r in results]
 
     return launch
+
+
+def _error(e: BaseException) -> str:
+    return f"{type(e).__name__}: {' '.join(str(e).split())}"

@@ -16,29 +16,44 @@ from gptlab.cells import Sweep, plan_sweep
 from gptlab.compose import load_config
 from gptlab.config import ConfigError
 from gptlab.data import Dataset
-from gptlab.launcher import Launch, prepare_launcher
+from gptlab.launcher import Launch, WorkerDied, prepare_launcher
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, write_json, write_text
 from gptlab.run import open_dataset, train, wandb_settings, with_vocabulary
-from gptlab.run_folder import Busy, is_locked, make_folder, run_dir
+from gptlab.run_folder import Busy, is_locked, run_dir
 from gptlab.sweep_display import SweepDisplay
 
 SETTLED = ("finished", "diverged", "failed")  # not run again, a failed cell unless asked to
 SECONDS_BETWEEN_LOOKS = 1.0
-MOST_STARTS = 2  # of a cell whose process dies: the second goes on from its checkpoint
+MOST_DEATHS = 2  # of a cell's process; after the first it goes on from its checkpoint
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cell:
     overrides: list[str]
+    label: str  # how it is called where there is little room
     folder: Path
     plan: Plan
+    failure: str = ""  # a reason that could not be written into its folder
 
     @property
     def state(self) -> str:
         """As recorded; `interrupted` where the process that said `running` is gone, `waiting` before a first start."""
+        if self.failure:
+            return "failed"
         state = read_status(self.folder).get("state", "waiting")
         return "interrupted" if state == "running" and not is_locked(self.folder) else state
+
+    @property
+    def reason(self) -> str:
+        return self.failure or read_status(self.folder).get("reason") or ""
+
+    def fail(self, reason: str) -> None:
+        """For what fails outside of the recorder's reach, such as a folder that cannot be written."""
+        try:
+            note_failure(self.folder, reason)
+        except OSError:
+            self.failure = reason
 
 
 def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None = None) -> dict[str, int]:
@@ -53,7 +68,6 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     cells = check_cells(planned.cells)
     console.print(f"{planned.name}: {len(cells)} cells, all of them checked", markup=False, highlight=False)
     launch = prepare_launcher(launcher, cells[0].folder.parent, run_cell)
-    make_folder(cells[0].folder)
     _write_sweep(planned, cells[0].folder.parent)
     if retry:
         for cell in cells:
@@ -66,6 +80,7 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
 
 def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
     """Compose, build (on the meta device) and plan every cell; texts are tokenised here, once."""
+    shared = set(all_overrides[0]).intersection(*all_overrides) if len(all_overrides) > 1 else set()
     datasets: dict[str, Dataset] = {}
     cells: dict[Path, Cell] = {}
     problems: dict[str, str] = {}  # a line for each, with the first cell that has it
@@ -75,13 +90,20 @@ def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
             wandb_settings(cfg)
             choose_machine(cfg)
             plan = make_plan(with_vocabulary(cfg, _dataset(cfg, datasets)))
-            cells[run_dir(cfg)] = Cell(overrides, run_dir(cfg), plan)
+            folder = run_dir(cfg)
+            cells[folder] = Cell(overrides, _label(overrides, shared), folder, plan)
         except ConfigError as e:
-            own = [w for w in overrides if not w.startswith(("name=", "variant="))]
-            problems.setdefault(str(e), f"{e}   [{' '.join(own)}]" if len(all_overrides) > 1 else str(e))
+            problems.setdefault(str(e), f"{e}   [{_label(overrides, shared)}]" if len(all_overrides) > 1 else str(e))
     if problems:
         raise ConfigError("\n".join(problems.values()))
     return list(cells.values())
+
+
+def _label(overrides: list[str], shared: set[str]) -> str:
+    """What a cell has that others have not: its variant's name, or its overrides."""
+    own = [w for w in overrides if w not in shared]
+    variant = next((w.partition("=")[2].strip("'") for w in own if w.startswith("variant=")), None)
+    return " ".join([variant, *(w for w in own if w.startswith("seed="))] if variant else own or overrides)
 
 
 def _dataset(cfg: DictConfig, known: dict[str, Dataset]) -> Dataset:
@@ -93,21 +115,24 @@ def _dataset(cfg: DictConfig, known: dict[str, Dataset]) -> Dataset:
 
 def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay) -> None:
     """Run what has no outcome; what another process is running is waited for, and taken over if that one dies."""
-    starts: Counter[Path] = Counter()
+    deaths: Counter[Path] = Counter()
     while pending := [c for c in cells if c.state not in SETTLED]:
         free = [c for c in pending if not is_locked(c.folder)]
         if not free:
             display.waiting_for_others(len(pending))
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
-        trouble = launch([cell.overrides for cell in free])
-        started = [c for c in free if c.state != "waiting"]
-        if not started:
-            raise ConfigError(f"hydra/launcher: started none of {len(free)} cells ({' '.join(trouble.split())})")
-        starts.update(c.folder for c in started)
-        for cell in started:
-            if cell.state == "interrupted" and starts[cell.folder] >= MOST_STARTS:
-                _note_failure(cell.folder, f"its process ended {MOST_STARTS} times without an outcome ({trouble})")
+        try:
+            for cell, error in zip(free, launch([c.overrides for c in free]), strict=True):
+                if error:
+                    cell.fail(error)
+        except WorkerDied as e:
+            deaths.update(c.folder for c in free if c.state == "interrupted")
+            if not deaths:
+                raise ConfigError(f"hydra/launcher: started none of {len(free)} cells ({e})") from e
+            for cell in free:
+                if deaths[cell.folder] >= MOST_DEATHS:
+                    cell.fail(f"its process died {MOST_DEATHS} times ({e})")
 
 
 def run_cell(job: DictConfig) -> None:
@@ -126,10 +151,10 @@ def run_cell(job: DictConfig) -> None:
             print(e)
         except Exception as e:
             traceback.print_exc()
-            _note_failure(folder, f"{type(e).__name__}: {e}")
+            note_failure(folder, f"{type(e).__name__}: {e}")
 
 
-def _note_failure(folder: Path, reason: str) -> None:
+def note_failure(folder: Path, reason: str) -> None:
     """For what fails outside of the recorder's reach, such as a model too big for the memory."""
     status = read_status(folder)
     if status.get("state") != "failed":
@@ -144,7 +169,10 @@ def _write_sweep(planned: Sweep, folder: Path) -> None:
         "baseline": next(iter(experiment.variants), None),
         "cells": planned.cells,
     }
-    write_text(folder / "sweep.yaml", json.dumps(content, indent=1) + "\n")  # JSON is YAML
+    try:
+        write_text(folder / "sweep.yaml", json.dumps(content, indent=1) + "\n")  # JSON is YAML
+    except OSError as e:
+        raise ConfigError(f"runs_dir={folder.parent}: cannot be written ({e.strerror}); give another") from e
 
 
 def _report(cells: list[Cell], console: Console) -> dict[str, int]:
@@ -153,9 +181,11 @@ def _report(cells: list[Cell], console: Console) -> dict[str, int]:
     console.print(f"{len(cells)} cells: {said}", highlight=False)
     for cell in cells:
         if cell.state == "failed":
-            reason = read_status(cell.folder).get("reason")
             console.print(
-                f"failed: {reason}\n  see {cell.folder / 'log.txt'}", markup=False, highlight=False, soft_wrap=True
+                f"failed: {cell.label}: {cell.reason}\n  see {cell.folder / 'log.txt'}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
     if counts["failed"]:
         console.print("`gptlab sweep --retry ...` runs failed cells again", markup=False, highlight=False)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -9,23 +10,27 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from gptlab.record import read_status, read_summary
+from gptlab.record import read_summary
 
 SECONDS_BETWEEN_LOOKS = 0.5
 ENDS = ("finished", "diverged", "failed")
 
 
 class Shown(Protocol):
+    label: str
     folder: Path
     plan: Any
+
+    @property
+    def state(self) -> str: ...
 
 
 class SweepDisplay:
     """Looks at the cells' folders from a thread of its own, since a launcher tells nothing before all have ended."""
 
-    def __init__(self, console: Console, cells: list[Any]):
+    def __init__(self, console: Console, cells: Sequence[Shown]):
         self.console, self.cells = console, cells
-        self.ended = {c.folder for c in cells if _state(c) in ENDS}
+        self.ended = {c.folder for c in cells if c.state in ENDS}
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -70,7 +75,7 @@ class SweepDisplay:
         for cell in self.cells:
             if cell.folder in self.ended:
                 continue
-            state = _state(cell)
+            state = cell.state
             if state in ENDS:
                 self.ended.add(cell.folder)
                 self._end(cell, state)
@@ -86,7 +91,7 @@ class SweepDisplay:
         if cell.folder not in self.running:
             self.running[cell.folder] = self.bars.add_task("", total=1.0)
         loss = next((f"  {k} {metrics[k]:.3f}" for k in ("val/loss", "train/loss") if k in metrics), "")
-        self.bars.update(self.running[cell.folder], completed=share, description=f"  {cell.folder.name[:60]}{loss}")
+        self.bars.update(self.running[cell.folder], completed=share, description=f"  {cell.label[:60]}{loss}")
         return share
 
     def _end(self, cell: Shown, state: str) -> None:
@@ -94,14 +99,10 @@ class SweepDisplay:
             self.bars.remove_task(self.running.pop(cell.folder))
         summary = read_summary(cell.folder)
         loss = f"  val/loss {summary['val/loss']:.4f}" if summary.get("val/loss") is not None else ""
-        self._line(f"[{len(self.ended)}/{len(self.cells)}] {state}{loss}  {cell.folder.name}")
+        self._line(f"[{len(self.ended)}/{len(self.cells)}] {state}{loss}  {cell.label}")
 
     def _line(self, text: str) -> None:
         self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _state(cell: Shown) -> str | None:
-    return read_status(cell.folder).get("state")
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
