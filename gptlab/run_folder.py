@@ -29,8 +29,8 @@ def run_dir(cfg: DictConfig) -> Path:
 
 
 def slug(cfg: DictConfig) -> str:
-    """What differs from the baseline, readable: `placement-post_norm-rmsnorm_seed-1`."""
-    words = [_word(k, v) for k, v in named_differences(cfg).items() if k not in ("seed", "use")]
+    """What differs from the baseline, as far as it is short: `placement-post_norm-rmsnorm_seed-1`."""
+    words = [_word(k, v) for k, v in named_differences(cfg).items() if k not in ("seed", "use", "data.path")]
     seed = f"seed-{cfg.seed}"
     room = SLUG_LENGTH - len(seed) - 1
     starts = [s for s in itertools.accumulate(words, "{}_{}".format) if len(s) <= room]
