@@ -48,5 +48,5 @@ class Display:
 
     def evaluated(self, metrics: dict[str, Any]) -> None:
         self.shown_at = time.monotonic()
-        self.val = f"  val/loss {metrics['val/loss']:.4f}"
+        self.val = f"  val/loss {metrics['val/loss']:.4f}"  # beside the training's from the next log on
         self.line(f"step {metrics['step']:>6,}{self.val}  val/bpb {metrics['val/bpb']:.4f}")

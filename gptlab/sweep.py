@@ -66,7 +66,7 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     launcher = [w for w in words if w.startswith("hydra")]
     planned = plan_sweep([w for w in words if not w.startswith("hydra")])
     cells = check_cells(planned.cells)
-    console.print(f"{planned.name}: {len(cells)} cells, all of them checked", markup=False, highlight=False)
+    console.print(f"{planned.name}: {_count(cells)}, all checked", markup=False, highlight=False)
     launch = prepare_launcher(launcher, cells[0].folder.parent, run_cell)
     _write_sweep(planned, cells[0].folder.parent)
     if retry:
@@ -178,7 +178,7 @@ def _write_sweep(planned: Sweep, folder: Path) -> None:
 def _report(cells: list[Cell], console: Console) -> dict[str, int]:
     counts = Counter(c.state for c in cells)
     said = ", ".join(f"{n} {state}" for state, n in counts.items())
-    console.print(f"{len(cells)} cells: {said}", highlight=False)
+    console.print(f"{_count(cells)}: {said}", highlight=False)
     for cell in cells:
         if cell.state == "failed":
             console.print(
@@ -191,3 +191,7 @@ def _report(cells: list[Cell], console: Console) -> dict[str, int]:
         console.print("`gptlab sweep --retry ...` runs failed cells again", markup=False, highlight=False)
     console.print(f"gptlab compare {cells[0].folder.parent}", markup=False, highlight=False, soft_wrap=True)
     return dict(counts)
+
+
+def _count(cells: list[Cell]) -> str:
+    return "1 cell" if len(cells) == 1 else f"{len(cells)} cells"

@@ -103,15 +103,19 @@ class Trainer:
             while not self.plan.done(self.step, self.seconds):
                 started = time.perf_counter()
                 self.training_step()
+                log, look, save = (self.step % n == 0 for n in (cfg.train.log_every, cfg.eval.every, save_every))
+                stopping = stop.is_set()
+                if log or look or save or stopping or self.step == 1:
+                    self._wait_and_refuse_divergence()
                 self.seconds += time.perf_counter() - started
                 done = self.plan.done(self.step, self.seconds)
-                if self.step == 1 or self.step % cfg.train.log_every == 0 or done:
+                if log or done or self.step == 1:
                     self._log(recorder, display)
-                if self.step % cfg.eval.every == 0 or done:
+                if look or done:
                     self.evaluation = self._evaluate(recorder, display, folder)
-                if self.step % save_every == 0 or done or stop.is_set():
+                if save or done or stopping:
                     self._save(folder)
-                if stop.is_set() and not done:
+                if stopping and not done:
                     sys.exit(128 + signal.SIGTERM)
         except Diverged as e:
             summary = self._summary({"diverged_step": e.step})
@@ -133,7 +137,6 @@ class Trainer:
         return self.step
 
     def _save(self, folder: Path) -> None:
-        self._refuse_divergence()
         progress = {
             "step": self.step,
             "seconds": self.seconds,
@@ -147,7 +150,7 @@ class Trainer:
         checkpoint.save_training(folder / "checkpoint" / checkpoint.LAST, self.model, self.optimizers, progress)
 
     def _log(self, recorder: Recorder, display: Display) -> None:
-        self._refuse_divergence()
+        self._wait_and_refuse_divergence()
         loss = float(self.losses) / self.n_losses
         step, seconds = self.logged_at
         metrics = self._where() | {
@@ -169,7 +172,6 @@ class Trainer:
         display.logged(self.step if self.plan.steps else self.seconds, metrics)
 
     def _evaluate(self, recorder: Recorder, display: Display, folder: Path) -> dict[str, float]:
-        self._refuse_divergence()
         result = evaluate(
             self.model,
             self.dataset,
@@ -189,8 +191,9 @@ class Trainer:
             checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, self.model)
         return result
 
-    def _refuse_divergence(self) -> None:
-        first_bad = float(self.first_bad)  # the host waits for the device here, and not at every step
+    def _wait_and_refuse_divergence(self) -> None:
+        """The host waits for the device here, where its time counts as training, and not at every step."""
+        first_bad = float(self.first_bad)
         if math.isfinite(first_bad):
             raise Diverged(int(first_bad))
 

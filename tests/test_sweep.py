@@ -144,7 +144,7 @@ def test_a_killed_sweep_goes_on_and_a_failed_cell_is_told_with_its_log(tmp_path,
     fixed = FAILS_WHEN_IT_TRAINS.replace("if not x.is_meta", "if False")
     (tmp_path / "broken.py").write_text(fixed)  # another content, so other runs; what was run before is left alone
     third = gptlab(*words, "norm=broken", "seed=0", cwd=tmp_path)
-    assert third.returncode == 0 and "1 cells: 1 finished" in third.stdout, third.stdout
+    assert third.returncode == 0 and "1 cell: 1 finished" in third.stdout, third.stdout
     assert stopped[0] == (failed / "log.txt").read_text()
 
 
