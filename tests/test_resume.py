@@ -85,9 +85,9 @@ def _tensors(path: Path) -> dict[str, bytes]:
 
 def test_two_processes_do_not_write_one_run(words, tmp_path):
     runs = tmp_path / "runs"
-    first = start([*words, "budget.steps=2000"], runs)
+    first = start([*words, "budget.steps=100000"], runs)
     wait_for_step(first, runs, 3)
-    second = start([*words, "budget.steps=2000"], runs)
+    second = start([*words, "budget.steps=100000"], runs)
     _, err = second.communicate()
     first.kill()
     first.wait()
