@@ -34,6 +34,7 @@ class Cell:
     label: str  # how it is called where there is little room
     folder: Path
     plan: Plan
+    device: str
     failure: str = ""  # a reason that could not be written into its folder
 
     @property
@@ -65,7 +66,10 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     console = console or Console()
     launcher = [w for w in words if w.startswith("hydra")]
     planned = plan_sweep([w for w in words if not w.startswith("hydra")])
-    cells = check_cells(planned.cells)
+    elsewhere = any("submitit_slurm" in w for w in launcher)  # where there may be devices that are not here
+    cells = check_cells(planned.cells, device_is_here=not elsewhere)
+    if not launcher and any(c.device != "cpu" for c in cells):
+        launcher = ["hydra.launcher.n_jobs=1"]  # a worker per core would crowd the one GPU that they all choose
     console.print(f"{planned.name}: {_count(cells)}, all checked", markup=False, highlight=False)
     launch = prepare_launcher(launcher, cells[0].folder.parent, run_cell)
     _write_sweep(planned, cells[0].folder.parent)
@@ -78,7 +82,7 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     return _report(cells, console)
 
 
-def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
+def check_cells(all_overrides: list[list[str]], *, device_is_here: bool = True) -> list[Cell]:
     """Compose, build (on the meta device) and plan every cell; texts are tokenised here, once."""
     shared = set(all_overrides[0]).intersection(*all_overrides) if len(all_overrides) > 1 else set()
     datasets: dict[str, Dataset] = {}
@@ -88,10 +92,10 @@ def check_cells(all_overrides: list[list[str]]) -> list[Cell]:
         try:
             cfg = load_config(overrides)
             wandb_settings(cfg)
-            choose_machine(cfg)
+            device = choose_machine(cfg).device.type if device_is_here else cfg.device
             plan = make_plan(with_vocabulary(cfg, _dataset(cfg, datasets)))
             folder = run_dir(cfg)
-            cells[folder] = Cell(overrides, _label(overrides, shared), folder, plan)
+            cells[folder] = Cell(overrides, _label(overrides, shared), folder, plan, device)
         except ConfigError as e:
             problems.setdefault(str(e), f"{e}   [{_label(overrides, shared)}]" if len(all_overrides) > 1 else str(e))
     if problems:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from gptlab.cells import expand, plan_sweep, read_experiment
 from gptlab.config import ConfigError
@@ -169,3 +170,11 @@ def test_a_cell_that_another_process_runs_is_waited_for(tmp_path, text, monkeypa
     started = time.monotonic()
     assert sweep(words) == {"finished": 1} and time.monotonic() - started > 1.5
     process.wait()
+
+
+def test_cells_for_a_cluster_may_ask_for_a_device_that_is_not_here(text):
+    cells = plan_sweep(["seed=0,1", "device=cuda", *TINY, *text]).cells
+    assert {c.device for c in check_cells(cells, device_is_here=False)} == {"cuda"}
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device=cuda: this machine has none"):
+            check_cells(cells)
