@@ -31,7 +31,8 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
     folder = run_dir(cfg)
     console = Console(quiet=quiet)
     if done := _outcome(folder):
-        console.print(f"{folder} has ended already; delete it to run again", markup=False, highlight=False)
+        told = f"{_closing_lines(done, folder, None)} has ended already; delete it to run again"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
         return done
     wandb = wandb_settings(cfg)
     machine = choose_machine(cfg)
