@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptlab import registry
-from gptlab.compose import files_in
+from gptlab.compose import files_in, quoted
 from gptlab.config import SLOTS, ConfigError
 
 
@@ -55,15 +55,18 @@ def read_experiment(path: Path) -> Experiment:
         raise ConfigError(f"{path}: {said}; an experiment has name, use, base, variants, seeds")
     if not isinstance(tree.get("variants") or {}, dict):
         raise ConfigError(f"{path}: variants maps names to lists of overrides, such as {{rms: [norm=rmsnorm]}}")
+    seeds = tree.get("seeds") or []
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise ConfigError(f"{path}: seeds={seeds}: is a list of whole numbers, such as [0, 1, 2]")
     use = tree.get("use") or []
     first_line = text.split("\n", 1)[0]
     return Experiment(
-        name=tree.get("name") or path.stem,
+        name=str(tree.get("name") or path.stem),
         question=first_line.lstrip("# ").strip() if first_line.startswith("#") else None,
         use=[str(path.parent / u) for u in ([use] if isinstance(use, str) else use)],
         base=_strings(path, "base", tree.get("base") or []),
         variants={str(k): _strings(path, f"variants.{k}", v or []) for k, v in (tree.get("variants") or {}).items()},
-        seeds=list(tree.get("seeds") or []),
+        seeds=seeds,
     )
 
 
@@ -85,6 +88,8 @@ def plan_sweep(words: Sequence[str]) -> Sweep:
     if experiment.use and "use" not in given:
         registry.load(experiment.use)
         shared.append(f"use=[{','.join(quoted(u) for u in experiment.use)}]")
+    if any(key.startswith("budget.") for key in given):  # one budget: the command line's
+        shared = [w for w in shared if not w.startswith("budget.")]
     seeds = [f"seed={','.join(map(str, experiment.seeds))}"] if experiment.seeds and "seed" not in given else []
     registry.load()
     name = _name(overrides, experiment)
@@ -133,8 +138,3 @@ def _name(overrides: Sequence[str], experiment: Experiment) -> str:
     fixed = sorted(w for w in overrides if not w.startswith("seed="))
     keys = [w.split("=")[0].split(".")[-1] for w in overrides if len(expand([w])) > 1 and not w.startswith("seed=")]
     return f"{'-'.join(keys) or 'seeds'}-{hashlib.sha256(' '.join(fixed).encode()).hexdigest()[:6]}"
-
-
-def quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -1,6 +1,7 @@
 """Overrides -> one complete, checked config."""
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -226,6 +227,21 @@ def _importance(key: str) -> int:
     """Architecture first, as Config lists it; the run's length, data and seed last."""
     order = [f.name for f in fields(Config)]
     return order.index(key.split(".")[0])
+
+
+def typed(value: Any) -> str:
+    """A value as it is typed after key=: null, true, 3e-4, text, quoted where Hydra's grammar needs it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    return text if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_][\w./-]*", text) else quoted(text)
+
+
+def quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def edit(cfg: DictConfig, **values: Any) -> DictConfig:

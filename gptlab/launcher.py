@@ -18,7 +18,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from gptlab.cells import quoted
+from gptlab.compose import quoted
 from gptlab.config import CONF, ConfigError
 
 Launch = Callable[[list[list[str]]], list[str]]

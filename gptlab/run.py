@@ -11,13 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from gptlab import checkpoint, registry
-from gptlab.compose import differences, edit, plain
+from gptlab.compose import differences, edit, plain, typed
 from gptlab.config import SLOTS, ConfigError, flatten
 from gptlab.data import Dataset, load_dataset
 from gptlab.environment import environment
 from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display
-from gptlab.record import Recorder, read_status, read_summary, write_json, write_run_files
+from gptlab.record import Recorder, read_json, read_status, read_summary, write_json, write_run_files
 from gptlab.run_folder import ENDED, locked, run_dir, use_files
 from gptlab.trainer import Trainer
 from gptlab.wandb_run import RunInfo, WandbSettings, resolve_mode
@@ -44,6 +44,8 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
             return done
         trainer = Trainer(full, plan, machine, dataset)
         last = folder / "checkpoint" / checkpoint.LAST
+        if last.exists():
+            _refuse_another_text(folder, dataset)
         resumed = trainer.restore(last) if last.exists() else None
         _write_before(folder, full, machine, dataset)
         info = _wandb_info(full, job_type)
@@ -84,6 +86,12 @@ def with_vocabulary(cfg: DictConfig, dataset: Dataset) -> DictConfig:
     return edit(cfg, model__vocab_size=size)
 
 
+def _refuse_another_text(folder: Path, dataset: Dataset) -> None:
+    """A run goes on with the text that it began with, or not at all."""
+    if read_json(folder / "env.json").get("data_hash") != dataset.hash:
+        raise ConfigError(f"{folder}: began with another text than there is now; restore that, or delete the folder")
+
+
 def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | None) -> None:
     cfg, cost, data = trainer.cfg, trainer.plan.cost, trainer.dataset
     display.line(f"run      {folder}")
@@ -112,7 +120,7 @@ def _closing_lines(summary: dict[str, Any], folder: Path, wandb_where: str | Non
 
 
 def _write_before(folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset) -> None:
-    overrides = [f"{k}={v}" for k, v in differences(cfg).items()]
+    overrides = [f"{k}={typed(v)}" for k, v in differences(cfg).items()]
     env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}
     write_run_files(folder, OmegaConf.to_yaml(cfg, resolve=True), overrides, env, use_files(cfg))
     write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
@@ -120,7 +128,7 @@ def _write_before(folder: Path, cfg: DictConfig, machine: Machine, dataset: Data
 
 def _wandb_info(cfg: DictConfig, job_type: str) -> RunInfo:
     flat = flatten(plain(cfg))
-    different = " ".join(f"{k}={v}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
+    different = " ".join(f"{k}={typed(v)}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
     return RunInfo(
         name=f"{cfg.variant or different or 'baseline'} seed={cfg.seed}",
         group=cfg.name,

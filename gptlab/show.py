@@ -1,6 +1,5 @@
 """`gptlab show`: what a config comes to, without training it."""
 
-import json
 from collections.abc import Iterable
 
 from omegaconf import DictConfig
@@ -8,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gptlab import registry
-from gptlab.compose import differences, load_config, plain
+from gptlab.compose import differences, load_config, plain, typed
 from gptlab.config import ConfigError, flatten
 from gptlab.drawing import draw_block
 from gptlab.measure import (
@@ -60,12 +59,8 @@ def _differences(cfg: DictConfig) -> Table | str:
     for column in ("setting", "here", "baseline"):
         table.add_column(column)
     for key, value in differences(cfg).items():
-        table.add_row(key, _text(value), _text(baseline[key]) if key in baseline else "-")
+        table.add_row(key, typed(value), typed(baseline[key]) if key in baseline else "-")
     return table if table.row_count else "the baseline"
-
-
-def _text(value: object) -> str:
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _bytes(n: float) -> str:

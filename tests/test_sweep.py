@@ -82,10 +82,12 @@ def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last
     )
     again = plan_sweep([str(path), "seed=7", "budget.steps=5"])
     assert len(again.cells) == 2
+    by_tokens = plan_sweep([str(path), "budget.tokens=1e4"]).cells
+    assert all("budget.tokens=1e4" in c and "budget.steps=9" not in c for c in by_tokens)
     assert all("seed=7" in c and "budget.steps=5" in c and "budget.steps=9" not in c for c in again.cells)
 
 
-@pytest.mark.parametrize("content", ["variants: [a, b]", "arms: {}", "base: size=tiny", "- 1", "a: ["])
+@pytest.mark.parametrize("content", ["variants: [a, b]", "arms: {}", "base: size=tiny", "seeds: 3", "- 1", "a: ["])
 def test_a_file_that_is_no_experiment_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.yaml"
     path.write_text(content)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from gptlab.compose import files_in, load_config
+from gptlab.config import ConfigError
 from gptlab.plan import choose_machine, make_plan
-from gptlab.record import read_metrics, read_status, read_summary
+from gptlab.record import read_metrics, read_status, read_summary, write_json
 from gptlab.run import open_dataset, train, with_vocabulary
+from gptlab.run_folder import run_dir
 from gptlab.trainer import Trainer
 
 TINY = ["size=tiny", "data=text", "data.window=16", "train.batch_size=4", "eval.tokens=200", "wandb.mode=disabled"]
@@ -115,8 +117,6 @@ def test_a_compiled_model_trains_as_the_eager_one(words):
 
 def test_a_vocabulary_may_be_padded_but_not_cut(words):
     assert train(load_config([*words, "budget.steps=1", "model.vocab_size=320"]), quiet=True)["state"] == "finished"
-    from gptlab.config import ConfigError
-
     with pytest.raises(ConfigError, match="model.vocab_size=100"):
         train(load_config([*words, "model.vocab_size=100"]), quiet=True)
 
@@ -125,3 +125,20 @@ def test_a_vocabulary_may_be_padded_but_not_cut(words):
 def test_every_preset_trains(preset, words):
     overrides = [f"preset={preset}", *words, "tokenizer=byte", "budget.steps=5", "train.log_every=1"]
     assert train(load_config(overrides), quiet=True)["state"] == "finished"
+
+
+def test_overrides_txt_gives_the_config_again(words, tmp_path):
+    given = [*words, "budget.steps=1", "bias=false", "ffn=swiglu", "train.grad_clip=null", "optimizer.lr=3e-4"]
+    train(load_config(given), quiet=True)
+    again = (run_folder(tmp_path) / "overrides.txt").read_text().splitlines()
+    assert run_dir(load_config(again)).name == run_folder(tmp_path).name
+
+
+def test_a_run_does_not_go_on_with_another_text(words, tmp_path):
+    cfg = load_config([*words, "budget.steps=4", "eval.every=2"])
+    train(cfg, quiet=True)
+    folder = run_folder(tmp_path)
+    write_json(folder / "status.json", read_status(folder) | {"state": "running"})  # as if it had been killed
+    (tmp_path / "text.txt").write_text("another text " * 200)
+    with pytest.raises(ConfigError, match="began with another text"):
+        train(cfg, quiet=True)

@@ -98,6 +98,8 @@ def _check(n_head: int, n_kv_head: int | None, window: int | None, pattern: str,
         raise ValueError(f"pattern={pattern}: a string of L (window) and G (no window), such as LG")
     if window is None and pattern != "L":
         raise ValueError(f"pattern={pattern}: without attention.window there is nothing to alternate")
+    if window is not None and "L" not in pattern:
+        raise ValueError(f"pattern={pattern}: has no L, so attention.window={window} would be used nowhere")
     if softcap is not None and softcap <= 0:
         raise ValueError(f"softcap={softcap}: must be above 0; null for none")
 
