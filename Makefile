@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test slow lint types check clean
+.PHONY: help demo test slow parity lint types check clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
@@ -15,6 +15,9 @@ test: .venv/installed-dev ## install what the tests need and run them
 
 slow: .venv/installed-dev ## the tests that take minutes
 	$(BIN)/pytest -n 2 -m slow
+
+parity: .venv/installed-dev ## compare every family with transformers' own class
+	$(BIN)/python tests/parity.py
 
 lint: .venv/installed-dev ## ruff
 	$(BIN)/ruff check .

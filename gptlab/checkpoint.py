@@ -39,8 +39,12 @@ def save_training(
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
+    model.load_state_dict(read_weights(path))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
-        model.load_state_dict({k: file.get_tensor(k) for k in file.keys() if not k.startswith("optimizer/")})  # noqa: SIM118
+        return {k: file.get_tensor(k) for k in file.keys() if not k.startswith("optimizer/")}  # noqa: SIM118
 
 
 def load_training(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:

@@ -189,6 +189,19 @@ def _sample(args: Namespace) -> int:
     return 0
 
 
+def _convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", type=Path, required=True, metavar="FOLDER", help="of either kind")
+    parser.add_argument("--to", dest="target", type=Path, required=True, metavar="FOLDER", help="new, the other kind")
+    parser.add_argument("--model-type", help="of transformers (where it came from, else the first that has it)")
+
+
+def _convert(args: Namespace) -> int:
+    from gptlab.convert.folders import convert
+
+    convert(args.source, args.target, model_type=args.model_type)
+    return 0
+
+
 def _completion_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     parser.add_argument("line", nargs="?", help="as typed so far; prints the words that can come at its end")
@@ -250,6 +263,14 @@ VERBS = {
         """  gptlab sample runs/demo/RUN --prompt "def " --n 200 --temperature 0.8 --top-k 40""",
         _sample_arguments,
         _sample,
+    ),
+    "convert": Verb(
+        "a folder of transformers as a run's folder, or a run as a folder of transformers",
+        """  gptlab convert --from pythia-70m --to runs/pythia-70m      says how to train it further
+  gptlab convert --from runs/demo/RUN --to exported
+  gptlab convert --from runs/demo/RUN --to exported-as-llama --model-type llama""",
+        _convert_arguments,
+        _convert,
     ),
     "completion": Verb(
         "a script for the shell that completes verbs, slots, options and settings",

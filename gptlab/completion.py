@@ -10,7 +10,7 @@ from typing import Any
 from gptlab.config import COMMON, CONF, HERE, SLOTS, Config
 
 Names = dict[str, Any]  # "values": key -> what it can be; "knobs": slot -> option -> knob -> what that can be
-FILES = {"use": ".py", "data.path": ""}  # settings that are paths, with the ending
+FILES = {"use": ".py", "data.path": "", "tokenizer.path": "", "train.init_from": "/"}  # paths, with the ending
 
 # Bash ends a word at each `=`, so only what follows the last one is offered to it.
 BASH = r"""_gptlab() {
@@ -38,7 +38,7 @@ def complete(line: str, names: Names, verbs: list[str]) -> list[str]:
     if len(before) < 2:
         return [v for v in verbs if v.startswith(word)]
     verb = before[1]
-    if verb in ("compare", "sample"):
+    if verb in ("compare", "sample", "convert"):
         return _paths(word, "/")
     keys = _keys(names, before)
     if "=" in word:

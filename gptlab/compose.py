@@ -4,6 +4,7 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gptlab import registry
+from gptlab import registry, sizes
 from gptlab.check import check
 from gptlab.config import BOOKKEEPING, COMMON, CONF, GROUPS, SLOTS, Budget, Config, ConfigError, did_you_mean, flatten
 
@@ -32,7 +33,8 @@ def load_config(overrides: Iterable[str] = ()) -> DictConfig:
     parsed = parse(overrides)
     registry.load(find_use(parsed))
     chosen = {o.key_or_group: o.value() for o in parsed if _is_group(o)}  # the last choice for a slot holds
-    cfg = _compose_files(tuple(f"{k}={chosen[k]}" for k in ("preset", "size") if chosen.get(k))).copy()
+    preset, size = (str(chosen[k]) if chosen.get(k) else None for k in ("preset", "size"))
+    cfg = _compose_files(preset, size).copy()
     for slot_name in chosen.keys() & SLOTS.keys():
         _choose(cfg, slot_name, str(chosen[slot_name]))
     values = [o for o in parsed if not _is_group(o)]  # applied in order, after all choices
@@ -107,14 +109,24 @@ def files_in(group: str) -> list[str]:
 
 
 @functools.cache
-def _compose_files(choices: tuple[str, ...]) -> DictConfig:
-    """The baseline with a preset and a size, with Hydra's own rules of precedence."""
+def _compose_files(preset: str | None, size: str | None) -> DictConfig:
+    """The baseline, a preset over it and a size over both, with Hydra's own rules of precedence.
+
+    A preset's own size is named to Hydra: it would refuse `override` of a group that is composed after the preset.
+    """
+    if preset:
+        size = size or sizes.choices(_file("preset", preset)).get("size")
     GlobalHydra.instance().clear()  # inside a launcher's job there is one, which has done its part
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", list(choices))
+            return compose("config", [f"{k}={v}" for k, v in (("preset", preset), ("size", size)) if v])
     except (HydraException, OmegaConfBaseException) as e:
-        raise ConfigError(" ".join(f"{e}: {e.__cause__ or ''}".split())) from e
+        why = sizes.misfit(_file("size", size), e.__context__) if size else None
+        raise ConfigError(why or " ".join(f"{e}: {e.__cause__ or ''}".split())) from e
+
+
+def _file(group: str, name: str) -> Path:
+    return CONF / group / f"{name}.yaml"
 
 
 def _choose(cfg: DictConfig, slot_name: str, name: str) -> None:
@@ -215,12 +227,15 @@ def _default_vocab_size(cfg: DictConfig) -> int | None:
 
 
 def named_differences(cfg: DictConfig) -> dict[str, Any]:
-    """`differences` with the three numbers of a size under its name, where it has one: {"size": "tiny"}."""
+    """`differences` with what a size sets under its name, where it has one: {"size": "tiny"}.
+
+    Of sizes with the same three numbers, the one that leaves the fewest other differences. A published one comes first.
+    """
     found = differences(cfg)
-    for name in files_in("size"):
-        if "size" in {k.split(".")[0] for k in found} and OmegaConf.load(CONF / "size" / f"{name}.yaml") == cfg.size:
-            found = {k: v for k, v in found.items() if not k.startswith("size.")} | {"size": name}
-    return {k: found[k] for k in sorted(found, key=_importance)}
+    files = [_file("size", name) for name in files_in("size")] if any(k.startswith("size.") for k in found) else []
+    file, named = sizes.best_fit(files, flatten(plain(cfg)), found)
+    first = "size" if file and sizes.preset_of(file) else None
+    return {k: named[k] for k in sorted(named, key=lambda k: (k != first, _importance(k)))}
 
 
 def _importance(key: str) -> int:

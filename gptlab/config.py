@@ -92,6 +92,8 @@ class Train:
     dropout: float = setting(0.0, "share zeroed: embeddings, attention weights, branches", at_least=0, below=1)
     log_every: int = setting(10, "steps between lines of training metrics", at_least=1)
     checkpoint_every: int | None = setting(None, "steps between checkpoints; null: at every evaluation", at_least=1)
+    init_from: str | None = setting(None, "a run's folder, or one of transformers: start from its weights")
+    init_partial: bool = setting(False, "take of init_from what has the same name and shape, draw the rest by init")
 
 
 @dataclass
@@ -119,8 +121,9 @@ class Config:
     attention: Any = slot("attention", "how tokens read each other")
     position: Any = slot("position", "how order is told")
     ffn: Any = slot("ffn", "feed-forward network")
+    embedding: Any = slot("embedding", "from tokens to the stream")
     head: Any = slot("head", "from the stream to logits")
-    bias: bool = setting(True, "biases of every linear layer and every norm; the head has its own")
+    bias: bool = setting(True, "false: no bias anywhere; true: where the components' own knobs have one")
     init: Any = slot("init", "how weights start")
     size: Size = section(Size, "of the model")
     model: Model = section(Model, "the rest of it")

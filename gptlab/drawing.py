@@ -22,7 +22,7 @@ class Node:
         return Node("+", self, other)
 
     def __mul__(self, factor: Any) -> Node:
-        return Node("scale", self)
+        return Node(f"x {factor:g}" if isinstance(factor, float | int) else "scale", self)
 
     __rmul__ = __mul__
 
@@ -42,11 +42,14 @@ def draw_block(block: nn.Module) -> str:
     """The block from its input x at the top to its output; changes `block`, which is good for nothing else then."""
     names = {e.cls: e.name for kind in LEAVES for e in registry.entries(kind)}
     attention = {e.cls for e in registry.entries("attention")}
+    drawn: list[str] = []
     for path, module in list(block.named_modules()):
-        if type(module) in names and path:
+        inside = path.startswith(tuple(f"{leaf}." for leaf in drawn))  # such as the norms of queries and keys
+        if type(module) in names and path and not inside:
             parent, _, child = path.rpartition(".")
             label = "attention" if type(module) in attention else names[type(module)]
             setattr(block.get_submodule(parent), child, Leaf(label))
+            drawn.append(path)
     x = Node("x")
     try:
         return dedent("\n".join(row.rstrip() for row in _column(block(x, None), x)))

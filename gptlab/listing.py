@@ -1,6 +1,8 @@
 """`gptlab list`: slots, their options, and the settings of each, one line each."""
 
 import dataclasses
+import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +11,8 @@ from rich.text import Text
 
 from gptlab import registry
 from gptlab.compose import files_in, load_config, plain
-from gptlab.config import COMMON, GROUPS, SLOTS, Config, ConfigError, did_you_mean
+from gptlab.config import COMMON, CONF, GROUPS, SLOTS, Config, ConfigError, did_you_mean
+from gptlab.sizes import preset_of
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
@@ -34,16 +37,34 @@ def list_settings(console: Console, only: Sequence[str] = ()) -> None:
 def _lines(name: str, chosen: dict[str, Any]) -> Iterable[Text]:
     if name == "preset":
         yield _heading("preset", "published models, as differences from the baseline")
-        yield Text(f"  preset={'|'.join(files_in('preset'))}")
+        width = max(map(len, files_in("preset")))
+        for preset in files_in("preset"):
+            yield Text.assemble("  ", (f"preset={preset:<{width}}", "bold green"), f"  {_first_comment(preset)}")
     elif name in SLOTS:
         yield from _slot(name, chosen[name]["name"])
     elif dataclasses.is_dataclass(section := FIELDS[name].type):
         yield _heading(name, FIELDS[name].metadata["help"])
         if name == "size":
-            yield Text(f"  size={'|'.join(files_in('size'))}")
+            yield from _sizes()
         yield from _settings(dataclasses.fields(section), f"  {name}.")
     else:
         yield from _settings([FIELDS[name]], "")
+
+
+def _first_comment(preset: str) -> str:
+    """The first sentence: the model, its authors and its source."""
+    lines = (CONF / "preset" / f"{preset}.yaml").read_text().splitlines()[1:]
+    comment = " ".join(line[2:] for line in itertools.takewhile(lambda line: line.startswith("# "), lines))
+    return re.split(r"(?<!et al)\. |;", comment)[0].rstrip(".")
+
+
+def _sizes() -> Iterable[Text]:
+    """The plain ones, then each preset's published ones."""
+    of: dict[str | None, list[str]] = {None: []}
+    for name in files_in("size"):
+        of.setdefault(preset_of(CONF / "size" / f"{name}.yaml"), []).append(name)
+    for preset, names in of.items():
+        yield Text.assemble(f"  size={'|'.join(names)}", (f"  with preset={preset}" if preset else "", "dim"))
 
 
 def _slot(name: str, baseline: str) -> Iterable[Text]:

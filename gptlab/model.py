@@ -14,21 +14,23 @@ from torch import Tensor, nn
 
 from gptlab import registry
 from gptlab.components.attention import KVCache
-from gptlab.components.parameters import role_of, tag
+from gptlab.components.parameters import role_of
 from gptlab.compose import plain
-from gptlab.config import ConfigError
+from gptlab.config import SLOTS, ConfigError
 
 
 class GPT(nn.Module):
     """Tokens (B, T), int64 -> logits (B, T, V)."""
 
+    cfg: Any  # what build_model made it from
+    hf_config: Any = None  # of the transformers model that it was converted from
+
     def __init__(
         self,
-        dim: int,
-        vocab_size: int,
         max_len: int,
         dropout: float,
         *,
+        embedding: nn.Module,
         position: nn.Module,
         blocks: list[nn.Module],
         norm: nn.Module,
@@ -36,8 +38,7 @@ class GPT(nn.Module):
     ):
         super().__init__()
         self.max_len = max_len
-        self.embedding = nn.Embedding(vocab_size, dim)
-        tag(self.embedding.weight, "embedding")
+        self.embedding: Any = embedding
         self.dropout = nn.Dropout(dropout)
         self.position: Any = position
         self.blocks = nn.ModuleList(blocks)
@@ -66,7 +67,7 @@ class GPT(nn.Module):
 
 def build_model(cfg: Any) -> GPT:
     """The model that `cfg` describes, its weights drawn from `cfg.seed`. Shapes only, inside `torch.device("meta")`."""
-    tree: dict[str, Any] = cfg if isinstance(cfg, dict) else plain(cfg)
+    tree = with_one_bias_switch(cfg if isinstance(cfg, dict) else plain(cfg))
     if tree["model"]["vocab_size"] is None:
         name = tree["tokenizer"]["name"]
         raise ConfigError(f"model.vocab_size=null: tokenizer={name} learns it from the text; set it, such as 65")
@@ -74,14 +75,27 @@ def build_model(cfg: Any) -> GPT:
     make = partial(_make, tree, context)
     placement = make("placement")
     model = GPT(
-        **{k: context[k] for k in ("dim", "vocab_size", "max_len", "dropout")},
+        context["max_len"],
+        context["dropout"],
+        embedding=make("embedding"),
         position=make("position"),
         blocks=[_block(tree, context, i) for i in range(context["n_layer"])],
         norm=make("norm") if placement.final_norm else nn.Identity(),
         head=make("head"),
     )
     initialise(model, registry.build("init", tree["init"], context), tree["seed"])
+    model.cfg = cfg
     return model
+
+
+def with_one_bias_switch(tree: dict[str, Any]) -> dict[str, Any]:
+    """With bias=false every component's `bias` or `..._bias` knob is off; what is off by default is refused if on."""
+    if tree["bias"]:
+        return tree
+    if tree["head"].get("bias"):
+        raise ConfigError("head.bias=true: bias=false leaves no bias anywhere; set one of them otherwise")
+    off = {slot: {knob: False for knob in tree[slot] if knob == "bias" or knob.endswith("_bias")} for slot in SLOTS}
+    return {**tree, **{slot: {**tree[slot], **knobs} for slot, knobs in off.items()}}
 
 
 def _context(tree: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +108,11 @@ def _context(tree: dict[str, Any]) -> dict[str, Any]:
         )
     if head_dim is not None and head_dim < 1:
         raise ConfigError(f"attention.head_dim={head_dim}: must be at least 1")
-    if tree["head"].get("bias") and not tree["bias"]:
-        raise ConfigError("head.bias=true: bias=false leaves no bias anywhere; set one of them otherwise")
+    table, matrix = (tree[slot].get("width") or size["dim"] for slot in ("embedding", "head"))
+    if tree["head"].get("tied") and table != matrix:
+        raise ConfigError(f"head.width={matrix}: is tied to the token table; set it to embedding.width={table}")
+    if attention.get("qk_norm_over", "head") != "head" and tree["qk_norm"]["name"] == "none":
+        raise ConfigError(f"attention.qk_norm_over={attention['qk_norm_over']}: there is no norm; choose a qk_norm")
     context = {
         **size,
         "head_dim": head_dim or size["dim"] // size["n_head"],

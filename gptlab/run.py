@@ -15,6 +15,7 @@ from gptlab.compose import differences, edit, plain, typed
 from gptlab.config import SLOTS, ConfigError, flatten
 from gptlab.data import Dataset, load_dataset
 from gptlab.environment import environment
+from gptlab.init_from import Start, plan_start
 from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display
 from gptlab.record import Recorder, read_json, read_status, read_summary, write_json, write_run_files
@@ -39,6 +40,7 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
     dataset = open_dataset(cfg)
     full = with_vocabulary(cfg, dataset)
     plan = make_plan(full)
+    start = plan_start(full, dataset)
     with locked(folder), _sigterm() as stop:
         if done := _outcome(folder):  # another process was quicker
             return done
@@ -47,11 +49,13 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
         if last.exists():
             _refuse_another_text(folder, dataset)
         resumed = trainer.restore(last) if last.exists() else None
-        _write_before(folder, full, machine, dataset)
+        if start and resumed is None:
+            start.apply(trainer.model)
+        _write_before(folder, full, machine, dataset, start)
         info = _wandb_info(full, job_type)
         recorder = Recorder(folder, config=plain(full), wandb=wandb, info=info, resume_step=resumed)
         with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
-            _introduce(display, folder, trainer, resumed)
+            _introduce(display, folder, trainer, resumed, start)
             summary = trainer.run(recorder, display, folder, stop)
             display.line(_closing_lines(summary, folder, recorder.wandb_where()))
     return summary | {"run_dir": str(folder)}
@@ -92,7 +96,7 @@ def _refuse_another_text(folder: Path, dataset: Dataset) -> None:
         raise ConfigError(f"{folder}: began with another text than there is now; restore that, or delete the folder")
 
 
-def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | None) -> None:
+def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | None, start: Start | None) -> None:
     cfg, cost, data = trainer.cfg, trainer.plan.cost, trainer.dataset
     display.line(f"run      {folder}")
     display.line(
@@ -105,6 +109,8 @@ def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | 
     )
     display.line(f"budget   {trainer.plan.describe()}")
     display.line(f"machine  {trainer.machine.describe()}")
+    for line in start.describe() if start else []:
+        display.line(f"start    {line}")
     if resumed is not None:
         display.line(f"resumed  after step {resumed:,}")
 
@@ -119,9 +125,11 @@ def _closing_lines(summary: dict[str, Any], folder: Path, wandb_where: str | Non
     return "\n".join(lines + ([f"W&B: {wandb_where}"] if wandb_where else []))
 
 
-def _write_before(folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset) -> None:
+def _write_before(folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset, start: Start | None) -> None:
     overrides = [f"{k}={typed(v)}" for k, v in differences(cfg).items()]
     env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}
+    if start:
+        env["init_from"] = start.record()
     write_run_files(folder, OmegaConf.to_yaml(cfg, resolve=True), overrides, env, use_files(cfg))
     write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
 

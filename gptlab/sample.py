@@ -10,19 +10,27 @@ from gptlab.config import ConfigError
 from gptlab.data import Tokenizer, tokenizer_from_json
 from gptlab.model import GPT, build_model
 from gptlab.record import read_json
-from gptlab.run_folder import open_config
+from gptlab.run_folder import best_weights, open_config
 
 
 def open_run(folder: Path) -> tuple[GPT, Tokenizer]:
     """The model of a run with its best weights, in evaluation mode, and its tokenizer."""
-    cfg = open_config(folder)
-    weights = [folder / "checkpoint" / name for name in (checkpoint.BEST, checkpoint.LAST)]
-    found = next((path for path in weights if path.exists()), None)
-    if found is None:
-        raise ConfigError(f"{folder}: has no checkpoint yet; one is written at every evaluation")
-    model = build_model(cfg)
-    checkpoint.load_weights(found, model)
-    return model.eval(), tokenizer_from_json(read_json(folder / "tokenizer.json"))
+    model, tokenizer = open_model(folder), open_tokenizer(folder)
+    if tokenizer is None:
+        raise ConfigError(f"{folder}: has no tokenizer.json, so it reads no text; convert it with its tokenizer")
+    return model, tokenizer
+
+
+def open_model(folder: Path) -> GPT:
+    model = build_model(open_config(folder))
+    checkpoint.load_weights(best_weights(folder), model)
+    return model.eval()
+
+
+def open_tokenizer(folder: Path) -> Tokenizer | None:
+    """None where weights were converted that came without one."""
+    state = read_json(folder / "tokenizer.json")
+    return tokenizer_from_json(state) if state else None
 
 
 @torch.inference_mode()

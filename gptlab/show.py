@@ -1,10 +1,12 @@
 """`gptlab show`: what a config comes to, without training it."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from gptlab import registry
 from gptlab.compose import differences, load_config, plain, typed
@@ -18,6 +20,7 @@ from gptlab.measure import (
     parameters_by_part,
     state_bytes,
 )
+from gptlab.model import GPT
 
 
 def show(overrides: Iterable[str], console: Console) -> None:
@@ -30,16 +33,13 @@ def show(overrides: Iterable[str], console: Console) -> None:
     model = meta_model(cfg)
     console.print(_differences(cfg))
     console.print()
-    position, n_layer = cfg.position.name, cfg.size.n_layer
-    console.print(f"tokens -> embedding, position={position}\n", highlight=False)
+    console.print(f"tokens -> {_embedding(model, cfg)}, position={cfg.position.name}\n", highlight=False)
     parts, free = parameters_by_part(model), non_embedding(model)
     flops = flops_per_token(model, cfg.data.window)
     state = state_bytes(model, registry.build("optimizer", cfg.optimizer))
-    final = type(model.norm).__name__
     console.print("\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines()), highlight=False)
-    console.print(f"\n    x {n_layer} layers", highlight=False)
-    norm = "" if final == "Identity" else f"{cfg.norm.name} -> "
-    console.print(f"\n-> {norm}head ({'tied' if cfg.head.get('tied') else 'untied'}) -> logits\n", highlight=False)
+    console.print(f"\n    x {_layers(cfg)}", highlight=False)
+    console.print(f"\n-> {_head(model, cfg)} -> logits\n", highlight=False)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
@@ -51,6 +51,46 @@ def show(overrides: Iterable[str], console: Console) -> None:
         table.add_row(f"bytes of {kind}", _bytes(n_bytes))
     table.add_row("bytes of KV cache per token", _bytes(kv_bytes_per_token(cfg)))
     console.print(table)
+
+
+def _embedding(model: GPT, cfg: DictConfig) -> str:
+    """What becomes of a token before the first block; a user's own embedding may have none of it."""
+    table = model.embedding
+    scale = getattr(table, "scale", 1)
+    scaled = isinstance(scale, float | int) and scale != 1
+    norm = [] if getattr(table, "norm", None) is None else _norm(cfg)
+    return " -> ".join([f"embedding x {scale:.4g}" if scaled else "embedding", *norm, *_projection(table)])
+
+
+def _layers(cfg: DictConfig) -> str:
+    """How many, of each kind where a pattern has several, and what queries and keys go through."""
+    n, found = cfg.size.n_layer, []
+    for slot in ("attention", "position"):
+        pattern = cfg[slot].get("pattern") or "-"
+        kinds = Counter(pattern[i % len(pattern)] for i in range(n))
+        if len(kinds) > 1:
+            found.append(f"{slot}.pattern: " + " ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    if cfg.qk_norm.name != "none":
+        found.append(f"q, k -> {cfg.qk_norm.name} over {cfg.attention.get('qk_norm_over', 'head')}")
+    return "; ".join([f"{n} layers", *found])
+
+
+def _head(model: GPT, cfg: DictConfig) -> str:
+    steps = [] if isinstance(model.norm, nn.Identity) else _norm(cfg)
+    scale, softcap = cfg.head.get("scale", 1), cfg.head.get("softcap")
+    matrix = f"head ({'tied' if cfg.head.get('tied') else 'untied'})"
+    steps += [*_projection(model.head), matrix if scale == 1 else f"{matrix} x {scale:.4g}"]
+    return " -> ".join(steps + ([f"softcap {softcap:g}"] if softcap else []))
+
+
+def _norm(cfg: DictConfig) -> list[str]:
+    return [] if cfg.norm.name == "none" else [cfg.norm.name]
+
+
+def _projection(part: nn.Module) -> list[str]:
+    """From the width of a table to the stream's, or back."""
+    project = getattr(part, "project", None)
+    return [f"{project.in_features} to {project.out_features}"] if isinstance(project, nn.Linear) else []
 
 
 def _differences(cfg: DictConfig) -> Table | str:

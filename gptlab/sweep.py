@@ -16,6 +16,7 @@ from gptlab.cells import Sweep, plan_sweep
 from gptlab.compose import load_config
 from gptlab.config import ConfigError
 from gptlab.data import Dataset
+from gptlab.init_from import plan_start
 from gptlab.launcher import Launch, WorkerDied, prepare_launcher
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, write_json, write_text
@@ -93,7 +94,10 @@ def check_cells(all_overrides: list[list[str]], *, device_is_here: bool = True) 
             cfg = load_config(overrides)
             wandb_settings(cfg)
             device = choose_machine(cfg).device.type if device_is_here else cfg.device
-            plan = make_plan(with_vocabulary(cfg, _dataset(cfg, datasets)))
+            dataset = _dataset(cfg, datasets)
+            full = with_vocabulary(cfg, dataset)
+            plan = make_plan(full)
+            plan_start(full, dataset)
             folder = run_dir(cfg)
             cells[folder] = Cell(overrides, _label(overrides, shared), folder, plan, device)
         except ConfigError as e:

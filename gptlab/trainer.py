@@ -160,7 +160,8 @@ class Trainer:
         }
         if self.step == 1:
             self.initial_loss = loss
-            display.line(_initial_loss_line(loss, self.cfg.model.vocab_size))
+            knows_nothing = self.cfg.train.init_from is None
+            display.line(_initial_loss_line(loss, self.cfg.model.vocab_size, knows_nothing))
         elif self.seconds > seconds:
             speed = (self.step - step) * self.plan.tokens_per_step / (self.seconds - seconds)
             self.speeds.append(speed)
@@ -222,9 +223,9 @@ class Trainer:
         }
 
 
-def _initial_loss_line(loss: float, vocab_size: int) -> str:
+def _initial_loss_line(loss: float, vocab_size: int, knows_nothing: bool) -> str:
     uniform = math.log(vocab_size)
     line = f"initial loss {loss:.4f}, ln V = {uniform:.4f}"
-    if abs(loss - uniform) > FAR_OFF * uniform:
+    if knows_nothing and abs(loss - uniform) > FAR_OFF * uniform:
         return f"warning: {line}: a model that knows nothing yet should start near ln V; see init and head"
     return line

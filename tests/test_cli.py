@@ -142,7 +142,8 @@ def test_list_has_every_slot_option_and_setting_on_a_line_of_its_own(capsys):
         ("attention", "      attention.n_kv_head: int|null = null"),
         ("ffn", "  ffn.expansion: float = 4"),
         ("block", "      block.shared_norm: bool = true"),
-        ("preset", "  preset=gpt2|karpathy-10m|llama|nanogpt-cpu"),
+        ("preset", "  preset=olmo2           OLMo 2 (OLMo team 2024): arXiv:2501.00656"),
+        ("size", "  size=gpt2-124m|gpt2-1558m|gpt2-355m|gpt2-774m  with preset=gpt2"),
     ],
 )
 def test_list_of_one_slot(slot, line, capsys):
@@ -178,9 +179,38 @@ def test_show_is_differences_and_drawing_and_sizes(capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            "embedding.normed=true embedding.scale_by_width=true",
+            ["tokens -> embedding x 8 -> layernorm, position=learned"],
+        ),
+        ("embedding.normed=true norm=none", ["tokens -> embedding, position=learned", "-> head (tied) -> logits"]),
+        (
+            "embedding.width=32 head.width=32 head.scale=0.0625 head.softcap=30",
+            [
+                "tokens -> embedding -> 32 to 64, position=learned",
+                "-> layernorm -> 64 to 32 -> head (tied) x 0.0625 -> softcap 30 -> logits",
+            ],
+        ),
+        (
+            "attention.window=3 attention.pattern=LLG position=rope position.pattern=RN size.n_layer=5",
+            ["    x 5 layers; attention.pattern: 4 L 1 G; position.pattern: 3 R 2 N"],
+        ),
+        ("qk_norm=rmsnorm attention.qk_norm_over=width", ["    x 2 layers; q, k -> rmsnorm over width"]),
+        ("position=rope attention.window=3", ["    x 2 layers"]),
+    ],
+)
+def test_show_tells_what_is_around_the_blocks_and_of_their_patterns(words, lines, capsys):
+    gptlab("show", "size=tiny", *words.split())
+    assert set(lines) <= set(capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "size=tiny",
+        "size=tiny embedding.normed=true embedding.width=16 head.width=16 qk_norm=dyt attention.qk_norm_over=each_head",
         "size=tiny head.tied=false position=rope bias=false",
         "size=tiny ffn=swiglu placement=double norm=dyt",
     ],
@@ -196,7 +226,7 @@ def test_show_counts_the_parameters_of_the_real_model(words, capsys):
 
 
 def test_gpt3_shows_without_its_700_gigabytes(capsys):
-    gptlab("show", "preset=gpt2", "size=175b", "data.window=2048")
+    gptlab("show", "preset=gpt3", "size=gpt3-175b")
     assert "174,604,259,328" in capsys.readouterr().out
 
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from tiny import (
-    ATTENTIONS,
+    CHOICES,
     MODEL_SLOTS,
     OPTIONS,
-    POSITIONS,
+    OTHER_KNOBS,
+    POSITIONS_WITH_ATTENTIONS,
     VOCAB,
     WINDOW,
     WIRINGS,
@@ -32,25 +33,27 @@ def test_every_component_says_in_a_sentence_what_it_is(entry):
     assert 3 < len(entry.summary) <= 120
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", CHOICES)
 def test_every_option_builds_without_memory(option):
     model = meta_model(tiny_config(option))
     assert all(p.is_meta for p in model.parameters())
     assert model(tokens().to("meta")).shape == (2, WINDOW, VOCAB)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", CHOICES)
 def test_every_parameter_has_a_role_and_a_gradient(option):
     model = telling_model(option)
     torch.nn.functional.cross_entropy(model(tokens()).flatten(0, 1), tokens().flatten()).backward()
     for name, p in model.named_parameters():
         assert role_of(p) in ROLES
         assert p.grad is not None and p.grad.isfinite().all(), name
-        if not name.endswith(("k.bias", "k_norm.bias")):  # adds the same to all scores of a query: softmax is blind
+        if not name.endswith(
+            ("k.bias", "k_norm.bias", "k_norm.norm.bias")
+        ):  # adds the same to all scores of a query: softmax is blind
             assert p.grad.abs().max() > 1e-9, name
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", [*OPTIONS, *OTHER_KNOBS])
 def test_weights_depend_on_the_seed_alone(option):
     torch.manual_seed(1)
     once = tiny_model(option, "seed=3").state_dict()
@@ -63,7 +66,7 @@ def test_weights_depend_on_the_seed_alone(option):
     assert drawn and not any(torch.equal(once[name], other.state_dict()[name]) for name in drawn)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", CHOICES)
 def test_bias_off_leaves_no_bias(option):
     model = tiny_model(option, "bias=false")
     assert not [name for name, p in model.named_parameters() if "bias" in name or role_of(p) == "bias"]
@@ -88,8 +91,7 @@ def assert_causal(model):
     assert difference[t:].min() > 0 or difference[t : t + 2].min() > 0  # a window may end before the last token
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(("position", "attention"), POSITIONS_WITH_ATTENTIONS)
 def test_no_token_sees_a_later_one(position, attention):
     assert_causal(telling_model(position, attention))
 
@@ -99,7 +101,10 @@ def test_no_wiring_lets_a_token_see_a_later_one(wiring):
     assert_causal(telling_model(wiring))
 
 
-@pytest.mark.parametrize("option", [o for o in OPTIONS if o.split("=")[0] in ("norm", "qk_norm", "ffn", "head")])
+PARTS = ("norm=", "qk_norm=", "ffn=", "embedding=", "head=")
+
+
+@pytest.mark.parametrize("option", [*(o for o in OPTIONS if o.startswith(PARTS)), *OTHER_KNOBS])
 def test_no_part_lets_a_token_see_a_later_one(option):
     assert_causal(telling_model(option))
 

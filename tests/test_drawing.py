@@ -51,6 +51,20 @@ layernorm""",
 │        gelu
 │      layernorm
 +──────────┘""",
+    "placement=pre_residual block.branch_scale=0.5": """
+    │
+layernorm
+    ├──────────┐
+    │          │
+    │      attention
+    │        x 0.5
+    +──────────┘
+layernorm
+    ├────────┐
+    │        │
+    │      gelu
+    │      x 0.5
+    +────────┘""",
     "placement=none": """
 │
 ├──────────┐
@@ -116,20 +130,27 @@ def test_every_norm_and_sublayer_is_drawn_once(words):
     assert len({len(row) - len(row.lstrip()) for row in drawing.splitlines() if row[0] in "│├+"}) <= 1
 
 
+@pytest.mark.parametrize("over", ["head", "each_head", "width"])
+def test_the_norms_of_queries_and_keys_are_part_of_attention(over):
+    assert draw("qk_norm=rmsnorm", f"attention.qk_norm_over={over}") == draw()
+
+
 def test_a_norm_that_is_none_is_not_drawn():
     assert draw("norm=none", "placement=double") == draw("placement=none")
 
 
-def test_a_scaled_branch_is_drawn():
+@pytest.mark.parametrize(("factor", "label"), [(0.5, "x 0.5"), (torch.ones(8), "scale")])
+def test_a_scaled_branch_is_drawn(factor, label):
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
-            self.ffn = registry.entry("ffn", "gelu").cls(8, True, 0.0)
+            self.ffn = registry.entry("ffn", "gelu").cls(8, 0.0)
 
         def forward(self, x, position):
-            return x + 0.5 * self.ffn(x)
+            return x + factor * self.ffn(x)
 
-    assert [row.split()[-1] for row in draw_block(Scaled()).splitlines()][3:5] == ["gelu", "scale"]
+    rows = [" ".join(row.split()[1:]) for row in draw_block(Scaled()).splitlines()]
+    assert rows[3:5] == ["gelu", label]
 
 
 def test_a_block_that_does_more_than_call_and_add_is_named_with_what_it_says_of_itself():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from tiny import (
     BLOCKS,
     OPTIONS,
+    OTHER_KNOBS,
     PLACEMENTS,
     POSITIONS,
     VOCAB,
@@ -32,6 +34,7 @@ from gptlab.trainer import Trainer
 
 ARMS = ["", "norm=rmsnorm ffn=swiglu position=rope", "block=parallel size.n_layer=1 train.dropout=0.2 optimizer=lion"]
 SWAPS = [o for o in OPTIONS if not o.startswith("init=")] + ["bias=false", "head.tied=false", "attention.n_kv_head=2"]
+SWAPS += OTHER_KNOBS
 
 
 # 1. A weight's initial value depends on (seed, name, shape, role), not on what other parts drew.
@@ -50,8 +53,8 @@ def test_1_any_option_leaves_every_other_weight_bit_identical(swap):
 
 def assert_rest_is_bit_identical(swap, init):
     before, after = (dict(tiny_model(init, s).named_parameters()) for s in ("", swap))
-    own = f".{swap.split('=')[0]}."  # a part's own may change with it: a bias of torch's init with the fan_in
-    rest = [n for n in before if n in after and before[n].shape == after[n].shape and own not in n]
+    own = f".{re.split('[.=]', swap)[0]}."  # a part's own may change with it: a bias of torch's init with the fan_in
+    rest = [n for n in before if n in after and before[n].shape == after[n].shape and own not in f".{n}"]
     assert {"embedding.weight", "blocks.1.attention_placement.norm.gain"} & set(rest)
     assert [n for n in rest if n.endswith(("q.weight", "up.weight"))]
     assert not [n for n in rest if not torch.equal(before[n], after[n])]
@@ -186,21 +189,49 @@ SWITCHES = {  # on -> as good as off, where there is such a value
     "head.tied=false": None,
     "head.bias=true": None,
     "attention.n_kv_head=1": "attention.n_kv_head=4",
-    "position=rope position.fraction=0.5": None,
-    "position=rope position.pairing=interleaved": None,
-    "block=parallel block.shared_norm=false": None,
+    "position=rope position.fraction=0.5": "position.fraction=1",
+    "position=rope position.pairing=interleaved": "position.pairing=half",
+    "block=parallel block.shared_norm=false": "block.shared_norm=true",
     "norm.learnable=false": None,
     "norm.eps=0.1": "norm.eps=1e-5",
+    "norm.zero_centered=true": "norm.zero_centered=false",
+    "norm.bias=false": "norm.bias=true",
+    "qk_norm=layernorm qk_norm.bias=false": "qk_norm.bias=true",
     "ffn.expansion=2": "ffn.expansion=4",
+    "ffn.bias=false": "ffn.bias=true",
+    "attention.qkv_bias=false": "attention.qkv_bias=true",
+    "attention.out_bias=false": "attention.out_bias=true",
+    "attention.scale=0.3": "attention.scale=0.5",  # heads are 4 wide
+    "attention.inverse_layer_scale=true": "attention.inverse_layer_scale=false",
+    "attention.clip_qkv=0.5": "attention.clip_qkv=1e9",
+    "qk_norm=rmsnorm attention.qk_norm_over=each_head": "attention.qk_norm_over=head",
+    "qk_norm=rmsnorm attention.qk_norm_over=width": "attention.qk_norm_over=head",
+    "position.offset=2": "position.offset=0",
+    "position=sinusoidal position.layout=halves": "position.layout=interleaved",
+    "position=sinusoidal position.inclusive=true": "position.inclusive=false",
+    "position=rope position.pattern=NR": "position.pattern=R",
+    "position=rope position.pattern=LR position.local_theta=100": "position.pattern=L position.local_theta=10000",
+    "position=rope position.scaling=llama3 position.original_window=64": None,
+    "position=rope position.scaling=linear": "position.scaling=linear position.factor=1",
+    "position=alibi position.scale=0.5": "position.scale=1",
+    "embedding.scale=3": "embedding.scale=1",
+    "embedding.scale_by_width=true": "embedding.scale_by_width=false",
+    "embedding.normed=true": "embedding.normed=false",
+    "embedding.width=8 head.width=8": "embedding.width=16 head.width=16",
+    "head.scale=0.1": "head.scale=1",
+    "block.branch_scale=0.3": "block.branch_scale=1",
 }
 
 
 @pytest.mark.parametrize(("on", "off"), SWITCHES.items())
 def test_5_a_switch_changes_the_output_and_off_leaves_no_trace(on, off):
-    plain = telling_model()(tokens())
+    """Of the option that `on` chooses, or else of the baseline."""
+    knobs = [word for word in on.split() if "." in word.split("=")[0]]
+    option = [word for word in on.split() if word not in knobs] if knobs else []
+    plain = telling_model(*option)(tokens())
     assert (telling_model(on)(tokens()) - plain).abs().max() > 1e-4
     if off:
-        torch.testing.assert_close(telling_model(off)(tokens()), plain, rtol=0, atol=1e-8)
+        torch.testing.assert_close(telling_model(*option, off)(tokens()), plain, rtol=0, atol=1e-8)
 
 
 def test_5_what_is_off_has_no_parameters():
@@ -222,7 +253,7 @@ def test_5_rope_rotates_the_whole_head_unless_told_otherwise(pairing):
     ones = torch.ones(1, 1, WINDOW, 8)
     for fraction, width in [(1.0, 8), (0.5, 4), (0.25, 2)]:
         knobs = {} if fraction == 1 else {"fraction": fraction}
-        turned = component("position", "rope", head_dim=8, pairing=pairing, **knobs).rotate(ones, 0)
+        turned = component("position", "rope", head_dim=8, pairing=pairing, **knobs).rotate(ones, 0, 0)
         changed = (turned != ones).any(2)[0, 0]
         assert changed.tolist() == [True] * width + [False] * (8 - width)
 

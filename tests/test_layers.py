@@ -12,16 +12,19 @@ ROOT = Path(gptlab.__file__).parent
 ORDER = """
 config
 registry
-check
+check sizes
 compose
 components data
-run_folder listing completion
+checkpoint listing completion
+run_folder
 model
 measure drawing
-plan checkpoint evaluate environment progress
+plan evaluate environment progress
 wandb_run
 record
 sample show
+convert
+init_from
 trainer
 run
 cells sweep_display

@@ -31,6 +31,7 @@ def by_hand(matrices_per_layer, head_width=C):
         ("ffn=swiglu", by_hand(4 * C * C + 3 * C * 40)),
         ("attention.n_kv_head=1", by_hand(2 * C * C + 2 * C * 4 + 2 * C * F)),
         ("attention.head_dim=8", by_hand(4 * C * 32 + 2 * C * F, head_width=32)),
+        ("embedding.width=8 head.width=8", by_hand(4 * C * C + 2 * C * F) + 6 * (2 * C * 8 - VOCAB * 8)),
         ("bias=false position=rope norm=rmsnorm head.tied=false", by_hand(4 * C * C + 2 * C * F)),
     ],
 )
@@ -53,8 +54,8 @@ def test_counting_leaves_the_model_as_it_was():
     ("preset", "parameters"),
     [
         (["preset=gpt2"], 124_439_808),
-        (["preset=gpt2", "size=355m"], 354_823_168),
-        (["preset=gpt2", "size=1558m"], 1_557_611_200),
+        (["preset=gpt2", "size=gpt2-355m"], 354_823_168),
+        (["preset=gpt2", "size=gpt2-1558m"], 1_557_611_200),
         (["preset=karpathy-10m", "model.vocab_size=65"], 10_745_088),  # nanoGPT's 10.65 million leave out positions
         (["preset=nanogpt-cpu", "model.vocab_size=65"], 804_096),
     ],
@@ -77,6 +78,15 @@ def test_parts_add_up_and_embeddings_are_left_out():
     total = sum(p.numel() for p in model.parameters())
     assert parts == expected | {"total": total}
     assert non_embedding(model) == total - 2 * VOCAB * C - WINDOW * C
+
+
+def test_what_is_in_the_embedding_and_the_head_counts_as_its_part():
+    plain = parameters_by_part(tiny_model())
+    parts = parameters_by_part(tiny_model("embedding.normed=true embedding.width=8 head.width=8"))
+    expected = {"embedding": VOCAB * 8 + 8 * C, "norms": plain["norms"] + 2 * 8, "head": C * 8}
+    assert parts == plain | expected | {"total": sum((plain | expected).values()) - plain["total"]}
+    normed = parameters_by_part(tiny_model("qk_norm=rmsnorm attention.qk_norm_over=each_head attention.n_kv_head=2"))
+    assert normed["norms"] == plain["norms"] + L * (4 + 2) * 4
 
 
 def test_bytes_of_state():

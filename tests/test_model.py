@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import TINY, VOCAB, WINDOW, component, noise, telling_model, tokens
+from tiny import TINY, VOCAB, WINDOW, component, noise, telling_model, tiny_model, tokens
 from torch import nn
 
 from gptlab import build_model, load_config
@@ -10,12 +10,13 @@ from gptlab.config import ConfigError
 
 PLACEMENTS = {
     "pre": lambda x, f, n: x + f(n[0](x)),
+    "pre_residual": lambda x, f, n: n[0](x) + f(n[0](x)),
     "post": lambda x, f, n: n[0](x + f(x)),
     "double": lambda x, f, n: x + n[1](f(n[0](x))),
     "output": lambda x, f, n: x + n[0](f(x)),
     "none": lambda x, f, n: x + f(x),
 }
-FINAL_NORM = {"pre": True, "post": False, "double": True, "output": True, "none": False}
+FINAL_NORM = {"pre": True, "pre_residual": True, "post": False, "double": True, "output": True, "none": False}
 
 
 def norms_of(placement):
@@ -31,7 +32,9 @@ def a_norm():
 @pytest.mark.parametrize("name", PLACEMENTS)
 def test_a_placement_is_its_equation(name):
     placement, f, x = component("placement", name, norm=a_norm), nn.Linear(16, 16).double(), noise(2, 5, 16)
-    torch.testing.assert_close(placement(x, f), PLACEMENTS[name](x, f, norms_of(placement)))
+    expected = PLACEMENTS[name](x, f, norms_of(placement))
+    torch.testing.assert_close(placement(x, f), expected)
+    torch.testing.assert_close(placement.merge(x, placement.branch(x, f)), expected)
 
 
 @pytest.mark.parametrize("name", PLACEMENTS)
@@ -41,17 +44,19 @@ def test_the_final_norm_belongs_to_the_placement(name):
 
 
 @pytest.mark.parametrize("name", PLACEMENTS)
-def test_a_serial_block_is_two_sublayers(name):
-    block = telling_model(f"placement={name}").blocks[0]
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_a_serial_block_is_two_sublayers(name, scale):
+    block = telling_model(f"placement={name} block.branch_scale={scale}").blocks[0]
     x, none = noise(2, WINDOW, 16), component("position", "none")
-    h = block.attention_placement(x, lambda y: block.attention(y, none))
-    torch.testing.assert_close(block(x, none), block.ffn_placement(h, block.ffn))
+    h = block.attention_placement(x, lambda y: scale * block.attention(y, none))
+    torch.testing.assert_close(block(x, none), block.ffn_placement(h, lambda y: scale * block.ffn(y)))
 
 
 @pytest.mark.parametrize(
     ("wiring", "equation"),
     [
         ("pre", lambda x, a, f, p, q: x + a(p.norm(x)) + f(p.norm(x))),
+        ("pre_residual", lambda x, a, f, p, q: p.norm(x) + a(p.norm(x)) + f(p.norm(x))),
         ("post", lambda x, a, f, p, q: p.norm(x + a(x) + f(x))),
         ("output", lambda x, a, f, p, q: x + p.norm(a(x) + f(x))),
         ("double", lambda x, a, f, p, q: x + p.norm_out(a(p.norm_in(x)) + f(p.norm_in(x)))),
@@ -64,28 +69,101 @@ def test_a_serial_block_is_two_sublayers(name):
         ),
     ],
 )
-def test_a_parallel_block_is_its_equation(wiring, equation):
-    block = telling_model(f"block=parallel placement={wiring}").blocks[0]
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_a_parallel_block_is_its_equation(wiring, equation, scale):
+    block = telling_model(f"block=parallel placement={wiring} block.branch_scale={scale}").blocks[0]
     x, none = noise(2, WINDOW, 16), component("position", "none")
-    expected = equation(x, lambda y: block.attention(y, none), block.ffn, block.placement, block.ffn_placement)
+
+    def attention(y):
+        return scale * block.attention(y, none)
+
+    expected = equation(x, attention, lambda y: scale * block.ffn(y), block.placement, block.ffn_placement)
     torch.testing.assert_close(block(x, none), expected)
 
 
-@pytest.mark.parametrize("placement", ["post", "none"])
+@pytest.mark.parametrize("placement", ["pre_residual", "post", "none"])
 def test_two_norms_need_a_placement_that_norms_the_branch(placement):
     with pytest.raises(ConfigError, match=r"^block.shared_norm=false: this placement has no norm on a branch"):
         telling_model(f"block=parallel block.shared_norm=false placement={placement}")
 
 
-@pytest.mark.parametrize("knobs", [{}, {"tied": False}, {"bias": True}, {"softcap": 2.0}])
-def test_the_head_is_its_equation(knobs):
-    head = component("head", "linear", **knobs).double().requires_grad_(False)
-    for p in head.parameters():
+def drawn(module):
+    """In float64, with large weights, none of which is trained."""
+    for p in module.double().requires_grad_(False).parameters():
         p.copy_(noise(*p.shape))
-    x, table = noise(2, 5, 16), noise(VOCAB, 16)
-    z = x @ (head.weight.T if "tied" in knobs else table.T) + (head.bias if "bias" in knobs else 0)
+    return module
+
+
+HEADS = [{}, {"tied": False}, {"bias": True}, {"softcap": 2.0}, {"scale": 0.1}, {"scale": 0.1, "softcap": 2.0}]
+
+
+@pytest.mark.parametrize("knobs", [*HEADS, {"width": 8}, {"width": 16}, {"width": 8, "tied": False, "scale": 3.0}])
+def test_the_head_is_its_equation(knobs):
+    head, table = drawn(component("head", "linear", **knobs)), noise(VOCAB, knobs.get("width", 16))
+    x = noise(2, 5, 16)
+    projected = x @ head.project.weight.T if knobs.get("width") == 8 else x
+    z = projected @ (head.weight.T if "tied" in knobs else table.T) + (head.bias if "bias" in knobs else 0)
+    z = knobs.get("scale", 1) * z
     torch.testing.assert_close(head(x, table), 2 * torch.tanh(z / 2) if "softcap" in knobs else z)
-    assert len(list(head.parameters())) == len({"tied", "bias"} & knobs.keys())
+    projects = knobs.get("width") == 8
+    assert len(list(head.parameters())) == len({"tied", "bias"} & knobs.keys()) + projects
+
+
+@pytest.mark.parametrize("width", [None, 16, 8])
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize(
+    ("knobs", "factor"), [({}, 1), ({"scale": 3.0}, 3), ({"scale": 0.5, "scale_by_width": True}, 2)]
+)
+def test_the_embedding_is_its_equation(width, normed, knobs, factor):
+    """`scale_by_width` is by the root of the stream's 16, whatever the table's width is."""
+
+    def norm(dim=16):
+        return component("norm", "rmsnorm", dim=dim, eps=0.1)
+
+    embedding = drawn(component("embedding", "table", norm=norm, normed=normed, width=width, **knobs))
+    expected = embedding.weight[tokens()] * factor
+    if normed:
+        expected = expected / (expected.square().mean(-1, keepdim=True) + 0.1).sqrt() * embedding.norm.gain
+    expected = expected @ embedding.project.weight.T if width == 8 else expected
+    torch.testing.assert_close(embedding(tokens()), expected)
+    assert len(list(embedding.parameters())) == 1 + normed + (width == 8)
+
+
+@pytest.mark.parametrize("tied", ["true", "false"])
+def test_the_input_does_not_train_the_padding_vector(tied):
+    """Which is read like any other, and which a tied head trains."""
+    model = tiny_model("embedding.padding_idx=3", f"head.tied={tied}")
+    read = set(tokens().flatten().tolist())
+    assert 3 in read
+    model(tokens()).square().sum().backward()
+    zero = (model.embedding.weight.grad == 0).all(-1)
+    assert zero.tolist() == [tied == "false" and t not in read - {3} for t in range(VOCAB)]
+    assert torch.equal(model(tokens()), tiny_model(f"head.tied={tied}")(tokens()))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "line"),
+    [
+        ("head.width=8", r"head.width=8: is tied to the token table; set it to embedding.width=16"),
+        ("embedding.width=8", r"head.width=16: is tied to the token table; set it to embedding.width=8"),
+        ("embedding.width=0 head.tied=false", r"embedding.width=0: must be at least 1; null for the stream's"),
+        ("head.width=-8 head.tied=false", r"head.width=-8: must be above 0; null for none"),
+        ("head.softcap=0", r"head.softcap=0.0: must be above 0; null for none"),
+        (
+            f"embedding.padding_idx={VOCAB}",
+            rf"embedding.padding_idx={VOCAB}: must be a token, from 0 to {VOCAB - 1}; .*",
+        ),
+        ("embedding.padding_idx=-1", r"embedding.padding_idx=-1: must be a token, from 0 to .*"),
+    ],
+)
+def test_tables_that_cannot_be_are_refused(knobs, line):
+    with pytest.raises(ConfigError, match=f"^{line}$"):
+        tiny_model(knobs)
+
+
+@pytest.mark.parametrize("knobs", ["embedding.width=16", "head.width=16", "embedding.width=8 head.width=8"])
+def test_a_tied_head_needs_the_width_of_the_table(knobs):
+    assert tiny_model(knobs)(tokens()).shape == (2, WINDOW, VOCAB)
 
 
 def test_a_bias_in_the_head_contradicts_bias_off():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import component, noise
+from tiny import component, noise, telling_model, tiny_model, tokens
 
 
 def with_parameters(module):
@@ -50,3 +50,53 @@ def test_a_norm_that_learns_nothing_has_no_parameters_and_normalises(name):
 def test_none_gives_what_it_got():
     x = noise(2, 5, 16)
     assert component("norm", "none")(x) is x
+
+
+@pytest.mark.parametrize("name", ["layernorm", "rmsnorm"])
+def test_a_zero_centered_gain_is_one_plus_the_parameter(name):
+    plain, centered = (with_parameters(component("norm", name, zero_centered=flag)) for flag in (False, True))
+    x = noise(2, 5, 16)
+    with torch.no_grad():
+        centered.gain.sub_(1)
+    torch.testing.assert_close(centered(x), plain(x))
+
+
+def test_a_zero_centered_rmsnorm_is_gemmas():
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+
+    ours, theirs = with_parameters(component("norm", "rmsnorm", zero_centered=True, eps=1e-3)), Gemma2RMSNorm(16, 1e-3)
+    theirs.double().load_state_dict({"weight": ours.gain})
+    x = noise(2, 5, 16)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-6)  # theirs computes in float32
+
+
+@pytest.mark.parametrize("slot", ["norm", "qk_norm"])
+@pytest.mark.parametrize("name", ["layernorm", "rmsnorm"])
+def test_a_zero_centered_gain_starts_at_zero_and_the_model_as_without(name, slot):
+    plain, centered = (tiny_model(f"{slot}={name}", f"{slot}.zero_centered={flag}") for flag in ("false", "true"))
+    changed = [n for n, p in plain.named_parameters() if not torch.equal(p, centered.get_parameter(n))]
+    assert changed and all(n.endswith("gain") and (centered.get_parameter(n) == 0).all() for n in changed)
+    torch.testing.assert_close(centered(tokens()), plain(tokens()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("slot", ["norm", "qk_norm"])
+@pytest.mark.parametrize("name", ["layernorm", "dyt"])
+def test_a_norm_without_bias_has_no_bias_and_the_rest_has(name, slot):
+    """None of the slot's own; every other tensor is there and the same."""
+    norms = ["norm=rmsnorm", "qk_norm=rmsnorm", f"{slot}={name}"]
+    full, less = (telling_model(*norms, *off) for off in ((), (f"{slot}.bias=false",)))
+    gone = {n: p for n, p in full.named_parameters() if n not in dict(less.named_parameters())}
+    assert gone.keys() == {n for n in dict(full.named_parameters()) if "norm" in n and n.endswith(".bias")} != set()
+    assert (full(tokens()) - less(tokens())).abs().max() > 1e-4
+    with torch.no_grad():
+        kept = {n: p.clone() for n, p in gone.items()}
+        for p in gone.values():
+            p.zero_()
+        torch.testing.assert_close(full(tokens()), less(tokens()))
+        for n, p in gone.items():  # other tests have the same model
+            p.copy_(kept[n])
+
+
+def test_what_has_no_gain_cannot_be_centered():
+    with pytest.raises(ValueError, match=r"^norm.zero_centered=true: without a gain there is nothing to centre; set"):
+        component("norm", "rmsnorm", zero_centered=True, learnable=False)

@@ -5,7 +5,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 import pytest
-from tiny import BLOCKS, POSITIONS, configure
+from tiny import BLOCKS, PLAIN_POSITIONS, configure
 
 from gptlab import build_model, load_config, registry, train
 from gptlab.config import SLOTS, ConfigError
@@ -18,13 +18,28 @@ def options(slot):
 
 
 FACTORS = {
-    **{slot: options(slot) for slot in ("placement", "norm", "qk_norm", "ffn", "init", "schedule")},
-    "block": BLOCKS,
-    "position": POSITIONS,
+    **{slot: options(slot) for slot in ("placement", "qk_norm", "ffn", "init", "schedule")},
+    "block": [*BLOCKS, "block=serial block.branch_scale=0.5"],
+    "norm": [*options("norm"), "norm=rmsnorm norm.zero_centered=true"],
+    "position": [
+        *PLAIN_POSITIONS,
+        "position=rope position.pairing=interleaved position.fraction=0.5 position.pattern=NR",
+        "position=rope position.pattern=LR position.local_theta=100 position.scaling=llama3",
+    ],
+    "embedding": [
+        *options("embedding"),
+        "embedding.normed=true",
+        "embedding.scale_by_width=true embedding.padding_idx=1",
+        "embedding.width=8 head.width=8",
+    ],
     "optimizer": [f"{o} optimizer.lr={RATES.get(o.split('=')[1], 1e-2)}" for o in options("optimizer")],
     "key/value heads": ["attention.n_kv_head=null", "attention.n_kv_head=2", "attention.n_kv_head=1"],
     "window": ["attention.window=null", "attention.window=3", "attention.window=3 attention.pattern=LG"],
     "attention cap": ["attention.softcap=null", "attention.softcap=5"],
+    "attention scale": ["attention.scale=null", "attention.scale=0.3 attention.inverse_layer_scale=true"],
+    "clip": ["attention.clip_qkv=null", "attention.clip_qkv=0.1"],
+    "qk_norm over": [f"attention.qk_norm_over={over}" for over in ("head", "each_head", "width")],
+    "attention biases": ["attention.qkv_bias=true", "attention.qkv_bias=false attention.out_bias=false"],
     "head_dim": ["attention.head_dim=null", "attention.head_dim=8"],
     "bias": ["bias=true", "bias=false"],
     "table": ["head.tied=true", "head.tied=false"],
@@ -49,6 +64,9 @@ def refusal(row):
             return "block.shared_norm=false: this placement has no norm on a branch"
     if row.get("bias") == "bias=false" and row.get("head bias") == "head.bias=true":
         return "head.bias=true: bias=false leaves no bias anywhere"
+    over = row.get("qk_norm over", "attention.qk_norm_over=head")
+    if row.get("qk_norm") == "qk_norm=none" and over != "attention.qk_norm_over=head":
+        return f"{over}: there is no norm; choose a qk_norm"
     return None
 
 

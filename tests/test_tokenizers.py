@@ -43,7 +43,7 @@ def bpe():
 
 def test_the_options_are_registered():
     assert registry.names("tokenizer") == [
-        *("bpe", "byte", "char", "cl100k_base", "gpt2", "o200k_base", "o200k_harmony"),
+        *("bpe", "byte", "char", "cl100k_base", "gpt2", "huggingface", "o200k_base", "o200k_harmony"),
         *("p50k_base", "p50k_edit", "r50k_base"),
     ]
 

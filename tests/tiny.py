@@ -6,6 +6,7 @@ A choice is a string of overrides: "norm=rmsnorm bias=false".
 import dataclasses
 import zlib
 from functools import cache
+from itertools import product
 
 import torch
 from omegaconf import OmegaConf
@@ -21,25 +22,70 @@ TINY = (
     f"size.dim=16 size.n_head=4 size.n_layer={LAYERS} data.window={WINDOW} tokenizer=char model.vocab_size={VOCAB}"
 ).split()
 
-MODEL_SLOTS = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "head", "init")
+MODEL_SLOTS = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head", "init")
 OPTIONS = [f"{slot}={name}" for slot in MODEL_SLOTS for name in registry.names(SLOTS[slot])]
 BLOCKS = [f"block={name}" for name in registry.names("block")] + ["block=parallel block.shared_norm=false"]
 PLACEMENTS = [f"placement={name}" for name in registry.names("placement")]
 BRANCH_NORMS = [f"placement={e.name}" for e in registry.entries("placement") if e.cls.norms_branch]
 WIRINGS = [f"{b} {p}" for b in BLOCKS for p in (BRANCH_NORMS if "shared_norm=false" in b else PLACEMENTS)]
-POSITIONS = [f"position={name}" for name in registry.names("position")] + [
+PLAIN_POSITIONS = [f"position={name}" for name in registry.names("position")]
+POSITIONS = PLAIN_POSITIONS + [
     "position=rope position.pairing=interleaved",
     "position=rope position.fraction=0.5",
+    "position=rope position.pattern=NR",
+    "position=rope position.pattern=LR position.local_theta=100",
+    "position=rope position.scaling=linear position.factor=4",
+    "position=rope position.scaling=llama3 position.original_window=64",
+    "position=learned position.offset=2",
+    "position=sinusoidal position.layout=halves position.inclusive=true position.offset=2",
+    "position=alibi position.scale=0.5 position.bf16=true",
 ]
-ATTENTIONS = [f"attention={name}" for name in registry.names("attention")] + [
+ALL_OF_ATTENTION = "attention.n_kv_head=2 attention.window=3 attention.softcap=2 qk_norm=rmsnorm"
+PLAIN_ATTENTIONS = [f"attention={name}" for name in registry.names("attention")] + [
     "attention.n_kv_head=2",
+    "attention.window=3",
+    "attention.softcap=2",
+]
+ATTENTIONS = PLAIN_ATTENTIONS + [
     "attention.n_kv_head=1",
     "attention.head_dim=8",
-    "attention.window=3",
     "attention.window=3 attention.pattern=LG",
-    "attention.softcap=2",
-    "attention.n_kv_head=2 attention.window=3 attention.softcap=2 qk_norm=rmsnorm",
+    ALL_OF_ATTENTION,
+    "attention.scale=0.3 attention.inverse_layer_scale=true",
+    "attention.clip_qkv=0.5",
+    "attention.qkv_bias=false",
+    "attention.out_bias=false",
+    "qk_norm=layernorm attention.qk_norm_over=width",
+    "qk_norm=rmsnorm attention.qk_norm_over=each_head attention.n_kv_head=2",
 ]
+# The plain ones all with all, every other one with two: what rotates and what biases scores; with all that masks.
+POSITIONS_WITH_ATTENTIONS = [
+    *product(PLAIN_POSITIONS, PLAIN_ATTENTIONS),
+    *product(POSITIONS[len(PLAIN_POSITIONS) :], ["attention=softmax", ALL_OF_ATTENTION]),
+    *product(["position=rope", "position=alibi"], ATTENTIONS[len(PLAIN_ATTENTIONS) :]),
+]
+OTHER_KNOBS = [
+    "norm.zero_centered=true",
+    "norm.learnable=false",
+    "norm.bias=false",
+    "norm=rmsnorm norm.zero_centered=true",
+    "norm=dyt norm.bias=false",
+    "qk_norm=layernorm qk_norm.bias=false",
+    "qk_norm=rmsnorm qk_norm.zero_centered=true",
+    "ffn.bias=false",
+    "ffn=swiglu ffn.hidden=24",
+    "embedding.scale=3",
+    "embedding.scale_by_width=true",
+    "embedding.normed=true",
+    "embedding.padding_idx=1",
+    "embedding.width=8 head.width=8",
+    "embedding.width=8 head.width=8 embedding.normed=true",
+    "head.scale=0.1",
+    "head.tied=false head.width=8",
+    "block.branch_scale=0.3",
+    "block=parallel block.branch_scale=0.3",
+]
+CHOICES = list(dict.fromkeys(OPTIONS + POSITIONS + ATTENTIONS + OTHER_KNOBS))  # each alone
 
 
 @cache

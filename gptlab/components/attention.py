@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +37,16 @@ class KVCache:
 class SoftmaxAttention(nn.Module):
     """softmax(q k^T / sqrt(D)) v over the tokens up to one's own.
 
-    n_kv_head   fewer heads for keys and values than for queries: 1 is MQA (arXiv:1911.02150), more is GQA
-                (arXiv:2305.13245), null as many (MHA).
-    head_dim    null: dim / n_head.
-    window      the tokens a query sees, itself included; null: all before it.
-    pattern     over the layers, repeated: L with the window, G without. LG is Gemma 2's.
-    softcap     scores s become c * tanh(s / c) (arXiv:2408.00118).
+    n_kv_head      fewer heads for keys and values than for queries: 1 is MQA (arXiv:1911.02150), more is GQA
+                   (arXiv:2305.13245), null as many (MHA).
+    head_dim       null: dim / n_head.
+    window         the tokens a query sees, itself included; null: all before it.
+    pattern        over the layers, repeated: L with the window, G without. LG is Gemma 2's.
+    softcap        scores s become c * tanh(s / c) (arXiv:2408.00118).
+    scale          of q k^T; null: 1 / sqrt(D).
+    inverse_layer_scale   divides it by the layer's number, from 1 (Mistral's GPT-2s).
+    clip_qkv       the largest magnitude of q, k and v (OLMo, MPT).
+    qk_norm_over   head: one norm of width D for all heads; each_head: one for each; width: one over all heads together.
     """
 
     def __init__(
@@ -48,7 +54,6 @@ class SoftmaxAttention(nn.Module):
         dim: int,
         n_head: int,
         layer_idx: int,
-        bias: bool,
         dropout: float,
         qk_norm,
         *,
@@ -57,30 +62,44 @@ class SoftmaxAttention(nn.Module):
         window: int | None = None,
         pattern: str = "L",
         softcap: float | None = None,
+        scale: float | None = None,
+        inverse_layer_scale: bool = False,
+        clip_qkv: float | None = None,
+        qk_norm_over: Literal["head", "each_head", "width"] = "head",
+        qkv_bias: bool = True,
+        out_bias: bool = True,
     ):
         super().__init__()
-        _check(n_head, n_kv_head, window, pattern, softcap)
+        _check(n_head, n_kv_head, window, pattern)
+        _check_positive(softcap=softcap, scale=scale, clip_qkv=clip_qkv)
         self.n_head, self.n_kv_head = n_head, n_kv_head or n_head
         self.head_dim = head_dim or dim // n_head
-        self.layer_idx, self.dropout, self.softcap = layer_idx, dropout, softcap
+        self.layer_idx, self.dropout, self.softcap, self.clip_qkv = layer_idx, dropout, softcap, clip_qkv
+        self.scale = (scale or self.head_dim**-0.5) / (layer_idx + 1 if inverse_layer_scale else 1)
         self.window = window if pattern[layer_idx % len(pattern)] == "L" else None
-        self.q = Linear(dim, self.n_head * self.head_dim, bias)
-        self.k = Linear(dim, self.n_kv_head * self.head_dim, bias)
-        self.v = Linear(dim, self.n_kv_head * self.head_dim, bias)
-        self.out = Linear(self.n_head * self.head_dim, dim, bias, role="residual")
-        self.q_norm, self.k_norm = qk_norm(self.head_dim), qk_norm(self.head_dim)
+        self.q = Linear(dim, self.n_head * self.head_dim, qkv_bias)
+        self.k = Linear(dim, self.n_kv_head * self.head_dim, qkv_bias)
+        self.v = Linear(dim, self.n_kv_head * self.head_dim, qkv_bias)
+        self.out = Linear(self.n_head * self.head_dim, dim, out_bias, role="residual")
+        self.q_norm = _norm_of_heads(qk_norm, qk_norm_over, self.n_head, self.head_dim)
+        self.k_norm = _norm_of_heads(qk_norm, qk_norm_over, self.n_kv_head, self.head_dim)
         self.out_dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, position: Position, cache: KVCache | None = None) -> Tensor:
         B, T, _ = x.shape
         start = cache.length(self.layer_idx) if cache else 0
-        q, k, v = (f(x).view(B, T, -1, self.head_dim).transpose(1, 2) for f in (self.q, self.k, self.v))  # (B, H, T, D)
-        q, k = position.rotate(self.q_norm(q), start), position.rotate(self.k_norm(k), start)
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        if self.clip_qkv is not None:
+            q, k, v = (t.clamp(-self.clip_qkv, self.clip_qkv) for t in (q, k, v))
+        q, k, v = (t.view(B, T, -1, self.head_dim).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
+        q = position.rotate(self.q_norm(q), start, self.layer_idx)
+        k = position.rotate(self.k_norm(k), start, self.layer_idx)
         q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm gives float32, and flex_attention wants one type
         if cache:
             k, v = cache.append(self.layer_idx, k, v)
         y = attend(
             *(q, k, v),
+            scale=self.scale,
             window=self.window,
             softcap=self.softcap,
             position=position if position.biases_scores else None,
@@ -89,7 +108,35 @@ class SoftmaxAttention(nn.Module):
         return self.out_dropout(self.out(y.transpose(1, 2).reshape(B, T, -1)))
 
 
-def _check(n_head: int, n_kv_head: int | None, window: int | None, pattern: str, softcap: float | None) -> None:
+class EachHead(nn.Module):
+    """A norm of its own for each head: (B, H, T, D) -> (B, H, T, D)."""
+
+    def __init__(self, norms: list[nn.Module]):
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([norm(h) for norm, h in zip(self.norms, x.unbind(1), strict=True)], 1)
+
+
+class AllHeads(nn.Module):
+    """One norm over all heads together: (B, H, T, D) -> (B, H, T, D)."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.transpose(1, 2).flatten(2)).unflatten(2, (x.shape[1], -1)).transpose(1, 2)
+
+
+def _norm_of_heads(norm: Callable[[int], nn.Module], over: str, n_head: int, head_dim: int) -> nn.Module:
+    if over == "each_head":
+        return EachHead([norm(head_dim) for _ in range(n_head)])
+    return AllHeads(norm(n_head * head_dim)) if over == "width" else norm(head_dim)
+
+
+def _check(n_head: int, n_kv_head: int | None, window: int | None, pattern: str) -> None:
     if n_kv_head is not None and (n_kv_head < 1 or n_head % n_kv_head):
         raise ValueError(f"n_kv_head={n_kv_head}: must divide size.n_head={n_head}")
     if window is not None and window < 1:
@@ -100,8 +147,12 @@ def _check(n_head: int, n_kv_head: int | None, window: int | None, pattern: str,
         raise ValueError(f"pattern={pattern}: without attention.window there is nothing to alternate")
     if window is not None and "L" not in pattern:
         raise ValueError(f"pattern={pattern}: has no L, so attention.window={window} would be used nowhere")
-    if softcap is not None and softcap <= 0:
-        raise ValueError(f"softcap={softcap}: must be above 0; null for none")
+
+
+def _check_positive(**knobs: float | None) -> None:
+    for name, value in knobs.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}={value}: must be above 0; null for none")
 
 
 def attend(
@@ -109,6 +160,7 @@ def attend(
     k: Tensor,
     v: Tensor,
     *,
+    scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
     position: Position | None = None,
@@ -116,19 +168,22 @@ def attend(
 ) -> Tensor:
     """Causal attention of the last T_q of T_k tokens by the fastest of torch's ways that can express it.
 
-    q (B, H, T_q, D), k and v (B, H_kv, T_k, D) -> (B, H, T_q, D). `position` biases the scores, if given.
+    q (B, H, T_q, D), k and v (B, H_kv, T_k, D) -> (B, H, T_q, D). `position` biases the scores, if given; `scale` is
+    1 / sqrt(D), if not.
     """
     plain = window is None and softcap is None and position is None
     if q.is_cuda and not plain and not dropout:
-        return attend_by_flex(q, k, v, window=window, softcap=softcap, position=position)
+        return attend_by_flex(q, k, v, scale=scale, window=window, softcap=softcap, position=position)
     if softcap is not None:  # scaled_dot_product_attention has no soft cap
-        return attend_explicitly(q, k, v, window=window, softcap=softcap, position=position, dropout=dropout)
+        return attend_explicitly(
+            q, k, v, scale=scale, window=window, softcap=softcap, position=position, dropout=dropout
+        )
     k, v = _repeat_kv(q, k), _repeat_kv(q, v)
     T_q, T_k = q.shape[-2], k.shape[-2]
     if plain and T_q == T_k:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scale)
     mask = _mask(q, T_k, window, position) if T_q > 1 or not plain else None
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
 
 
 def attend_explicitly(
@@ -136,6 +191,7 @@ def attend_explicitly(
     k: Tensor,
     v: Tensor,
     *,
+    scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
     position: Position | None = None,
@@ -143,7 +199,7 @@ def attend_explicitly(
 ) -> Tensor:
     """The equation, written out. What the other ways are held to."""
     k, v = _repeat_kv(q, k), _repeat_kv(q, v)
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T_q, T_k)
+    scores = q @ k.transpose(-2, -1) * (scale or q.shape[-1] ** -0.5)  # (B, H, T_q, T_k)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     mask = _mask(q, k.shape[-2], window, position)
@@ -152,7 +208,14 @@ def attend_explicitly(
 
 
 def attend_by_flex(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int | None, softcap: float | None, position: Position | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    position: Position | None = None,
 ) -> Tensor:
     """flex_attention: one fused kernel that skips the blocks no query sees. arXiv:2412.05496"""
     T_q, T_k = q.shape[-2], k.shape[-2]
@@ -165,7 +228,8 @@ def attend_by_flex(
 
     attention = _compiled_flex() if q.is_cuda else _flex().flex_attention
     block_mask = _block_mask(T_q, T_k, window, q.device)
-    return attention(q, k, v, score_mod=score_mod, block_mask=block_mask, enable_gqa=q.shape[1] != k.shape[1])
+    gqa = q.shape[1] != k.shape[1]
+    return attention(q, k, v, score_mod=score_mod, block_mask=block_mask, scale=scale, enable_gqa=gqa)
 
 
 def _flex():

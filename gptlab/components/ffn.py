@@ -61,12 +61,12 @@ class Plain(nn.Module):
     def __init__(
         self,
         dim: int,
-        bias: bool,
         dropout: float,
         *,
         expansion: float = 4.0,
         multiple_of: int = 8,
         hidden: int | None = None,
+        bias: bool = True,
     ):
         super().__init__()
         width = hidden_width(dim, 1, expansion, multiple_of, hidden)
@@ -87,12 +87,12 @@ class Gated(nn.Module):
     def __init__(
         self,
         dim: int,
-        bias: bool,
         dropout: float,
         *,
         expansion: float = 4.0,
         multiple_of: int = 8,
         hidden: int | None = None,
+        bias: bool = True,
     ):
         super().__init__()
         width = hidden_width(dim, 2 / 3, expansion, multiple_of, hidden)

@@ -16,7 +16,7 @@ Sublayer = Callable[[Tensor], Tensor]
 class Placement(nn.Module):
     """x + f(x), the plain residual; a placement overrides what it does otherwise."""
 
-    norms_branch = True  # whether a branch has norms of its own, so that two branches can have different ones
+    norms_branch = True  # whether norms are a branch's alone, so that two branches can have different ones
     final_norm = True  # whether the stream is left unnormalised and the head needs a norm before it
 
     def branch(self, x: Tensor, f: Sublayer) -> Tensor:
@@ -39,6 +39,20 @@ class Pre(Placement):
 
     def branch(self, x: Tensor, f: Sublayer) -> Tensor:
         return f(self.norm(x))
+
+
+@register("placement", "pre_residual", source="arXiv:1909.08053, --apply-residual-connection-post-layernorm")
+class PreResidual(Pre):
+    """y + f(y), y = n(x): the residual too is taken after the norm; a switch of Megatron-LM and Bloom."""
+
+    norms_branch = False
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.norm(x) + y
+
+    def forward(self, x: Tensor, f: Sublayer) -> Tensor:
+        normed = self.norm(x)
+        return normed + f(normed)
 
 
 @register("placement", "post", source="arXiv:1706.03762")

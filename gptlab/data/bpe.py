@@ -164,11 +164,11 @@ def _train_bpe(text: str, vocab_size: int) -> list[bytes]:
     # Whole, the text would take 80 times its size. GPT2_SPLIT splits at these line ends as well, so nothing changes.
     tokenizer.train_from_iterator(re.split(r"(?<=\S\n)(?=\S)", text), trainer)
     vocabulary = tokenizer.get_vocab()
-    byte_of = _byte_of_character()
+    byte_of = byte_of_character()
     return [bytes(byte_of[c] for c in token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """The printable character that byte-level BPE writes for each byte, backwards (bytes_to_unicode in encoder.py)."""
     printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
     others = [b for b in range(256) if b not in printable]

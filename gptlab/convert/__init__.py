@@ -1,0 +1,5 @@
+"""Between gptlab and Hugging Face transformers, both ways: `from_hf(hf_model)`, `to_hf(model)`."""
+
+from gptlab.convert.models import from_hf, to_hf
+
+__all__ = ["from_hf", "to_hf"]

@@ -1,0 +1,189 @@
+"""A vocabulary that a model of transformers has already: the tokenizer.json in its folder, whole in the run's own."""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gptlab.config import ConfigError
+from gptlab.data.bpe import GPT2_SPLIT, byte_of_character
+from gptlab.data.tokenizers import Tokenizer
+from gptlab.registry import register
+
+if TYPE_CHECKING:  # listing the options must not cost the import
+    from tokenizers import Tokenizer as LibraryTokenizer
+
+PIECE = 2**18  # characters; the library needs a hundred times a text's size to encode it
+# Where the splits below always split, whatever stands before and after.
+LINE_END = re.compile(r"(?<=\S\n)(?=\S)")
+_WORDS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"""
+_OTHERS = r""" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+SPLITS = (GPT2_SPLIT, rf"{_WORDS}|\p{{N}}{{1,3}}|{_OTHERS}", rf"{_WORDS}|\p{{N}}|{_OTHERS}")  # + Llama 3's, Qwen's
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # how a SentencePiece vocabulary writes a single byte
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A tokenizer of the tokenizers library, none of its special tokens added around a text.
+
+    `state` is what `to_json` gives: under "tokenizer" the text of tokenizer.json, under "config" what of the files
+    beside it belongs to the vocabulary (`_config`).
+    """
+
+    def __init__(self, state: dict[str, Any]):
+        from tokenizers import Tokenizer as LibraryTokenizer
+
+        self.state = state
+        self.library = LibraryTokenizer.from_str(state["tokenizer"])
+        self.library.no_truncation()
+        self.library.no_padding()
+        self.library.encode_special_tokens = state["config"].get("split_special_tokens", False)
+        settings = json.loads(state["tokenizer"])
+        self.token_bytes = _token_bytes(self.library, settings.get("decoder"))
+        self.may_be_cut = _may_be_cut(settings)
+
+    def encode(self, text: str, place: str = "text") -> np.ndarray:
+        """As AutoTokenizer(text, add_special_tokens=False); half a surrogate pair is U+FFFD, as for tiktoken."""
+        ids = []
+        for piece in _pieces(text) if self.may_be_cut else [text]:
+            characters = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            [encoding] = self.library.encode_batch_fast([characters], add_special_tokens=False)
+            ids.append(np.array(encoding.ids, dtype=self.dtype))
+        return np.concatenate(ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.library.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.state
+
+
+def _token_bytes(library: "LibraryTokenizer", decoder: dict[str, Any] | None) -> np.ndarray:
+    """(V,) int64: what each token adds to a decoded text; special tokens and numbers without a token add nothing."""
+    kinds = {step["type"] for step in (decoder or {}).get("decoders", [decoder or {"type": "none"}])}
+    alphabet = frozenset(byte_of_character()) if "ByteLevel" in kinds else frozenset()
+    special = {token.content for token in library.get_added_tokens_decoder().values() if token.special}
+    vocabulary = library.get_vocab(with_added_tokens=True)
+    join = library.decoder.decode if library.decoder else " ".join
+    # Between two others, for what starts a text can lose a space there; part of a character has no text of its own.
+    alone = len(join(["a", "a"]))
+    n_bytes = np.zeros(_vocab_size(vocabulary), dtype=np.int64)
+    for token, number in vocabulary.items():
+        if token in special:
+            continue
+        if alphabet.issuperset(token):
+            n_bytes[number] = len(token)
+        elif "ByteFallback" in kinds and BYTE.fullmatch(token):
+            n_bytes[number] = 1
+        else:
+            n_bytes[number] = len(join(["a", token, "a"]).encode()) - alone
+    return n_bytes
+
+
+def _vocab_size(vocabulary: dict[str, int]) -> int:
+    return max(vocabulary.values()) + 1
+
+
+def _may_be_cut(settings: dict[str, Any]) -> bool:
+    """Whether a text encodes to the same ids in `_pieces`: where it is split byte-level by one of SPLITS."""
+    if (settings.get("normalizer") or {"type": "NFC"})["type"] != "NFC":  # others may put something before a text
+        return False
+    if any("\n" in token["content"] or token["lstrip"] for token in settings.get("added_tokens", ())):
+        return False
+    first = settings.get("pre_tokenizer") or {"type": "none"}
+    steps = [step for step in first.get("pretokenizers", [first]) if step["type"] != "Digits"]
+    if not steps or steps[-1]["type"] != "ByteLevel" or steps[-1]["add_prefix_space"]:
+        return False
+    if steps[-1].get("use_regex", True):  # GPT2_SPLIT
+        return len(steps) == 1
+    return len(steps) == 2 and steps[0] in [
+        {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False} for split in SPLITS
+    ]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while cut := LINE_END.search(text, start + PIECE):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]
+
+
+@register("tokenizer", "huggingface", source="github.com/huggingface/tokenizers")
+class HuggingFace:
+    """The tokenizer of a transformers folder: `path` is that folder, or its tokenizer.json.
+
+    Special tokens written out in a text are read as such, as transformers does, unless the folder says otherwise.
+    """
+
+    def __init__(self, *, path: str | None = None):
+        if path is None:
+            raise ConfigError("tokenizer.path=null: tokenizer=huggingface needs one; give a folder with tokenizer.json")
+        given = Path(path).expanduser()
+        file = given / "tokenizer.json" if given.is_dir() else given
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError as e:
+            missing = "no tokenizer.json in it" if given.is_dir() else "no such file or folder"
+            mend = "give one that exists; an older folder gets it by AutoTokenizer.from_pretrained and save_pretrained"
+            raise ConfigError(f"tokenizer.path={path}: {missing}; {mend}") from e
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigError(f"tokenizer.path={path}: cannot be read ({_line(e)}); give a tokenizer.json") from e
+        try:
+            self.fixed_vocab_size = _checked_vocab_size(text)
+        except Exception as e:  # the library raises no class of its own
+            raise ConfigError(
+                f"tokenizer.path={path}: {file.name} is none of the tokenizers library ({_line(e)}); give one that is"
+            ) from e
+        self.state = {"name": "huggingface", "tokenizer": text, "config": _config(file.parent, json.loads(text))}
+
+    @property
+    def cache_key(self) -> str:
+        content = json.dumps([self.state["tokenizer"], self.state["config"]], sort_keys=True)
+        return f"huggingface-{hashlib.sha256(content.encode()).hexdigest()}"
+
+    def fit(self, train: str, val: str) -> HuggingFaceTokenizer:
+        return self.from_json(self.state)
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> HuggingFaceTokenizer:
+        return HuggingFaceTokenizer(state)
+
+
+@functools.lru_cache(maxsize=2)  # large ones take a second, and a config is composed more than once
+def _checked_vocab_size(tokenizer_json: str) -> int:
+    from tokenizers import Tokenizer as LibraryTokenizer
+
+    return _vocab_size(LibraryTokenizer.from_str(tokenizer_json).get_vocab(with_added_tokens=True))
+
+
+def _line(e: Exception) -> str:
+    return " ".join(str(e).split())[:80]
+
+
+def _config(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Which tokens begin, end and pad a text, by their names in transformers, and whether text can spell them."""
+    found = _read(folder / "special_tokens_map.json") | _read(folder / "tokenizer_config.json")
+    numbers = _read(folder / "config.json")  # of the model; older folders say it only there
+    contents = {token["id"]: token["content"] for token in settings.get("added_tokens", ())}
+    config: dict[str, Any] = {"split_special_tokens": bool(found.get("split_special_tokens", False))}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        number = numbers.get(f"{name}_id")
+        number = number[0] if isinstance(number, list) and number else number
+        token = found[name] if name in found else contents.get(number) if isinstance(number, int) else None
+        token = token.get("content") if isinstance(token, dict) else token
+        if token in contents.values():  # transformers would add the others to the vocabulary
+            config[name] = token
+    return config
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,238 @@
+"""Families of transformers in tiny versions, and how far gptlab is from each: logits, gradients, weights, generation.
+
+`make parity` prints the table; test_parity.py holds every row of it to the limits below.
+"""
+
+import copy
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import parity_configs
+import torch
+import transformers
+from parity_configs import WINDOW
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+from gptlab.convert import from_hf, to_hf
+from gptlab.model import GPT
+from gptlab.sample import generate
+
+VOCAB, PROMPT = 37, 8
+LENGTHS = (1, 7, WINDOW)
+LOGITS, GRADIENTS = 2e-5, 1e-4  # limits: shares of the logits' spread, and of a weight's largest gradient
+SILENT = 1e-6  # share of the model's largest gradient below which a weight has rounding errors and no gradient
+
+CONFIGS = parity_configs.CONFIGS
+if importlib.util.find_spec("parity_more"):
+    CONFIGS = CONFIGS | importlib.import_module("parity_more").CONFIGS
+CASES = [(kind, i) for kind, configs in CONFIGS.items() for i in range(len(configs))]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What is left between the two. `spread`: of their logits; `gradients` and `silent` are shares."""
+
+    kind: str
+    logits: float
+    spread: float
+    gradients: float
+    silent: float
+    round_trip: list[str]  # what is not the same after there and back
+    written: float  # difference of the logits when their config is written anew from that of gptlab
+    generations: list[list[int]]
+
+    @property
+    def good(self) -> bool:
+        near = worst([self.logits, self.written]) < LOGITS * self.spread and self.gradients < GRADIENTS
+        return near and self.silent < SILENT and not self.round_trip and self.same_tokens
+
+    @property
+    def same_tokens(self) -> bool:
+        return all(tokens == self.generations[0] for tokens in self.generations)
+
+
+def redrawn(model_type: str, flags: dict, seed: int = 0) -> Any:
+    """Their model with every parameter drawn again, so that none is 0 or 1 and all of them show."""
+    torch.manual_seed(seed)
+    logging.set_verbosity_error()  # they miss token 50256 in a vocabulary of 37
+    config = AutoConfig.for_model(model_type, **({"vocab_size": VOCAB} | flags))
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for module in model.modules():
+            for name, p in module.named_parameters(recurse=False):
+                start = p.mean() if "Norm" in type(module).__name__ and name == "weight" else 0.0  # 1, or 0 if centred
+                p.normal_(0, 0.25).add_(start)
+    return model.eval()
+
+
+def random_tokens(model: Any, batch: int, length: int) -> Tensor:
+    """(batch, length), with the padding token in the middle."""
+    tokens = torch.randint(model.config.vocab_size, (batch, length))
+    if length > 1 and getattr(model.config, "pad_token_id", None) is not None:
+        tokens[:, length // 2] = model.config.pad_token_id
+    return tokens
+
+
+def measure(model_type: str, flags: dict) -> Parity:
+    theirs = redrawn(model_type, flags)
+    ours = from_hf(theirs)
+    off, spread = [], []
+    for length in LENGTHS:
+        tokens = random_tokens(theirs, 2, length)
+        a, b = theirs(tokens).logits, ours(tokens)
+        off.append(furthest(a, b))
+        spread.append(a.std().item())
+        weights = torch.randn_like(a)
+        for logits in (a, b):
+            (logits * weights).sum().backward()
+    off.append(furthest(a, one_by_one(ours, tokens)))
+    back, written = to_hf(ours), to_hf(gradients_as_weights(ours), model_type=model_type)
+    gradients, silent = compare_gradients(theirs, written)
+    written.load_state_dict(theirs.state_dict())
+    return Parity(
+        type(back).__name__,
+        worst(off),
+        min(spread),
+        gradients,
+        silent,
+        different(theirs, back),
+        furthest(a, written(tokens).logits),
+        generations(theirs, ours, back),
+    )
+
+
+def furthest(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()
+
+
+def worst(values: Iterable[float]) -> float:
+    """The largest; NaN if one is, which max() would pass over and no limit lets through."""
+    return torch.tensor([*values], dtype=torch.float64).max().item()
+
+
+@torch.no_grad()
+def one_by_one(ours: GPT, tokens: Tensor) -> Tensor:
+    """Logits of `tokens`, read one at a time into a cache."""
+    cache = ours.new_cache()
+    return torch.cat([ours(token, cache) for token in tokens.split(1, 1)], 1)
+
+
+def gradients_as_weights(model: GPT) -> GPT:
+    """A copy that converts each gradient to where the weight goes, and knows no config of transformers."""
+    copied = copy.deepcopy(model)
+    copied.hf_config = None
+    with torch.no_grad():
+        for p, source in zip(copied.parameters(), model.parameters(), strict=True):
+            p.copy_(torch.zeros_like(p) if source.grad is None else source.grad)
+    return copied
+
+
+def compare_gradients(theirs: Any, ours: Any) -> tuple[float, float]:
+    """Of weights with a gradient, the largest relative difference; of the others, our largest gradient's share.
+
+    The gradients of `ours` are its weights.
+    """
+    mine = dict(ours.named_parameters())
+    pairs = [
+        (torch.zeros_like(p) if p.grad is None else p.grad, mine[n].detach()) for n, p in theirs.named_parameters()
+    ]
+    sizes = [g.abs().max().item() for g, _ in pairs]
+    largest = worst(sizes)
+    relative, silent = [0.0], [0.0]
+    for size, (g, own) in zip(sizes, pairs, strict=True):
+        if size < SILENT * largest:
+            silent.append(own.abs().max().item() / largest)
+        else:
+            relative.append(furthest(g, own) / size)
+    return worst(relative), worst(silent)
+
+
+def different(a: Any, b: Any) -> list[str]:
+    """What differs between two models of transformers: class, config, names or bits of weights, tying."""
+    one, two, config = a.state_dict(), b.state_dict(), b.config.to_dict()
+    found = [] if type(a) is type(b) else ["class"]
+    found += [k for k, v in a.config.to_dict().items() if k != "dtype" and config.get(k) != v]
+    found += sorted(one.keys() ^ two.keys())
+    found += [k for k in one.keys() & two.keys() if not torch.equal(one[k], two[k])]
+    return found + ["tying"] * (len(list(a.parameters())) != len(list(b.parameters())))
+
+
+def generations(theirs: Any, ours: GPT, back: Any) -> list[list[int]]:
+    """Greedy ones up to the whole window: theirs, ours, and of what ours became, with and without a cache."""
+    prompts = random_tokens(theirs, 16, PROMPT)
+    likeliest = greedy(theirs, prompts, cached=False)
+    logits = theirs(likeliest).logits[:, PROMPT - 1 : -1]
+    best, second = logits.topk(2).values.unbind(-1)
+    clear = (best - second).min(-1).values > 0.01 * logits.std()  # no near ties
+    variety = [len(set(tokens[PROMPT:])) if ok else 0 for tokens, ok in zip(likeliest.tolist(), clear, strict=True)]
+    assert max(variety), "every prompt leads to a near tie"
+    i = variety.index(max(variety))
+    prompt = prompts[i : i + 1]
+    return [
+        likeliest[i].tolist(),
+        *(greedy(model, prompt, cached=cached)[0].tolist() for model in (theirs, back) for cached in (False, True)),
+        *(generate(ours, prompt[0].tolist(), WINDOW - PROMPT, temperature=0, cached=c) for c in (False, True)),
+    ]
+
+
+@torch.no_grad()
+def greedy(model: Any, prompts: Tensor, *, cached: bool) -> Tensor:
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
+    known = torch.ones_like(prompts)  # the padding token is a token here
+    n = WINDOW - PROMPT
+    return model.generate(prompts, attention_mask=known, max_new_tokens=n, do_sample=False, use_cache=cached)
+
+
+def by_family(console: Console) -> dict[str, list[Parity]]:
+    found: dict[str, list[Parity]] = {}
+    for kind, i in track(sorted(CASES), "comparing", console=console, transient=True):
+        found.setdefault(kind, []).append(measure(kind, CONFIGS[kind][i]))
+    return found
+
+
+def table(families: dict[str, list[Parity]]) -> Table:
+    columns = ("family", "class", "configs", "logits", "of", "gradients", "weights", "generation")
+    found = Table(*columns, title=f"gptlab and transformers {transformers.__version__}, float32, random weights")
+    for kind, rows in families.items():
+        good = sum(r.good for r in rows)
+        found.add_row(
+            kind,
+            rows[0].kind,
+            f"{good}/{len(rows)}",
+            f"{worst(r.logits for r in rows):.1e}",
+            f"{min(r.spread for r in rows):.2f}",
+            f"{worst(r.gradients for r in rows):.1e}",
+            "changed" if any(r.round_trip for r in rows) else "same",
+            "same" if all(r.same_tokens for r in rows) else "differs",
+            style=None if good == len(rows) else "red",
+        )
+    return found
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    console = Console(width=max(110, Console().width))
+    families = by_family(console)
+    console.print(table(families))
+    console.print(
+        "configs     tiny ones that agree, of those tried; between them they have every value of every flag\n"
+        f"logits      largest difference, at {', '.join(map(str, LENGTHS))} tokens and one by one with a cache\n"
+        "of          the logits' smallest standard deviation\n"
+        "gradients   largest difference as a share of the weight's largest gradient\n"
+        "weights     and names, class and config, after from_hf and to_hf, bit for bit\n"
+        "generation  greedy, token for token: theirs, ours, and ours after to_hf, each with and without a cache"
+    )
+    return 0 if all(r.good for rows in families.values() for r in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

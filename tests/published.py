@@ -1,0 +1,18 @@
+"""The published sizes, each over the preset it belongs to."""
+
+from tiny import configure
+
+from gptlab import load_config
+from gptlab.compose import files_in
+from gptlab.config import CONF
+from gptlab.sizes import preset_of, values
+
+FILES = {name: CONF / "size" / f"{name}.yaml" for name in files_in("size")}
+PUBLISHED = {name: preset_of(file) for name, file in FILES.items() if preset_of(file)}
+
+
+def sized(size):
+    """The size and its preset. Hydra composes each preset once; that it does the same for sizes is tested apart."""
+    return configure(
+        load_config([f"preset={PUBLISHED[size]}", "size=tiny"]), *(f"{k}={v}" for k, v in values(FILES[size]).items())
+    )
