@@ -104,7 +104,7 @@ def write_config(cfg: Any, *, model_type: str | None = None, origin: Any = None)
             return config
         tried.append((in_the_way, name))
     in_the_way, name = min(tried, key=lambda t: len(t[0]))
-    said = " ".join(f"{k}={typed(wanted.get(k))}" for k in in_the_way)
+    said = " ".join(f"{k}={typed(wanted[k])}" for k in in_the_way if k in wanted)
     raise Unsupported(f"{said}: no class of transformers has this; the nearest is {name}")
 
 
