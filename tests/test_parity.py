@@ -28,7 +28,6 @@ from gptlab.convert.fields import GATED, PLAIN, flags_of
 from gptlab.convert.models import read_config
 from gptlab.sample import generate
 
-
 # The further families are a table each over what the sixteen have proved: one config of theirs is quick enough.
 CASES = [
     pytest.param(family, i, marks=[pytest.mark.slow] if i and family not in tiny_configs.CONFIGS else [])
