@@ -8,7 +8,7 @@ help: ## what there is to make
 
 demo: .venv/installed ## install, train three kinds of positions with two seeds each, compare them
 	$(BIN)/gptlab sweep experiments/demo/demo.yaml wandb.mode=offline
-	$(BIN)/gptlab compare runs/demo --plot runs/demo/curves.png
+	$(BIN)/gptlab compare runs/demo --png runs/demo/curves.png
 
 test: .venv/installed-dev ## install what the tests need and run them
 	$(BIN)/pytest -n 2
@@ -38,5 +38,5 @@ clean: ## remove the environment and what tools left; runs stay
 
 .venv/installed-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,slurm]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,slurm,dashboard,trackio]'
 	@touch $@

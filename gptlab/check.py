@@ -25,6 +25,8 @@ def check(cfg: DictConfig) -> None:
     _check_budget({f"budget.{k}": v for k, v in cfg.budget.items()})
     if not cfg.name or "/" in cfg.name or cfg.name.startswith("."):
         raise ConfigError(f"name={cfg.name}: must be a folder's name; leave out / and a leading dot")
+    if not cfg.eval.lengths or min(cfg.eval.lengths) < 1:
+        raise ConfigError(f"eval.lengths={list(cfg.eval.lengths)}: multiples of data.window, such as [1,2,4]")
     t = cfg.train
     if t.micro_batch_size is not None and t.batch_size % t.micro_batch_size:
         raise ConfigError(f"train.micro_batch_size={t.micro_batch_size}: must divide train.batch_size={t.batch_size}")

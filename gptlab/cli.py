@@ -84,7 +84,7 @@ def _overrides(parser: ArgumentParser) -> None:
 
 def _train(args: Namespace) -> int:
     from gptlab.compose import load_config
-    from gptlab.run_folder import Busy
+    from gptlab.lock import Busy
 
     cfg = load_config(args.overrides)
     from gptlab.run import train
@@ -99,29 +99,75 @@ def _train(args: Namespace) -> int:
 def _sweep_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the cells")
     parser.add_argument("--retry", action="store_true", help="run failed cells again")
+    between = parser.add_mutually_exclusive_group()
+    between.add_argument("--ladder", action="store_true", help="from the first config to the second, part by part")
+    between.add_argument("--knock-out", action="store_true", help="the second config without each part of it in turn")
+    parser.add_argument("--fraction", type=float, metavar="F", help="of a grid's arms keep so many, well chosen")
+    parser.add_argument(
+        "--tune", action="append", default=[], metavar="KEY=V,V", help="each arm gets its best value, on other seeds"
+    )
 
 
 def _sweep(args: Namespace) -> int:
     from gptlab.sweep import sweep
 
-    counts = sweep(args.words, retry=args.retry)
+    arms = {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
+    counts = sweep(args.words, retry=args.retry, **arms)
     return 1 if counts.get("failed") else 0
 
 
+def _status_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a sweep, such as runs/demo")
+    parser.add_argument("--watch", action="store_true", help="look again every few seconds until all has ended")
+
+
+def _status(args: Namespace) -> int:
+    from rich.console import Console
+
+    from gptlab.status import show_status
+
+    show_status(args.folder, Console(), watch=args.watch)
+    return 0
+
+
 def _compare_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="FOLDER", help="run folders, or folders above them")
+    what = "run folders, folders above them, or a file that --keep wrote"
+    parser.add_argument("paths", nargs="+", metavar="FOLDER", help=what)
     parser.add_argument("--metric", default="val/loss", help="a number of summary.json (val/loss)")
     parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
+    parser.add_argument(
+        "--against", choices=("baseline", "previous"), help="what an arm is compared with (as sweep.yaml says)"
+    )
+    parser.add_argument(
+        "--margin", type=float, metavar="X", help="smaller differences do not matter (0.5%% of the baseline's mean)"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the table")
-    parser.add_argument("--plot", metavar="FILE", help="write a picture of the curves")
+    parser.add_argument("--png", metavar="FILE", help="write a picture of effects and curves; also .pdf, .svg")
+    parser.add_argument("--markdown", metavar="FILE", help="write all of it as text for an experiment's folder")
+    parser.add_argument("--html", metavar="FILE", help="write all of it as one page to look around in")
+    parser.add_argument("--keep", metavar="FILE.json", help="write the raw numbers, from which all of it can be made")
 
 
 def _compare(args: Namespace) -> int:
     from gptlab.compare import compare
     from gptlab.compose import load_config, plain
 
-    defaults = plain(load_config())
-    compare(args.paths, metric=args.metric, baseline=args.baseline, csv=args.csv, plot=args.plot, defaults=defaults)
+    options = {k: v for k, v in vars(args).items() if k != "paths"}
+    compare(args.paths, defaults=plain(load_config()), **options)
+    return 0
+
+
+def _dashboard_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--entity", metavar="NAME", help="user or team in W&B (the key's own)")
+    parser.add_argument("--project", metavar="NAME", default="gptlab", help="the wandb.project of the runs (gptlab)")
+    parser.add_argument("--name", metavar="SWEEP", help="of this sweep only (all, each with its own arms)")
+
+
+def _dashboard(args: Namespace) -> int:
+    from gptlab.dashboard import save_dashboard
+
+    workspace, report = save_dashboard(args.entity, args.project, args.name)
+    print(f"workspace  {workspace}\nreport     {report}")
     return 0
 
 
@@ -230,17 +276,37 @@ VERBS = {
         """  gptlab sweep norm=layernorm,rmsnorm placement=pre,post,double seed=0,1,2
   gptlab sweep experiments/demo/demo.yaml
   gptlab sweep experiments/demo/demo.yaml seed=0,1,2,3 budget.steps=500
+  gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=3e-4,1e-3,3e-3
+  gptlab sweep --ladder preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
+  gptlab sweep --knock-out preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
+  gptlab sweep norm=layernorm,rmsnorm ffn=gelu,swiglu placement=pre,post,double seed=0,1 --fraction 0.5
   gptlab sweep ffn=gelu,swiglu hydra.launcher.n_jobs=1
   gptlab sweep ffn=gelu,swiglu hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60""",
         _sweep_arguments,
         _sweep,
     ),
+    "status": Verb(
+        "the cells of a sweep: finished, running, waiting, failed, and the time left",
+        """  gptlab status runs/demo
+  gptlab status runs/demo --watch""",
+        _status_arguments,
+        _status,
+    ),
     "compare": Verb(
         "the arms of a sweep in one table: differences from the baseline, paired by seed",
         """  gptlab compare runs/demo
-  gptlab compare runs/demo --metric val/bpb --csv table.csv --plot curves.png""",
+  gptlab compare runs/demo --metric val/bpb --csv table.csv --png curves.png
+  gptlab compare runs/demo --markdown RESULTS.md --html report.html --keep results.json
+  gptlab compare runs/demo --margin 0.01 --against previous""",
         _compare_arguments,
         _compare,
+    ),
+    "dashboard": Verb(
+        "a workspace and a report in W&B: runs grouped by arm, mean and band over seeds",
+        """  gptlab dashboard --name demo
+  gptlab dashboard --entity my-team --project gptlab      every call saves new ones; yours stay as they are""",
+        _dashboard_arguments,
+        _dashboard,
     ),
     "show": Verb(
         "a config without training it: what differs, the block, parameters, FLOPs, bytes",

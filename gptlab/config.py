@@ -101,6 +101,9 @@ class Eval:
     every: int = setting(250, "steps between evaluations; there is always one at the end", at_least=1)
     tokens: int | None = setting(131072, "the first so many of the validation split are read; null: all", at_least=2)
     batch_size: int | None = setting(None, "windows; null: as in training", at_least=1)
+    lengths: list[int] = field(
+        default_factory=lambda: [1], metadata={"help": "at the end, val/loss also in windows so many times as long"}
+    )
 
 
 @dataclass
@@ -125,6 +128,7 @@ class Config:
     head: Any = slot("head", "from the stream to logits")
     bias: bool = setting(True, "false: no bias anywhere; true: where the components' own knobs have one")
     init: Any = slot("init", "how weights start")
+    match: Any = slot("match", "what the FFN's width is solved for, so that arms cost the same")
     size: Size = section(Size, "of the model")
     model: Model = section(Model, "the rest of it")
     optimizer: Any = slot("optimizer", "from gradients to weights")
@@ -143,7 +147,11 @@ class Config:
     use: Any = setting(None, "your own component file, or a list of them")
     name: str = setting("default", "of the experiment or sweep")
     variant: str | None = setting(None, "the arm's name within an experiment")
+    phase: str | None = setting(None, "tune: this run chooses a setting and is not compared", choices=("tune",))
     runs_dir: str = setting("runs", "folder of all runs; a run's own is runs_dir/name/slug-hash")
+    record: str = setting(
+        "wandb", "beside the run's folder: W&B, or Trackio on this machine", choices=("wandb", "trackio")
+    )
     wandb: Wandb = section(Wandb, "the record in Weights & Biases")
 
 
@@ -151,7 +159,7 @@ SLOTS: dict[str, str] = {f.name: f.metadata["kind"] for f in fields(Config) if "
 COMMON: dict[str, type] = {f.metadata["kind"]: f.metadata["common"] for f in fields(Config) if f.metadata.get("common")}
 KINDS = tuple(dict.fromkeys(SLOTS.values()))
 GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
-BOOKKEEPING = ("name", "variant", "runs_dir", "wandb")  # say where a run is written, not what it computes
+BOOKKEEPING = ("name", "variant", "phase", "match", "runs_dir", "record", "wandb")  # where a run goes, not what it is
 
 
 def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

@@ -32,3 +32,8 @@ def evaluate(
     model.train(was_training)
     nats = float(total)
     return {"val/loss": nats / n_predicted, "val/bpb": nats / math.log(2) / dataset.val_bytes(n_predicted + 1)}
+
+
+def of_length(metric: str, length: int) -> str:
+    """The name of a metric in windows `length` times as long as in training: val/loss_2x."""
+    return metric if length == 1 else f"{metric}_{length}x"

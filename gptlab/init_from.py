@@ -21,8 +21,9 @@ from gptlab.config import ConfigError
 from gptlab.convert.folders import open_transformers, read_transformers
 from gptlab.data import Dataset, Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
+from gptlab.lock import is_locked
 from gptlab.measure import meta_model
-from gptlab.run_folder import best_weights, is_locked, kind_of, weights_hash
+from gptlab.run_folder import best_weights, kind_of, weights_hash
 from gptlab.sample import open_tokenizer
 
 PLACE = "train.init_from"

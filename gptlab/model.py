@@ -49,7 +49,7 @@ class GPT(nn.Module):
         """With a cache, `tokens` follow those seen in earlier calls, and logits are those of the new ones."""
         start = cache.length(0) if cache else 0
         if start + tokens.shape[1] > self.max_len:
-            raise ValueError(f"{start + tokens.shape[1]} tokens: the model was built for data.window={self.max_len}")
+            raise ValueError(f"{start + tokens.shape[1]} tokens: the model was built for at most {self.max_len}")
         x = self.dropout(self.position.embed(self.embedding(tokens), start))  # (B, T, C)
         for block in self.blocks:
             x = block(x, self.position, cache)
@@ -116,7 +116,7 @@ def _context(tree: dict[str, Any]) -> dict[str, Any]:
     context = {
         **size,
         "head_dim": head_dim or size["dim"] // size["n_head"],
-        "max_len": tree["data"]["window"],
+        "max_len": _longest(tree),
         "vocab_size": tree["model"]["vocab_size"],
         "bias": tree["bias"],
         "dropout": tree["train"]["dropout"],
@@ -124,6 +124,17 @@ def _context(tree: dict[str, Any]) -> dict[str, Any]:
     for slot in ("norm", "qk_norm"):
         context[slot] = partial(_norm, tree, context, slot)
     return context
+
+
+def _longest(tree: dict[str, Any]) -> int:
+    """Tokens that the model must be able to read at once, in training or in an evaluation."""
+    window, lengths = tree["data"]["window"], tree["eval"]["lengths"]
+    position = registry.entry("position", tree["position"]["name"])
+    if max(lengths) > 1 and not getattr(position.cls, "extrapolates", True):
+        raise ConfigError(
+            f"eval.lengths={lengths}: position={position.name} knows no position beyond data.window={window}; set [1]"
+        )
+    return window * max(lengths)
 
 
 def _norm(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int | None = None) -> nn.Module:

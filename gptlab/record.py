@@ -1,4 +1,4 @@
-"""The record of a run: plain files in its folder first, then Weights & Biases.
+"""The record of a run: plain files in its folder first, then Weights & Biases or Trackio.
 
 metrics.jsonl   one JSON object a line, on its way to the disk as soon as it is logged; NaN as Python's json writes it
 status.json     state (running, finished, diverged, failed, interrupted) and its reason, process, times
@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TextIO
 
-from gptlab.wandb_run import RunInfo, WandbRun, WandbSettings, new_id
+from gptlab.trackio_run import TrackioRun, TrackioSettings
+from gptlab.wandb_run import RunInfo, WandbRun, WandbSettings, agents_run_id, new_id
 
 
 class Recorder:
@@ -32,7 +33,7 @@ class Recorder:
         run_dir: Path,
         *,
         config: Mapping[str, Any],
-        wandb: WandbSettings,
+        wandb: WandbSettings | TrackioSettings,
         info: RunInfo,
         resume_step: int | None = None,
     ) -> None:
@@ -40,13 +41,13 @@ class Recorder:
         self._config, self._settings, self._info = config, wandb, info
         self._resume_step = resume_step
         self._metrics: TextIO | None = None
-        self._wandb: WandbRun | None = None
+        self._tracker: WandbRun | TrackioRun | None = None
         previous = read_status(run_dir) if resume_step is not None else {}
         self._status: dict[str, Any] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started": previous.get("started") or _now(),
-            "wandb_id": previous.get("wandb_id") or new_id(run_dir.name),
+            "wandb_id": agents_run_id() or previous.get("wandb_id") or new_id(run_dir.name),  # Trackio's too
         }
 
     def __enter__(self) -> Self:
@@ -64,19 +65,18 @@ class Recorder:
         kept = _lines_up_to(path, self._resume_step)
         write_text(path, "".join(kept))
         self._metrics = path.open("a", encoding="utf-8", buffering=1)  # a line is the operating system's at once
-        if self._settings.mode != "disabled":
-            history = map(json.loads, kept)
-            self._wandb = WandbRun(self._settings, self._info, self._status["wandb_id"], self._config, history)
+        history = [json.loads(line) for line in kept]
+        self._tracker = _open_tracker(self._settings, self._info, self._status["wandb_id"], self._config, history)
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl, then W&B. Holds `step` and `tokens` beside whatever was measured."""
+        """One line of metrics.jsonl, then W&B or Trackio. Holds `step` and `tokens` beside whatever was measured."""
         assert self._metrics is not None and "step" in metrics
         try:
             self._metrics.write(json.dumps(metrics) + "\n")
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir / "metrics.jsonl")) from error
-        if self._wandb:
-            self._wandb.log(metrics)
+        if self._tracker:
+            self._tracker.log(metrics)
 
     def finish(
         self, state: Literal["finished", "diverged"], summary: Mapping[str, Any], reason: str | None = None
@@ -85,9 +85,13 @@ class Recorder:
         write_json(self.run_dir / "summary.json", summary)
         self._end(state, reason, summary)
 
+    def where(self) -> str | None:
+        """One line for the user: the run's address, the command that uploads or shows it, or what went wrong there."""
+        return f"{self._settings.title}: {self._tracker.where()}" if self._tracker else None
+
     def wandb_where(self) -> str | None:
-        """One line for the user: the run's address in W&B, the command that uploads it, or what went wrong there."""
-        return self._wandb.where() if self._wandb else None
+        """The same without the name of the tracker."""
+        return self._tracker.where() if self._tracker else None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,13 +117,37 @@ class Recorder:
         try:
             self._set_state(state, reason)  # before the last uploads, which may take a while or be cut off
         finally:
-            if self._wandb:
-                self._wandb.finish(state, summary)
+            if self._tracker:
+                self._tracker.finish(state, summary)
         self._set_state(state, reason)  # once more, with what became of the uploads
 
     def _set_state(self, state: str, reason: str | None = None) -> None:
-        self._status |= {"state": state, "reason": reason, "updated": _now(), "wandb": self.wandb_where()}
+        where = {self._settings.record: self.wandb_where()}
+        self._status |= {"state": state, "reason": reason, "updated": _now()} | where
         write_json(self.run_dir / "status.json", self._status)
+
+
+def record_again(
+    run_dir: Path, *, config: Mapping[str, Any], wandb: WandbSettings | TrackioSettings, info: RunInfo, run_id: str
+) -> str | None:
+    """A run that has ended, as one more run of the tracker's; returns where."""
+    history = read_metrics(run_dir)
+    if tracker := _open_tracker(wandb, info, run_id, config, history):
+        tracker.finish(read_status(run_dir)["state"], read_summary(run_dir))
+        return f"{wandb.title}: {tracker.where()}"
+    return None
+
+
+def _open_tracker(
+    settings: WandbSettings | TrackioSettings,
+    info: RunInfo,
+    run_id: str,
+    config: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+) -> WandbRun | TrackioRun | None:
+    if isinstance(settings, TrackioSettings):
+        return TrackioRun(settings, info, run_id, config, history)
+    return WandbRun(settings, info, run_id, config, history) if settings.mode != "disabled" else None
 
 
 def write_run_files(

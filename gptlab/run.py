@@ -16,12 +16,15 @@ from gptlab.config import SLOTS, ConfigError, flatten
 from gptlab.data import Dataset, load_dataset
 from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
+from gptlab.lock import locked
+from gptlab.match import Matched, matched
 from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display
-from gptlab.record import Recorder, read_json, read_status, read_summary, write_json, write_run_files
-from gptlab.run_folder import ENDED, locked, run_dir, use_files
+from gptlab.record import Recorder, read_json, read_status, read_summary, record_again, write_json, write_run_files
+from gptlab.run_folder import ENDED, run_dir, use_files
+from gptlab.trackio_run import TrackioSettings
 from gptlab.trainer import Trainer
-from gptlab.wandb_run import RunInfo, WandbSettings, resolve_mode
+from gptlab.wandb_run import RunInfo, WandbSettings, agents_run_id, resolve_mode
 
 
 def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> dict[str, Any]:
@@ -29,10 +32,12 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
 
     A run that has ended already is not run again. Raises ConfigError before anything is written in the run's folder.
     """
+    cfg, match = fair(cfg)
     folder = run_dir(cfg)
     console = Console(quiet=quiet)
     if done := _outcome(folder):
-        told = f"{_closing_lines(done, folder, None)} has ended already; delete it to run again"
+        where = _tell_the_agent(cfg, folder, job_type)
+        told = f"{_closing_lines(done, folder, where)} has ended already; delete it to run again"
         console.print(told, markup=False, highlight=False, soft_wrap=True)
         return done
     wandb = wandb_settings(cfg)
@@ -51,13 +56,13 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
         resumed = trainer.restore(last) if last.exists() else None
         if start and resumed is None:
             start.apply(trainer.model)
-        _write_before(folder, full, machine, dataset, start)
+        _write_before(folder, full, machine, dataset, start, match)
         info = _wandb_info(full, job_type)
-        recorder = Recorder(folder, config=plain(full), wandb=wandb, info=info, resume_step=resumed)
+        recorder = Recorder(folder, config=_recorded(full), wandb=wandb, info=info, resume_step=resumed)
         with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
-            _introduce(display, folder, trainer, resumed, start)
+            _introduce(display, folder, trainer, resumed, start, match)
             summary = trainer.run(recorder, display, folder, stop)
-            display.line(_closing_lines(summary, folder, recorder.wandb_where()))
+            display.line(_closing_lines(summary, folder, recorder.where()))
     return summary | {"run_dir": str(folder)}
 
 
@@ -67,17 +72,26 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
     return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
 
 
-def wandb_settings(cfg: DictConfig) -> WandbSettings:
+def wandb_settings(cfg: DictConfig) -> WandbSettings | TrackioSettings:
+    """Where the run is recorded beside its folder, as `record` says."""
+    if cfg.record == "trackio":
+        return TrackioSettings(Path(cfg.runs_dir), cfg.wandb.project)
     return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
 
 
 def open_dataset(cfg: DictConfig) -> Dataset:
-    return load_dataset(
+    dataset = load_dataset(
         registry.build("data", cfg.data),
         registry.build("tokenizer", cfg.tokenizer),
         window=cfg.data.window,
         val_fraction=cfg.data.val_fraction,
     )
+    if dataset.n_val <= (longest := cfg.data.window * max(cfg.eval.lengths)):
+        raise ConfigError(
+            f"eval.lengths={list(cfg.eval.lengths)}: the val split has {dataset.n_val:,} tokens, no more than"
+            f" {longest:,}; set shorter ones"
+        )
+    return dataset
 
 
 def with_vocabulary(cfg: DictConfig, dataset: Dataset) -> DictConfig:
@@ -90,19 +104,37 @@ def with_vocabulary(cfg: DictConfig, dataset: Dataset) -> DictConfig:
     return edit(cfg, model__vocab_size=size)
 
 
+def fair(cfg: DictConfig, dataset: Dataset | None = None) -> tuple[DictConfig, Matched | None]:
+    """The config as `match=` makes it, and what that came to."""
+    if cfg.match.name == "none":
+        return cfg, None
+    _, done = matched(with_vocabulary(cfg, dataset or open_dataset(cfg)))
+    changed = done is not None and done.width != done.width_before
+    return edit(cfg, ffn__hidden=done.width) if done and changed else cfg, done
+
+
 def _refuse_another_text(folder: Path, dataset: Dataset) -> None:
     """A run goes on with the text that it began with, or not at all."""
     if read_json(folder / "env.json").get("data_hash") != dataset.hash:
         raise ConfigError(f"{folder}: began with another text than there is now; restore that, or delete the folder")
 
 
-def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | None, start: Start | None) -> None:
+def _introduce(
+    display: Display,
+    folder: Path,
+    trainer: Trainer,
+    resumed: int | None,
+    start: Start | None,
+    match: Matched | None,
+) -> None:
     cfg, cost, data = trainer.cfg, trainer.plan.cost, trainer.dataset
     display.line(f"run      {folder}")
     display.line(
         f"model    {cost['parameters']:,.0f} parameters, {cost['parameters_non_embedding']:,.0f} without embeddings;"
         f" {cost['flops_per_token'] / 1e6:,.2f} MFLOPs per token"
     )
+    if match:
+        display.line(f"match    {match.describe()}")
     display.line(
         f"data     {cfg.data.name}, {cfg.tokenizer.name} tokens: {data.n_train:,} to train on, {data.n_val:,} to"
         f" validate; vocabulary {data.vocab_size:,}"
@@ -115,30 +147,51 @@ def _introduce(display: Display, folder: Path, trainer: Trainer, resumed: int | 
         display.line(f"resumed  after step {resumed:,}")
 
 
-def _closing_lines(summary: dict[str, Any], folder: Path, wandb_where: str | None) -> str:
+def _closing_lines(summary: dict[str, Any], folder: Path, where: str | None) -> str:
     if summary["state"] == "diverged":
         outcome = f"diverged at step {summary['diverged_step']:,}"
     else:
         outcome = f"val/loss {summary['val/loss']:.4f}  val/bpb {summary['val/bpb']:.4f}"
     speed = f"{summary['speed/tokens_per_s']:,.0f} tokens/s" if summary["speed/tokens_per_s"] else ""
     lines = [f"{outcome}  {speed}", f"{folder}"]
-    return "\n".join(lines + ([f"W&B: {wandb_where}"] if wandb_where else []))
+    return "\n".join(lines + ([where] if where else []))
 
 
-def _write_before(folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset, start: Start | None) -> None:
+def _write_before(
+    folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset, start: Start | None, match: Matched | None
+) -> None:
     overrides = [f"{k}={typed(v)}" for k, v in differences(cfg).items()]
     env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}
     if start:
         env["init_from"] = start.record()
+    if match:
+        env["match"] = match.record()
     write_run_files(folder, OmegaConf.to_yaml(cfg, resolve=True), overrides, env, use_files(cfg))
     write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
 
 
+def _tell_the_agent(cfg: DictConfig, folder: Path, job_type: str) -> str | None:
+    """A run that has ended, told to the run that `wandb agent` opened for it, which would stay empty; says where."""
+    if not (run_id := agents_run_id()):
+        return None
+    settings, config = wandb_settings(cfg), _recorded(OmegaConf.load(folder / "config.yaml"))
+    return record_again(folder, config=config, wandb=settings, info=_wandb_info(cfg, job_type), run_id=run_id)
+
+
+def _recorded(cfg: Any) -> dict[str, Any]:
+    """The config as W&B and Trackio get it, with the arm: what their dashboards group the seeds by."""
+    return {"arm": _arm(cfg), **plain(cfg)}
+
+
+def _arm(cfg: DictConfig) -> str:
+    different = " ".join(f"{k}={typed(v)}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
+    return cfg.variant or different or "baseline"
+
+
 def _wandb_info(cfg: DictConfig, job_type: str) -> RunInfo:
     flat = flatten(plain(cfg))
-    different = " ".join(f"{k}={typed(v)}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
     return RunInfo(
-        name=f"{cfg.variant or different or 'baseline'} seed={cfg.seed}",
+        name=f"{_arm(cfg)} seed={cfg.seed}",
         group=cfg.name,
         job_type=job_type,
         tags=[f"{slot}={flat[slot]}" for slot in SLOTS],

@@ -1,16 +1,13 @@
-"""A run's folder: runs_dir/name/slug-hash, found again by the same config; and who is writing in it."""
+"""A run's folder: runs_dir/name/slug-hash, found again by the same config."""
 
 import functools
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from gptlab import checkpoint, registry
@@ -20,10 +17,6 @@ from gptlab.config import BOOKKEEPING, ConfigError
 SLUG_LENGTH = 80
 ENDED = ("finished", "diverged")  # outcomes; a failed run has none
 PATHS = ("data.path", "tokenizer.path")  # too long to name a folder by, and they differ between machines
-
-
-class Busy(Exception):
-    """Another process is writing in this run's folder."""
 
 
 def run_dir(cfg: DictConfig) -> Path:
@@ -62,40 +55,6 @@ def digest(cfg: DictConfig) -> str:
 def use_files(cfg: DictConfig) -> list[Path]:
     use = plain(cfg)["use"] or []
     return [Path(p) for p in ([use] if isinstance(use, str) else use)]
-
-
-def make_folder(folder: Path) -> None:
-    """A run's folder, or one line on why it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ConfigError(f"runs_dir={folder.parents[1]}: cannot be written ({e.strerror}); give another") from e
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder. The lock goes with the process, however that ends."""
-    make_folder(folder)
-    lock = FileLock(folder / ".lock", timeout=2)  # seconds; is_locked holds it for an instant
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(f"{folder}: another process is running this") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a live process holds the run's folder."""
-    if not (folder / ".lock").exists():
-        return False
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def open_config(folder: Path) -> DictConfig:

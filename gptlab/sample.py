@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gptlab import checkpoint
+from gptlab.compose import edit
 from gptlab.config import ConfigError
 from gptlab.data import Tokenizer, tokenizer_from_json
 from gptlab.model import GPT, build_model
@@ -22,7 +23,8 @@ def open_run(folder: Path) -> tuple[GPT, Tokenizer]:
 
 
 def open_model(folder: Path) -> GPT:
-    model = build_model(open_config(folder))
+    cfg = edit(open_config(folder), eval__lengths=[1])  # no longer texts than it was trained on
+    model = build_model(cfg)
     checkpoint.load_weights(best_weights(folder), model)
     return model.eval()
 

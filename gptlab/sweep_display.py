@@ -86,7 +86,7 @@ class SweepDisplay:
 
     def _advance(self, cell: Shown) -> float:
         """Update a running cell's bar; returns the share of it that is done."""
-        metrics = _last_metrics(cell.folder / "metrics.jsonl")
+        metrics = last_metrics(cell.folder / "metrics.jsonl")
         share = min(1.0, cell.plan.progress(metrics.get("step", 0), metrics.get("seconds", 0.0)))
         if cell.folder not in self.running:
             self.running[cell.folder] = self.bars.add_task("", total=1.0)
@@ -105,7 +105,7 @@ class SweepDisplay:
         self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _last_metrics(path: Path) -> dict[str, Any]:
+def last_metrics(path: Path) -> dict[str, Any]:
     """The last whole line, read from the end of the file."""
     try:
         with open(path, "rb") as file:

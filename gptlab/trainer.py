@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from gptlab import checkpoint, registry
 from gptlab.data import Dataset, TrainBatches
-from gptlab.evaluate import evaluate
+from gptlab.evaluate import evaluate, of_length
 from gptlab.model import build_model, seed_number
 from gptlab.plan import Machine, Plan
 from gptlab.progress import Display
@@ -112,7 +112,7 @@ class Trainer:
                 if log or done or self.step == 1:
                     self._log(recorder, display)
                 if look or done:
-                    self.evaluation = self._evaluate(recorder, display, folder)
+                    self.evaluation = self._evaluate(recorder, display, folder, last=done)
                 if save or done or stopping:
                     self._save(folder)
                 if stopping and not done:
@@ -172,16 +172,11 @@ class Trainer:
         recorder.log(metrics)
         display.logged(self.step if self.plan.steps else self.seconds, metrics)
 
-    def _evaluate(self, recorder: Recorder, display: Display, folder: Path) -> dict[str, float]:
-        result = evaluate(
-            self.model,
-            self.dataset,
-            window=self.cfg.data.window,
-            batch_size=self.cfg.eval.batch_size or self.cfg.train.batch_size,
-            n_tokens=self.cfg.eval.tokens,
-            device=self.machine.device,
-            autocast=self.machine.autocast(),
-        )
+    def _evaluate(self, recorder: Recorder, display: Display, folder: Path, *, last: bool) -> dict[str, float]:
+        """The validation loss, after the `last` step in windows of all `eval.lengths`."""
+        result = self._evaluate_at(1)
+        for length in self.cfg.eval.lengths if last else ():
+            result |= self._evaluate_at(length) if length != 1 else {}
         if not math.isfinite(result["val/loss"]):
             raise Diverged(self.step)
         metrics = self._where() | result
@@ -191,6 +186,20 @@ class Trainer:
             self.best = result["val/loss"]
             checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, self.model)
         return result
+
+    def _evaluate_at(self, length: int) -> dict[str, float]:
+        """In windows `length` times as long as in training, as many tokens at a time."""
+        batch_size = self.cfg.eval.batch_size or self.cfg.train.batch_size
+        result = evaluate(
+            self.model,
+            self.dataset,
+            window=length * self.cfg.data.window,
+            batch_size=max(1, batch_size // length),
+            n_tokens=self.cfg.eval.tokens,
+            device=self.machine.device,
+            autocast=self.machine.autocast(),
+        )
+        return {of_length(metric, length): value for metric, value in result.items()}
 
     def _wait_and_refuse_divergence(self) -> None:
         """The host waits for the device here, where its time counts as training, and not at every step."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
 
@@ -24,6 +24,8 @@ MINIMA = ("val/loss", "val/bpb")  # W&B's summary keeps their min and their last
 class WandbSettings:
     """Where a run goes. `mode` is what resolve_mode gives; all runs share the folder `dir`/wandb, or WANDB_DIR's."""
 
+    record: ClassVar[str] = "wandb"
+    title: ClassVar[str] = "W&B"
     mode: str
     dir: Path
     project: str = "gptlab"
@@ -52,7 +54,7 @@ def resolve_mode(mode: str | None) -> str:
         raise ConfigError(f"{place}={wanted}: must be one of {', '.join(MODES)}")
     if wanted in ("offline", "disabled"):
         return wanted
-    if _has_api_key():
+    if has_api_key():
         return "online"
     if wanted == "online":
         raise ConfigError(f"{place}=online: no API key is configured; run `wandb login` or use wandb.mode=offline")
@@ -63,6 +65,11 @@ def new_id(folder: str) -> str:
     """A readable id for the run in `folder`, which no other run of that name, elsewhere or earlier, shares."""
     readable = re.sub(r"[^\w.-]+", "-", folder, flags=re.ASCII)
     return f"{readable[:55]}-{secrets.token_hex(4)}"
+
+
+def agents_run_id() -> str | None:
+    """The id of the run that `wandb agent` has opened for this process; in a sweep wandb takes no other."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 class WandbRun:
@@ -106,7 +113,9 @@ class WandbRun:
         if self.error:
             return
         try:
-            self._run.summary.update({"state": state} | {k: v for k, v in summary.items() if k not in MINIMA})
+            final = {f"final/{k}": summary[k] for k in MINIMA if k in summary}  # a number, which W&B can draw as a bar
+            others = {k: v for k, v in summary.items() if k not in MINIMA}
+            self._run.summary.update({"state": state} | others | final)
             self._run.finish(exit_code=EXIT_CODES[state])
         except TimeoutError:
             command = f"`wandb sync --include-online {self._folder}`"
@@ -121,7 +130,7 @@ class WandbRun:
     def _give_up(self, error: Exception) -> None:
         self.error = f"W&B stopped ({type(error).__name__}: {_one_line(error)}); metrics.jsonl holds the whole run"
         with contextlib.suppress(Exception):
-            _import_wandb().teardown()  # the service is gone; the next run of this process starts a new one
+            import_wandb().teardown()  # the service is gone; the next run of this process starts a new one
 
     def _remove_superseded(self, folder: Path, run_id: str) -> None:
         for old in (folder / "wandb").glob(f"offline-run-*-{run_id}"):
@@ -129,7 +138,7 @@ class WandbRun:
                 shutil.rmtree(old)
 
 
-def _import_wandb() -> ModuleType:
+def import_wandb() -> ModuleType:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it looks up a host even for an offline run
     os.environ.setdefault("WANDB_SILENT", "true")  # exceptions still come; the command line says where the run is
     import wandb
@@ -137,9 +146,9 @@ def _import_wandb() -> ModuleType:
     return wandb
 
 
-def _has_api_key() -> bool:
+def has_api_key(place: str = "wandb.mode=online", mend: str = "run `wandb login` or use wandb.mode=offline") -> bool:
     """Whether wandb would find credentials for its server: environment, netrc or settings files."""
-    _import_wandb()
+    import_wandb()
     from wandb.errors import AuthenticationError
     from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
@@ -149,7 +158,7 @@ def _has_api_key() -> bool:
     try:
         return wbauth.authenticate_session(host=host, source="gptlab", prompt=False, update_session=False) is not None
     except AuthenticationError as error:
-        raise ConfigError(f"wandb.mode=online: {error}; run `wandb login` or use wandb.mode=offline") from error
+        raise ConfigError(f"{place}: {error}; {mend}") from error
 
 
 def _wandb_dir(settings: WandbSettings) -> Path:
@@ -161,7 +170,7 @@ def _wandb_dir(settings: WandbSettings) -> Path:
 
 
 def _init(settings: WandbSettings, info: RunInfo, run_id: str, config: Mapping[str, Any], folder: Path) -> Any:
-    wandb = _import_wandb()
+    wandb = import_wandb()
     try:
         return wandb.init(
             mode=settings.mode,

@@ -19,18 +19,24 @@ checkpoint listing completion
 run_folder
 model
 measure drawing
+match
 plan evaluate environment progress
 wandb_run
+trackio_run
 record
+lock
 sample show
 convert
 init_from
 trainer
 run
+experiment fraction ladder
 cells sweep_display
 launcher
-sweep
-compare
+cell
+tuning sweep_file
+sweep status
+compare dashboard
 cli
 __init__ __main__
 """

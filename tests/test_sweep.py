@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gptlab.cell import check_cells
 from gptlab.cells import expand, plan_sweep, read_experiment
 from gptlab.config import ConfigError
 from gptlab.record import read_metrics, read_status, write_json
-from gptlab.sweep import check_cells, sweep
+from gptlab.sweep import sweep
 
 ROOT = Path(__file__).parent.parent
 TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled"]
@@ -165,7 +166,7 @@ def test_a_cell_that_another_process_runs_is_waited_for(tmp_path, text, monkeypa
     monkeypatch.chdir(tmp_path)
     words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
     (cell,) = check_cells(plan_sweep([w for w in words if not w.startswith("hydra")]).cells)
-    other = "import sys, time; from gptlab.run_folder import locked\nfrom pathlib import Path\n"
+    other = "import sys, time; from gptlab.lock import locked\nfrom pathlib import Path\n"
     other += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(2)"
     process = subprocess.Popen([sys.executable, "-c", other, str(cell.folder)], stdout=subprocess.PIPE)
     process.stdout.readline()

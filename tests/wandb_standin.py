@@ -1,6 +1,7 @@
 """A stand-in for the W&B server on the loopback: takes whole online runs and keeps what they sent.
 
-It answers what wandb-core asks: GraphQL to open a run, `file_stream` for history and summary, PUT for files.
+It answers what wandb-core asks: GraphQL to open a run, `file_stream` for history and summary, PUT for files; and what
+its Python side asks to save workspaces and reports, to create a sweep and to hand a sweep's runs to an agent.
 """
 
 import base64
@@ -8,7 +9,7 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,12 +27,26 @@ class SentRun:
     exit_code: int | None = None
 
 
+@dataclass
+class SentView:
+    """A saved workspace (project-view) or report (runs)."""
+
+    type: str
+    fields: dict[str, Any]  # entityName, projectName, name, displayName, description
+    spec: dict[str, Any]
+
+
 class StandIn(ThreadingHTTPServer):
+    """`projects` are those that are there before the first run; `orders` is what an agent is told, a list a time."""
+
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, projects: Sequence[str] = (), orders: Sequence[list[dict[str, Any]]] = ()) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.projects, self.orders = list(projects), list(orders)
         self.runs: dict[str, SentRun] = {}
+        self.views: list[SentView] = []
+        self.sweeps: dict[str, dict[str, Any]] = {}  # what `wandb sweep` sent
         self.dead = False
 
     @property
@@ -46,13 +61,21 @@ class StandIn(ThreadingHTTPServer):
 
 
 @contextmanager
-def standin() -> Iterator[StandIn]:
-    server = StandIn()
+def standin(**options: Any) -> Iterator[StandIn]:
+    server = StandIn(**options)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield server
     finally:
         server.die()
+
+
+_LAST_PAGE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+
+
+def _project(name: str) -> dict[str, Any]:
+    owner = {"entityName": "me", "entity": {"id": "e", "name": "me"}, "user": None}
+    return owner | {"__typename": "Project", "id": "p", "name": name, "createdAt": "", "isBenchmark": False}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -96,8 +119,37 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"viewer": {"id": "me", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
             case "RunResumeStatus":
                 return self._resume_status(variables["name"])
+            case "GetDefaultEntity":
+                return {"viewer": {"id": "me", "entity": "me"}}
+            case "GetProjects":
+                edges = [{"node": _project(name)} for name in self.server.projects]
+                return {"models": {"pageInfo": _LAST_PAGE, "edges": edges}}
+            case "ProjectInternalId":
+                known = variables["projectName"] in self.server.projects
+                return {"project": {"id": "p", "internalId": "42"} if known else None}
+            case "UpsertView2" | "upsertView":
+                return self._save_view(variables)
+            case "UpsertSweep":
+                self.server.sweeps["s1"] = variables
+                return {"upsertSweep": {"sweep": {"name": "s1", "project": _project(variables["projectName"])}}}
+            case "SweepWithRuns":
+                sweep = {"id": "s", "name": "s1", "config": self.server.sweeps["s1"]["config"], "runs": {"edges": []}}
+                return {"project": {"sweep": sweep}}
+            case "CreateAgent":
+                return {"createAgent": {"agent": {"id": "a1"}}}
+            case "Heartbeat":
+                busy = json.loads(variables["runState"])
+                orders = [] if busy or not self.server.orders else self.server.orders.pop(0)
+                return {"agentHeartbeat": {"agent": {"id": "a1"}, "commands": json.dumps(orders)}}
             case _:
                 return {}
+
+    def _save_view(self, variables: dict[str, Any]) -> dict[str, Any]:
+        fields = {key: value for key, value in variables.items() if key != "spec"}
+        self.server.views.append(SentView(variables["type"], fields, json.loads(variables["spec"])))
+        view = {"id": f"view{len(self.server.views)}", "project": _project(variables["projectName"]), "updatedAt": None}
+        said = {key: variables[key] for key in ("type", "name", "displayName", "description", "spec")}
+        return {"upsertView": {"view": view | said, "inserted": True}}
 
     def _open_run(self, variables: dict[str, Any]) -> dict[str, Any]:
         name = variables["name"]

@@ -1,4 +1,10 @@
-"""Runs on disk -> a table of arms, with differences from a baseline paired by seed, and a picture of the curves."""
+"""Runs on disk -> which arms differ from the baseline, paired by seed, and how sure that is: table, files, pictures.
+
+runs, kept, places    what was recorded, read from folders or from one file       arms     runs of one config
+build                 all of it put together: a Comparison, plain data            comparison
+effects, statistics   differences, intervals, power        verdict    the words   readings, tuning, factorial
+frame, table, markdown, plot, report                       ways to show it; none computes anything of its own
+"""
 
 import os
 from collections.abc import Iterable
@@ -8,52 +14,70 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from gptlab.compare.arms import choose_baseline, group_arms
-from gptlab.compare.runs import load_runs, load_sweep
-from gptlab.compare.statistics import tabulate
-from gptlab.compare.table import print_table
+from gptlab.compare.build import Material, build, build_comparison, gather
+from gptlab.compare.comparison import Comparison
+from gptlab.compare.frame import tabulate
+from gptlab.compare.table import print_comparison
 from gptlab.config import ConfigError
 
-PICTURES = (".png", ".pdf", ".svg")
+ENDINGS = {"png": (".png", ".pdf", ".svg"), "keep": (".json",)}
 
-__all__ = ["compare"]
+__all__ = ["build_comparison", "compare"]
 
 
 def compare(
     paths: Iterable[str | Path],
     *,
-    metric: str = "val/loss",
-    baseline: str | None = None,
     csv: str | Path | None = None,
-    plot: str | Path | None = None,
+    png: str | Path | None = None,
+    markdown: str | Path | None = None,
+    html: str | Path | None = None,
+    keep: str | Path | None = None,
     console: Console | None = None,
-    defaults: dict[str, Any] | None = None,
+    **options: Any,
 ) -> pd.DataFrame:
-    """Print and return one row per arm of the runs in `paths`, the baseline first.
+    """Print the comparison of the runs in `paths`, write the files asked for, and return a row per arm.
 
-    `metric` is a key of summary.json. `defaults` is gptlab's own baseline config, nested or flat: without `baseline`
-    and without a sweep.yaml that names one, the arm nearest to it is the baseline.
+    `options` are those of build.build: metric, baseline, against, margin, defaults.
     """
-    if plot is not None and Path(plot).suffix not in PICTURES:
-        raise ConfigError(f"plot={plot}: the name must end in one of {', '.join(PICTURES)}")
+    for flag, path in (("png", png), ("keep", keep)):
+        if path is not None and Path(path).suffix not in ENDINGS[flag]:
+            raise ConfigError(f"{flag}={path}: the name must end in {' or '.join(ENDINGS[flag])}")
     console = console or Console()
-    runs = load_runs(paths)
-    sweep = load_sweep(runs)
-    arms = group_arms(runs, sweep)
-    chosen = choose_baseline(arms, baseline, sweep, defaults)
-    arms = [chosen, *(arm for arm in arms if arm is not chosen)]
-    table = tabulate(arms, metric)
-    repeats = len(runs) - sum(len(arm.runs) for arm in arms)
-    print_table(table, metric, question=sweep.question, repeats=repeats, console=console)
-    if csv is not None:
-        _write(Path(csv), table.to_csv(index=False).encode())
-        console.print(f"table: {csv}", markup=False, soft_wrap=True)
-    if plot is not None:
-        from gptlab.compare.plot import draw_curves  # matplotlib takes a second to import
-
-        _write(Path(plot), draw_curves(arms, metric, sweep.question, Path(plot).suffix[1:]))
-        console.print(f"curves: {plot}", markup=False, soft_wrap=True)
+    material = gather(paths)
+    comparison = build(material, **options)
+    table = tabulate(comparison)
+    print_comparison(comparison, console)
+    files = {"table": csv, "picture": png, "markdown": markdown, "report": html, "kept": keep}
+    for what, path in files.items():
+        if path is not None:
+            _write(Path(path), _content(what, Path(path), comparison, material, table, png))
+            console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
     return table
+
+
+def _content(
+    what: str, path: Path, comparison: Comparison, material: Material, table: pd.DataFrame, png: str | Path | None
+) -> bytes:
+    """What takes long to import is imported when it is needed."""
+    if what == "table":
+        return table.to_csv(index=False).encode()
+    if what == "picture":
+        from gptlab.compare.plot import draw
+
+        return draw(comparison, path.suffix[1:])
+    if what == "markdown":
+        from gptlab.compare.markdown import render_markdown
+
+        picture = None if png is None else Path(os.path.relpath(png, path.parent)).as_posix()
+        return render_markdown(comparison, picture).encode()
+    if what == "report":
+        from gptlab.compare.report import render_report
+
+        return render_report(comparison).encode()
+    from gptlab.compare.kept import kept_text
+
+    return kept_text(material.runs, material.sweep, comparison).encode()
 
 
 def _write(path: Path, content: bytes) -> None:

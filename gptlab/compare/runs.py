@@ -1,18 +1,20 @@
-"""Run folders -> runs. Curves are read only when asked for: a table of hundreds of runs needs none."""
+"""Run folders -> runs. Curves are read only when asked for, and then of one metric."""
 
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from gptlab.config import ConfigError
 
 MARKS = {"config.yaml", "status.json"}  # W&B's folders hold a config.yaml too
+AXIS_COLUMNS = {"step": "step", "tokens": "tokens", "flops": "cost/flops", "seconds": "seconds"}  # here; in a record
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,8 @@ class Run:
     config: dict[str, Any]  # nested, as config.yaml has it
     status: dict[str, Any]
     summary: dict[str, Any]  # empty until the run has ended
+    env: dict[str, Any] = field(default_factory=dict)  # env.json
+    points: dict[str, list[Any]] | None = None  # of a kept run: what its records say, by column
 
     @property
     def state(self) -> str:
@@ -30,9 +34,19 @@ class Run:
     def seed(self) -> int:
         return self.config["seed"]
 
+    @property
+    def phase(self) -> str:
+        """`tune` for a run that only chooses a setting."""
+        return self.config.get("phase") or ""
+
     def when(self, event: str) -> str:
         """The time "started" or "updated", to sort by."""
         return str(self.status.get(event, ""))
+
+    def number(self, key: str) -> float:
+        """Of the summary; NaN where it has none."""
+        value = self.summary.get(key)
+        return float("nan") if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,28 @@ class Sweep:
     """What sweep.yaml says of the runs below it."""
 
     question: str | None = None
+    literature: str | None = None
+    command: str | None = None
     labels: tuple[str, ...] = ()  # of the variants, in their order
     baseline: str | None = None  # a label
+    against: str | None = None  # baseline or previous
+    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> the values tried
+    matched: list[dict[str, Any]] = field(default_factory=list)  # what match= changed in which arm
+
+    @classmethod
+    def of(cls, said: dict[str, Any]) -> "Sweep":
+        """From the content of a sweep.yaml."""
+        labels = tuple(said.get("variants") or ())
+        return cls(
+            question=said.get("question"),
+            literature=said.get("literature"),
+            command=said.get("command"),
+            labels=labels,
+            baseline=said.get("baseline") or next(iter(labels), None),
+            against=said.get("against"),
+            tune=(said.get("tune") or {}).get("grid") or {},
+            matched=said.get("matched") or [],
+        )
 
 
 def load_runs(paths: Iterable[str | Path]) -> list[Run]:
@@ -62,13 +96,17 @@ def _find(top: Path) -> list[Path]:
 
 
 def _load(folder: Path) -> Run:
-    summary = folder / "summary.json"
     return Run(
         folder,
         config=_load_yaml(folder / "config.yaml"),
-        status=json.loads((folder / "status.json").read_text()),
-        summary=json.loads(summary.read_text()) if summary.exists() else {},
+        status=json.loads((folder / "status.json").read_text(encoding="utf-8")),
+        summary=_load_json(folder / "summary.json"),
+        env=_load_json(folder / "env.json"),
     )
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -76,31 +114,45 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     return yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
 
 
-def load_sweep(runs: list[Run]) -> Sweep:
-    """The sweep that all `runs` belong to; an empty one if there is none or more than one."""
+def load_sweep(runs: list[Run]) -> dict[str, Any]:
+    """The sweep.yaml that all `runs` belong to; {} if there is none or more than one."""
     above = {run.folder.parent for run in runs}
     path = above.pop() / "sweep.yaml"
-    if above or not path.exists():
-        return Sweep()
-    said = _load_yaml(path)
-    labels = tuple(said.get("variants") or ())
-    return Sweep(said.get("question"), labels, said.get("baseline") or next(iter(labels), None))
+    return _load_yaml(path) if not above and path.exists() else {}
 
 
-def read_curve(run: Run, metric: str) -> pd.Series:
-    """`metric` by training tokens seen, from metrics.jsonl."""
+def read_curve(run: Run, metric: str) -> pd.DataFrame:
+    """Columns seed, step, tokens, flops, seconds (NaN if unknown) and `metric`, where that was finite."""
+    points = read_points(run, metric)
+    n = len(points.get(metric, []))
+    keys = {**AXIS_COLUMNS, metric: metric}
+    columns = {name: np.array(points.get(key) or [None] * n, dtype=float)[:n] for name, key in keys.items()}
+    finite = np.isfinite(columns[metric])
+    return pd.DataFrame({"seed": run.seed, **{name: values[finite] for name, values in columns.items()}})
+
+
+def read_points(run: Run, metric: str) -> dict[str, list[Any]]:
+    """All that was logged together with `metric`, by column; None where something was not."""
+    if run.points is not None:
+        return run.points
     path = run.folder / "metrics.jsonl"
     if not path.exists():
-        return pd.Series(dtype=float)
+        return {}
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is nothing, or torn by a kill
     key = json.dumps(metric).encode()
-    points = {}
+    found = [line for line in lines if key in line]  # spares most lines the parser
+    try:
+        records = json.loads(b"[" + b",".join(found) + b"]")
+    except json.JSONDecodeError:
+        raise _torn(path, lines) from None
+    return {name: [r.get(name) for r in records] for name in dict.fromkeys(name for r in records for name in r)}
+
+
+def _torn(path: Path, lines: list[bytes]) -> ConfigError:
+    """Which of the lines is not JSON."""
     for number, line in enumerate(lines, start=1):
-        if key not in line:  # spares most lines the parser
-            continue
         try:
-            record = json.loads(line)
+            json.loads(line)
         except json.JSONDecodeError as e:
-            raise ConfigError(f"{path}:{number}: not JSON ({e.msg}); delete the line or run again") from e
-        points[record["tokens"]] = record[metric]
-    return pd.Series(points, dtype=float)
+            return ConfigError(f"{path}:{number}: not JSON ({e.msg}); delete the line or run again")
+    return ConfigError(f"{path}: not JSON; run again")  # lines that only together are not, such as `1, 2`

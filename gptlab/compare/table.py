@@ -1,98 +1,72 @@
-"""The table of arms in a terminal."""
+"""The comparison in a terminal. Numbers are never cut; arms are folded to fit, and whole in a pipe."""
 
-from collections.abc import Hashable, Iterator
-from math import isnan
-from typing import Any
+from collections.abc import Iterable
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gptlab.compare.statistics import CONFIDENCE
+from gptlab.compare.captions import captions, matched_lines, tuning_lines
+from gptlab.compare.cells import TEXT, Columns, cost_cells, factorial_cells, reading_lines, verdict_cells
+from gptlab.compare.comparison import Comparison
+from gptlab.compare.formatting import si
+from gptlab.compare.verdict import BETTER, EQUIVALENT, UNSTABLE, WORSE
 
-UNKNOWN = "-"
-NARROW_ARM = 8  # characters
+__all__ = ["print_comparison", "si"]
 
-
-def print_table(frame: pd.DataFrame, metric: str, *, question: str | None, repeats: int, console: Console) -> None:
-    """Print what `tabulate` gives. Numbers are never cut; arms are folded to fit a terminal, and whole in a pipe."""
-    columns = _columns(frame, metric)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("arm", overflow="fold")
-    for header, cells in columns.items():
-        table.add_column(header, justify="right", no_wrap=True, min_width=max(map(len, cells)))
-    arms = _arms(frame)
-    for arm, *cells in zip(arms, *columns.values(), strict=True):
-        table.add_row(arm, *cells)
-    table.width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    if console.is_terminal:
-        narrowest = table.width - max(arm.cell_len for arm in arms) + NARROW_ARM
-        table.width = min(table.width, max(narrowest, console.width))
-    if question:
-        console.print(Text(question, "bold"), end="\n\n")
-    console.print(table, crop=False, no_wrap=True, overflow="ignore")
-    console.print(Text("\n" + " ".join(_caption(frame, metric, repeats)), "dim"))
+NARROW = 8  # characters: a name is not folded below that
+STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
 
 
-def _columns(frame: pd.DataFrame, metric: str) -> dict[str, list[str]]:
-    """The cells under each header."""
-    rows = frame.to_dict("records")
-    columns = {
-        "n": [f"{row['seeds']}" for row in rows],
-        f"{metric}\nmean ± std": [_plus_minus(row["mean"], row["std"]) for row in rows],
-        f"difference\n± {CONFIDENCE:.0%}": ["baseline", *map(_difference, rows[1:])],
-        "params": [si(row["parameters"]) for row in rows],
-        "FLOPs\n/token": [si(row["flops_per_token"]) for row in rows],
-        "tokens\n/s": [si(row["tokens_per_s"]) for row in rows],
-        "di-\nverged": [f"{row['diverged']}" for row in rows],
-    }
-    for state in ("failed", "unfinished"):
-        if frame[state].any():
-            columns[state] = [f"{row[state]}" for row in rows]
-    return columns
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Question, verdicts, costs, what depends on what is held equal, tuning, effects, and how to read it."""
+    if comparison.question:
+        console.print(Text(comparison.question, "bold"), end="\n\n")
+    _print("arm", _arms(comparison), verdict_cells(comparison), console)
+    console.print()
+    _print("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
+    _lines(reading_lines(comparison), console)
+    _lines(matched_lines(comparison), console)
+    _lines(tuning_lines(comparison.tuning), console)
+    if comparison.factorial:
+        console.print()
+        columns = factorial_cells(comparison.factorial)
+        header = next(iter(columns))
+        _print(header, list(map(Text, columns.pop(header))), columns, console)
+        _lines([comparison.factorial.note], console)
+    _lines(captions(comparison), console, "dim")
 
 
-def _arms(frame: pd.DataFrame) -> list[Text]:
+def _arms(comparison: Comparison) -> list[Text]:
     return [
-        Text(name) if differs in name else Text.assemble(name, (f" ({differs})", "dim"))
-        for name, differs in zip(frame["arm"], frame["differs"], strict=True)
+        Text(r.name) if r.differs in r.name else Text.assemble(r.name, (f" ({r.differs})", "dim"))
+        for r in comparison.results
     ]
 
 
-def si(value: float) -> str:
-    """Three digits: 809_536 -> 810K."""
-    if isnan(value):
-        return UNKNOWN
-    for unit in ("", "K", "M", "G", "T", "P"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g}E"
+def _print(header: str, names: list[Text], columns: Columns, console: Console) -> None:
+    """A table as wide as it takes; in a terminal names and words are folded to fit it, names last."""
+    widths = {title: max(map(len, [*title.split("\n"), *cells])) for title, cells in columns.items()}
+    longest = max(len(header), *(name.cell_len for name in names))
+    if console.is_terminal:
+        room = console.width - 2 * len(columns) - 1 - sum(widths.values())  # for a name, if nothing is folded
+        for title in widths.keys() & TEXT:
+            least = max(map(len, [title, *" ".join(columns[title]).split()]))
+            fold = min(max(0, longest - room), widths[title] - least)
+            widths[title], room = widths[title] - fold, room + fold
+        longest = min(longest, max(room, NARROW))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(header, overflow="fold", width=longest)
+    for title, width in widths.items():
+        table.add_column(title, width=width, justify="left" if title in TEXT else "right", no_wrap=title not in TEXT)
+    for name, *cells in zip(names, *columns.values(), strict=True):
+        table.add_row(name, *(Text(cell, STYLES.get(cell.split(" (")[0], "")) for cell in cells))
+    table.width = longest + sum(widths.values()) + 2 * len(columns) + 1
+    console.print(table, crop=False, no_wrap=True, overflow="ignore")
 
 
-def _difference(row: dict[Hashable, Any]) -> str:
-    if row["seeds"] and not row["pairs"]:
-        return "no common seed"
-    some = f" ({row['pairs']} of {row['seeds']})" if row["pairs"] < row["seeds"] else ""
-    return _plus_minus(row["difference"], row["high"] - row["difference"], sign="+") + some
-
-
-def _plus_minus(value: float, half: float, sign: str = "") -> str:
-    if isnan(value):
-        return UNKNOWN
-    digits = ".4f" if abs(value) < 1000 else ",.0f"
-    return f"{value:{sign}{digits}}" + ("" if isnan(half) else f" ± {half:{digits}}")
-
-
-def _caption(frame: pd.DataFrame, metric: str, repeats: int) -> Iterator[str]:
-    lower = ", lower is better" if metric.startswith(("val/", "train/loss")) else ""
-    yield f"{metric}: mean and standard deviation over the n finished seeds{lower}."
-    if len(frame) > 1:
-        yield f"Difference: from {frame['arm'][0]}, paired by seed, with a {CONFIDENCE:.0%} t interval."
-    low, high = si(frame["tokens"].min()), si(frame["tokens"].max())
-    if low != UNKNOWN:
-        yield f"Tokens trained on: {low}." if low == high else f"Tokens trained on: {low} to {high}, not equal."
-    if repeats:
-        yield f"Runs left out because a later one has the same config and seed: {repeats}."
+def _lines(lines: Iterable[str], console: Console, style: str = "") -> None:
+    """A paragraph, a line for each of its sentences."""
+    for i, line in enumerate(lines):
+        console.print(Text("\n" * (i == 0) + line, style), soft_wrap=not console.is_terminal)

@@ -16,6 +16,7 @@ class Position(nn.Module):
     """Hooks that all do nothing. `start` is the position of the first of the T tokens, above 0 with a KV cache."""
 
     biases_scores = False  # whether attention scores get `score_bias` added
+    extrapolates = True  # whether positions that training never reached mean something
 
     def embed(self, x: Tensor, start: int) -> Tensor:
         """Token embeddings, (B, T, C) -> (B, T, C)."""
@@ -38,6 +39,8 @@ class NoPosition(Position):
 @register("position", "learned", source="arXiv:1810.04805")
 class Learned(Position):
     """A learned vector per position, added to the embeddings: GPT-1 to GPT-3. `offset`: the first's row (OPT: 2)."""
+
+    extrapolates = False
 
     def __init__(self, dim: int, max_len: int, *, offset: int = 0):
         super().__init__()

@@ -1,0 +1,87 @@
+"""Makes every RESULTS.md and picture of this folder, and README.md, the page of all verdicts, from the kept numbers.
+
+`python experiments/results.py [FOLDER]` writes them beside the kept numbers, or into FOLDER (`make results`).
+"""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gptlab.compare import build_comparison
+from gptlab.compare.comparison import Comparison
+from gptlab.compare.markdown import render_markdown
+from gptlab.compare.plot import draw
+from gptlab.compare.verdict import DEFINITIONS
+
+HERE = Path(__file__).parent
+HEAD = """# What was asked, and what came out
+
+Each folder is a question: its experiment's file, the numbers of its runs, and RESULTS.md with the tables, the picture
+and what others found. All are small models on one text, trained for minutes on two CPU cores: they show what the tool
+says, and hold for such models. A verdict here is no verdict on a large one.
+
+    gptlab sweep experiments/ffn/ffn.yaml                        # runs it, or goes on with it
+    gptlab compare runs/ffn --html report.html                   # the report
+    gptlab compare experiments/ffn/kept.json                     # the table again, from the numbers kept here
+    make results                                                 # this page and every RESULTS.md
+
+On a GPU, the same at the size of Karpathy's lecture (10.65M parameters, 5,000 steps, val/loss of about 1.47 to 1.48):
+
+    gptlab sweep experiments/ffn/ffn.yaml preset=karpathy-10m size=10m budget.steps=5000 eval.every=250 \\
+        data=tinyshakespeare data.path=tinyshakespeare.txt name=ffn-10m
+    gptlab sweep experiments/one_at_a_time/one_at_a_time.yaml data=tinyshakespeare data.path=tinyshakespeare.txt
+"""
+
+
+def main(out: Path) -> None:
+    rows = []
+    for kept in sorted(HERE.glob("*/kept.json")):
+        name = kept.parent.name
+        comparison = build_comparison([kept])
+        if (own := kept.parent / "calibrate.py").is_file():
+            files = _load(own).main()
+            rows.append((name, comparison, "how often the verdict is right: see there"))
+        else:
+            files = {
+                "RESULTS.md": render_markdown(comparison, "results.png").encode(),
+                "results.png": draw(comparison, "png"),
+            }
+            rows.append((name, comparison, "; ".join(_verdicts(comparison))))
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            (out / name / file).write_bytes(content)
+    (out / "README.md").write_text(_page(rows), encoding="utf-8")
+
+
+def _load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _verdicts(comparison: Comparison) -> Iterator[str]:
+    """`**better**: swiglu -0.0670`, words in the order of their definitions."""
+    for word in DEFINITIONS:
+        arms = [r for r in comparison.results if r.effect and r.effect.verdict.endswith(word)]
+        said = [f"{r.name} {r.effect.mean:+.4f}" for r in arms if r.effect]
+        if said:
+            yield f"**{word}**: {', '.join(said)}"
+
+
+def _page(rows: list[tuple[str, Comparison, str]]) -> str:
+    lines = ["| question | baseline | verdicts, with the difference in nats per token | runs | training |"]
+    lines += ["| --- | --- | --- | ---: | ---: |"]
+    for name, comparison, said in rows:
+        minutes = comparison.runs["seconds"].sum() / 60
+        question = f"[{comparison.question}]({name}/RESULTS.md)"
+        baseline = comparison.results[0].name
+        lines.append(f"| {question} | {baseline} | {said} | {len(comparison.runs)} | {minutes:.0f} min |")
+    words = "\n".join(f"- **{word}**: {meaning}." for word, meaning in DEFINITIONS.items())
+    return "\n".join([HEAD, *lines, "", "What the words mean:", "", words, ""])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)

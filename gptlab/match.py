@@ -1,0 +1,110 @@
+"""Fair arms: an arm's FFN is made as wide as it takes to cost what the baseline costs.
+
+The figure of `match=` is an affine function of `ffn.hidden`, so two widths give the one that meets the baseline's. An
+arm that is within `match.tolerance` as it stands is left alone; of the others the nearest multiple of
+`ffn.multiple_of` is taken, and one that cannot be met is refused with the nearest that there is.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from gptlab import registry
+from gptlab.compose import edit, load_config
+from gptlab.config import ConfigError
+from gptlab.measure import flops_per_token, meta_model, non_embedding
+
+FIGURES = {
+    "parameters_non_embedding": lambda model, cfg: non_embedding(model),
+    "flops_per_token": lambda model, cfg: flops_per_token(model, cfg["data"]["window"]),
+}
+WIDTH = "ffn.hidden"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What matching made of an arm, for the record."""
+
+    to: str  # params or flops
+    reference: float  # the baseline's figure
+    before: float  # the arm's own, and its FFN's width
+    width_before: int
+    reached: float  # afterwards
+    width: int
+
+    @property
+    def off(self) -> float:
+        """The share by which the arm still differs from the baseline."""
+        return self.reached / self.reference - 1
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self) | {"off": self.off}
+
+    def describe(self) -> str:
+        """One line for the user."""
+        what = f"{WIDTH} {self.width_before} -> {self.width}" if self.width != self.width_before else "as it is"
+        return f"{self.to}: {what}; {self.reached:,.0f} for the baseline's {self.reference:,.0f} ({self.off:+.2%})"
+
+
+def matched(cfg: DictConfig) -> tuple[DictConfig, Matched | None]:
+    """The config with the width that `match=` asks for, and what was done; None where it asks for nothing.
+
+    Needs the vocabulary's size. Raises ConfigError if no width is near enough.
+    """
+    if cfg.match.name == "none":
+        return cfg, None
+    match = registry.build("match", cfg.match)
+    reference = match.reference or figure(_usual(cfg), match.figure)
+    before, width_before, slope = _line(cfg, match.figure)
+    done = Matched(cfg.match.name, reference, before, width_before, before, width_before)
+    if abs(done.off) > match.tolerance:
+        width = _nearest(width_before + (reference - before) / slope, cfg.ffn.get("multiple_of", 1))
+        reached = figure(_with_width(cfg, width), match.figure)
+        done = Matched(cfg.match.name, reference, before, width_before, reached, width)
+        if abs(done.off) > match.tolerance:
+            raise ConfigError(_refusal(done, match))
+        cfg = _with_width(cfg, width)
+    return cfg, done
+
+
+def figure(cfg: DictConfig, name: str) -> float:
+    """One figure of measure.cost, of what a match can ask for."""
+    return FIGURES[name](meta_model(cfg), cfg)
+
+
+def _usual(cfg: DictConfig) -> DictConfig:
+    """conf/config.yaml's architecture at the size, and for the data, of `cfg`."""
+    usual = load_config()
+    for section in ("size", "model", "data", "tokenizer", "eval"):
+        usual[section] = cfg[section]
+    return usual
+
+
+def _line(cfg: DictConfig, name: str) -> tuple[float, int, float]:
+    """The figure as it stands, the FFN's width, whatever that is computed from, and what a unit of it adds."""
+    if "hidden" not in cfg.ffn:
+        raise ConfigError(f"match={cfg.match.name}: ffn={cfg.ffn.name} has no setting 'hidden' to solve for; leave it")
+    own, narrow, wide = (figure(c, name) for c in (cfg, _with_width(cfg, 64), _with_width(cfg, 128)))
+    slope = (wide - narrow) / 64
+    if slope <= 0:
+        raise ConfigError(f"match={cfg.match.name}: ffn={cfg.ffn.name} costs the same at any ffn.hidden; leave it out")
+    return own, 64 + round((own - narrow) / slope), slope
+
+
+def _nearest(width: float, multiple: int) -> int:
+    return max(1, round(width / multiple)) * multiple
+
+
+def _with_width(cfg: DictConfig, width: int) -> DictConfig:
+    return edit(cfg, ffn__hidden=width)
+
+
+def _refusal(done: Matched, match: Any) -> str:
+    side = "above" if done.off > 0 else "below"
+    enough = math.ceil(abs(done.off) * 1000 + 0.5) / 1000
+    return (
+        f"match={done.to}: {WIDTH}={done.width} is the nearest, {abs(done.off):.2%} {side} the baseline's"
+        f" {done.reference:,.0f} {match.words}; set match.tolerance={enough:g} or a smaller ffn.multiple_of"
+    )
