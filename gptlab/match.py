@@ -77,7 +77,7 @@ def figure(cfg: DictConfig, name: str) -> float:
 def _usual(cfg: DictConfig) -> DictConfig:
     """conf/config.yaml's architecture at the size, and for the data, of `cfg`."""
     usual = load_config()
-    for section in ("size", "model", "data", "tokenizer", "eval"):
+    for section in ("size", "model", "data", "tokenizer"):
         usual[section] = cfg[section]
     return usual
 

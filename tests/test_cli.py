@@ -89,7 +89,10 @@ def test_no_example_needs_quotes_that_it_does_not_have(verb):
 @pytest.mark.parametrize("words", every_example("train", "sweep"))
 def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    cells = plan_sweep([w for w in words[1:] if w != "-m" and not w.startswith("hydra")]).cells
+    args = VERBS["sweep"].parser("sweep").parse_intermixed_args([w for w in words[1:] if w != "-m"])
+    arms = {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
+    planned = plan_sweep([w for w in args.words if not w.startswith("hydra")], **arms)
+    cells = [*planned.tuning_cells(), *planned.cells]
     assert len(cells) > 1 or words[0] == "train"
     for cell in cells:
         load_config(cell)
@@ -106,7 +109,7 @@ def test_an_example_that_shows_something_shows_it(words, capsys):
 def test_an_example_that_reads_a_run_reads_it(words, run, capsys):
     gptlab(*(w.replace("RUN", run.name) for w in words))
     assert capsys.readouterr().out.strip()
-    for flag in {"--csv", "--plot"} & set(words):
+    for flag in {"--csv", "--png", "--markdown", "--html", "--keep"} & set(words):
         assert Path(words[words.index(flag) + 1]).stat().st_size > 0
 
 

@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
     ("line", "words"),
     [
         ("gptlab ", " ".join(VERBS)),
-        ("gptlab s", "sweep show sample"),
+        ("gptlab s", "sweep status show sample"),
         ("gptlab train no", "norm. norm="),
         ("gptlab train see", "seed="),
         ("gptlab train pre", "precision= preset="),
@@ -49,7 +49,7 @@ def folder(tmp_path, monkeypatch):
         ("gptlab train norm.", "norm.alpha= norm.bias= norm.eps= norm.learnable= norm.zero_centered="),
         ("gptlab train norm=dyt norm.", "norm.alpha= norm.bias="),
         ("gptlab train position=rope position.pairing=", "position.pairing=half position.pairing=interleaved"),
-        ("gptlab train eval.", "eval.batch_size= eval.every= eval.tokens="),
+        ("gptlab train eval.", "eval.batch_size= eval.every= eval.lengths= eval.tokens="),
         ("gptlab train seed=", ""),
         ("gptlab train nothing.", ""),
         ("gptlab sweep e", "embedding. embedding= eval. experiments/"),

@@ -172,7 +172,7 @@ def test_a_bias_in_the_head_contradicts_bias_off():
 
 
 def test_more_tokens_than_the_window_are_refused():
-    with pytest.raises(ValueError, match=f"{WINDOW + 1} tokens: the model was built for data.window={WINDOW}"):
+    with pytest.raises(ValueError, match=f"{WINDOW + 1} tokens: the model was built for at most {WINDOW}"):
         telling_model()(tokens(length=WINDOW + 1))
 
 
