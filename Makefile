@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test slow parity lint types check clean
+.PHONY: help demo test slow parity results lint types check clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
@@ -18,6 +18,9 @@ slow: .venv/installed-dev ## the tests that take minutes
 
 parity: .venv/installed-dev ## compare every family with transformers' own class
 	$(BIN)/python tests/parity.py
+
+results: .venv/installed ## make every RESULTS.md and picture of experiments/ from the numbers kept there
+	$(BIN)/python experiments/results.py
 
 lint: .venv/installed-dev ## ruff
 	$(BIN)/ruff check .

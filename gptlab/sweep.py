@@ -50,6 +50,7 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     top = cells[0].folder.parent
     launch = prepare_launcher(launcher, top, run_cell)
     counts: Counter[str] = Counter()
+    chosen = None
     if tuning:
         write_sweep(planned, tuning, cells, top)
         counts.update(_run(tuning, launch, console, retry))
@@ -58,7 +59,7 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
             console.print(f"{arm}: {' '.join(values)}", markup=False, highlight=False, soft_wrap=True)
         kept = [planned.cell(a, s, chosen[a.name]) for s in planned.seeds for a in planned.arms if a.name in chosen]
         cells = check_cells(kept, device_is_here=here) if kept else []
-    write_sweep(planned, tuning, cells, top, settled=True)
+    write_sweep(planned, tuning, cells, top, chosen=chosen)
     counts.update(_run(cells, launch, console, retry))
     _report([*tuning, *cells], counts, console)
     return dict(counts)

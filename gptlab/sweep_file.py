@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,14 @@ NAME = "sweep.yaml"
 
 
 def write_sweep(
-    planned: Sweep, tuning: Sequence[Cell], cells: Sequence[Cell], folder: Path, *, settled: bool = False
+    planned: Sweep,
+    tuning: Sequence[Cell],
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    chosen: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """`settled`: whether it is known which folders the cells have; before the tuning it is not."""
+    """`chosen`: of each arm what the tuning chose; without it, and with a tuning, the cells' folders are not known."""
     experiment = planned.experiment
     names = list(dict.fromkeys(arm.name for arm in planned.arms))
     labelled = any(w.startswith("variant=") for w in planned.arms[0].overrides)
@@ -30,8 +35,10 @@ def write_sweep(
         "baseline": planned.arms[0].name if labelled else None,
         "against": "previous" if experiment.ladder else "baseline",
         "tune": {"grid": planned.tune, "seeds": planned.tune_seeds} if planned.tune else None,
+        "chosen": chosen,
         "matched": _matched(cells),
-        "cells": [_line(c, "tune", True) for c in tuning] + [_line(c, None, settled or not tuning) for c in cells],
+        "cells": [_line(c, "tune", True) for c in tuning]
+        + [_line(c, None, chosen is not None or not tuning) for c in cells],
     }
     content["cells"] += _earlier(folder, content["cells"])
     try:

@@ -104,3 +104,12 @@ def test_unlabelled_arms_are_found_by_their_other_settings(tmp_path):
     found = points(tmp_path)[1]
     assert list(found.index) == [(f"size.dim={dim}", lr) for dim in (16, 32) for lr in (0.1, 0.2)]
     assert found["mean"].tolist() == pytest.approx([2.0, 2.1, 2.1, 2.0])
+
+
+def test_a_run_at_a_value_that_the_tuning_no_longer_chooses_is_left_out(tmp_path):
+    chosen = {"a": ["optimizer.lr=1e-3"]}
+    for seed, lr in ((0, 1e-3), (1, 1e-3), (0, 3e-3)):
+        write_run(tmp_path / f"{lr}-{seed}", 2.0 + lr, seed=seed, variant="a", optimizer={"name": "adamw", "lr": lr})
+    assert [len(arm.runs) for arm in gather([tmp_path]).arms] == [2, 1]
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"variants": {"a": []}, "chosen": chosen}))
+    assert [len(arm.runs) for arm in gather([tmp_path]).arms] == [2]

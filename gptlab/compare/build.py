@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from gptlab.compare.arms import Arm, choose_baseline, group_arms, names
 from gptlab.compare.comparison import Comparison, Result
@@ -18,7 +19,7 @@ from gptlab.compare.provenance import hardware, list_runs
 from gptlab.compare.readings import read_all
 from gptlab.compare.runs import Run, Sweep, load_runs, load_sweep, read_curve
 from gptlab.compare.tuning import tunings
-from gptlab.config import ConfigError
+from gptlab.config import ConfigError, flatten
 
 MARGIN = 0.005  # of the baseline's mean, where none is said
 AGAINST = ("baseline", "previous")
@@ -51,12 +52,28 @@ def gather(paths: Iterable[str | Path]) -> Material:
         sweep = kept.sweep if len(paths) == 1 else {}
         runs, repeats = runs + kept.runs, repeats + kept.repeats
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
-    compared = [run for run in runs if run.phase != "tune"]
+    chosen = sweep.get("chosen") or {}
+    compared = [run for run in runs if run.phase != "tune" and not superseded(run, chosen)]
     if not compared:
         raise ConfigError(f"compare {paths[0]}: has tuning runs only, so far; run `gptlab sweep` to its end")
     arms = group_arms(compared, Sweep.of(sweep))
     repeats += len(compared) - sum(len(arm.runs) for arm in arms)
     return Material(arms, [run for run in runs if run.phase == "tune"], sweep, repeats)
+
+
+def superseded(run: Run, chosen: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a run has another value than its arm's tuning chose in the end: one of an earlier, smaller tuning."""
+    settings = flatten(run.config)
+    words = [word.partition("=") for word in chosen.get(run.config.get("variant") or "", ())]
+    return any(settings.get(key) != _value(text) for key, _, text in words)
+
+
+def _value(text: str) -> Any:
+    """A setting's value as it was typed after its `=`; YAML 1.1 takes 1e-3 for a string."""
+    try:
+        return float(text)
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:
@@ -78,6 +95,7 @@ def build(
     `defaults` is gptlab's own baseline config, nested or flat: without `baseline` and without a sweep.yaml that names
     one, the arm nearest to it is the baseline. `against`: whether each arm is compared with it or with the previous.
     """
+    _refuse_unknown(metric, material.arms)
     sweep = Sweep.of(material.sweep)
     first = choose_baseline(material.arms, baseline, sweep, defaults)
     arms = [first, *(arm for arm in material.arms if arm is not first)]
@@ -126,12 +144,16 @@ def _seeds(arm: Arm, state: str) -> list[int]:
 
 def _scores(arm: Arm, metric: str) -> pd.Series:
     """The metric of the finished runs, by seed."""
-    for run in _finished(arm):
-        if metric not in run.summary:
-            known = [key for key, value in run.summary.items() if type(value) in (int, float)]
-            place = f"{shown_folder(run.folder)}/summary.json"
-            raise ConfigError(f"metric={metric}: not in {place}; choose from {', '.join(known)}")
-    return pd.Series({run.seed: run.number(metric) for run in _finished(arm)}, dtype=float)
+    return pd.Series({run.seed: run.number(metric) for run in _finished(arm) if metric in run.summary}, dtype=float)
+
+
+def _refuse_unknown(metric: str, arms: Sequence[Arm]) -> None:
+    """Some arms may lack a metric, as learned positions do in longer windows; not all of them."""
+    finished = [run for arm in arms for run in _finished(arm)]
+    if finished and not any(metric in run.summary for run in finished):
+        known = [key for key, value in finished[0].summary.items() if type(value) in (int, float)]
+        place = f"{shown_folder(finished[0].folder)}/summary.json"
+        raise ConfigError(f"metric={metric}: not in {place}; choose from {', '.join(known)}")
 
 
 def _margin(said: float | None, mean: float) -> float:
