@@ -24,7 +24,7 @@ def write_sweep(
     chosen: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """`chosen`: of each arm what the tuning chose; without it, and with a tuning, the cells' folders are not known."""
-    experiment = planned.experiment
+    experiment, known = planned.experiment, chosen is not None or not tuning
     names = list(dict.fromkeys(arm.name for arm in planned.arms))
     labelled = any(w.startswith("variant=") for w in planned.arms[0].overrides)
     content: dict[str, Any] = {
@@ -37,8 +37,7 @@ def write_sweep(
         "tune": {"grid": planned.tune, "seeds": planned.tune_seeds} if planned.tune else None,
         "chosen": chosen,
         "matched": _matched(cells),
-        "cells": [_line(c, "tune", True) for c in tuning]
-        + [_line(c, None, chosen is not None or not tuning) for c in cells],
+        "cells": [_line(c, "tune", True) for c in tuning] + [_line(c, None, known) for c in cells],
     }
     content["cells"] += _earlier(folder, content["cells"])
     try:

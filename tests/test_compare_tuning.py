@@ -1,11 +1,13 @@
 """Tuning runs in a comparison: kept out of the scores, and what they tell of the settings they chose."""
 
+import json
 import math
 
 import pytest
 from run_folders import learning, one_line, shown, write_run, write_sweep
 
 from gptlab.compare import build_comparison
+from gptlab.compare.build import gather
 
 GRID = ["1e-3", "3e-3", "1e-2"]
 
