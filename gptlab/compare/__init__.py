@@ -47,12 +47,13 @@ def compare(
     material = gather(paths)
     comparison = build(material, **options)
     table = tabulate(comparison)
+    asked = {"table": csv, "picture": png, "markdown": markdown, "report": html, "kept": keep}
+    files = {what: Path(path) for what, path in asked.items() if path is not None}
+    for what, path in files.items():  # before anything is printed, which may be into a `head` that closes early
+        _write(path, _content(what, path, comparison, material, table, png))
     print_comparison(comparison, console)
-    files = {"table": csv, "picture": png, "markdown": markdown, "report": html, "kept": keep}
     for what, path in files.items():
-        if path is not None:
-            _write(Path(path), _content(what, Path(path), comparison, material, table, png))
-            console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
     return table
 
 
