@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gptlab.compare import build_comparison
+from gptlab.compare.build import build, gather
 from gptlab.compare.comparison import Comparison
 from gptlab.compare.markdown import render_markdown
 from gptlab.compare.plot import draw
-from gptlab.compare.verdict import DEFINITIONS
+from gptlab.compare.verdict import DEFINITIONS, LEVEL
 
 HERE = Path(__file__).parent
 HEAD = """# What was asked, and what came out
@@ -43,8 +44,9 @@ def main(out: Path) -> None:
             files = _load(own).main()
             rows.append((name, comparison, "how often the verdict is right: see there"))
         else:
+            longer = "".join(_longer_windows(kept))
             files = {
-                "RESULTS.md": render_markdown(comparison, "results.png").encode(),
+                "RESULTS.md": (render_markdown(comparison, "results.png") + longer).encode(),
                 "results.png": draw(comparison, "png"),
             }
             rows.append((name, comparison, "; ".join(_verdicts(comparison))))
@@ -62,6 +64,22 @@ def _load(path: Path):
     return module
 
 
+def _longer_windows(kept: Path) -> Iterator[str]:
+    """What `eval.lengths` measured, for the arms that can be evaluated there, the first of them as the baseline."""
+    material = gather([kept])
+    known = {key for run in material.runs for key in run.summary}
+    for metric in sorted(key for key in known if key.startswith("val/loss_") and key.endswith("x")):
+        first = next(arm for arm in material.arms if all(metric in run.summary for run in arm.runs))
+        comparison = build(material, metric=metric, baseline=first.label)
+        yield f"\n## In windows {metric[9:-1]} times as long as in training\n\n"
+        yield "| arm | mean ± sd | difference ± 95% | verdict |\n| --- | ---: | ---: | --- |\n"
+        for r in comparison.results:
+            if len(r.scores):
+                difference = f"{r.effect.mean:+.4f} ± {r.effect.high - r.effect.mean:.4f}" if r.effect else "baseline"
+                verdict = r.effect.verdict if r.effect else ""
+                yield f"| {r.name} | {r.mean:.4f} ± {r.sd:.4f} | {difference} | {verdict} |\n"
+
+
 def _verdicts(comparison: Comparison) -> Iterator[str]:
     """`**better**: swiglu -0.0670`, words in the order of their definitions."""
     for word in DEFINITIONS:
@@ -69,6 +87,12 @@ def _verdicts(comparison: Comparison) -> Iterator[str]:
         said = [f"{r.name} {r.effect.mean:+.4f}" for r in arms if r.effect]
         if said:
             yield f"**{word}**: {', '.join(said)}"
+    if comparison.factorial:
+        effects = comparison.factorial.effects
+        shown = effects[effects["p_holm"] < LEVEL]
+        said = [f"{e.slots}: {e.levels} {e.effect:+.4f}" for e in shown.itertuples()]
+        if said:
+            yield f"**effects over the grid**: {'; '.join(said)}"
 
 
 def _page(rows: list[tuple[str, Comparison, str]]) -> str:
