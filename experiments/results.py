@@ -29,8 +29,9 @@ says, and hold for such models. A verdict here is no verdict on a large one.
 
 How these settings were chosen, which bears on the verdicts. All but calibration and the placements were first run at a
 learning rate of 3e-3, or tuned over 1e-3 to 1e-2. Seeds of one arm spread by 0.06 to 0.09 there, and most verdicts were
-"not shown". After seeing that, ffn, norm, positions and ladder were run again at 1e-3, with the same seeds; qk_norm, bias,
-block and tied are the first runs. p values do not know of this second look, so read those four as exploratory.
+"not shown". After seeing that, ffn, norm, positions and ladder were run again at 1e-3, with the same seeds; qk_norm,
+bias, block and tied are the first runs. p values do not know of this second look, so read those four as exploratory.
+
 - ffn: the grid was cut to 3e-4 and 1e-3 after relu, relu2, reglu and silu had chosen 3e-3 on two tuning seeds, so for
   these four the table is not at their best value. At 3e-3 (5 seeds): relu 2.2966 ± 0.0552, relu2 2.2502 ± 0.0840, reglu
   2.4085 ± 0.0923, silu 2.4458 ± 0.0638. Against relu there, none of the eight arms was better or worse.
