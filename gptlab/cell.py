@@ -16,7 +16,7 @@ from gptlab.lock import state_of
 from gptlab.match import Matched, figure
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, read_summary, write_json
-from gptlab.run import fair, open_dataset, wandb_settings, with_vocabulary
+from gptlab.run import fair, open_dataset, tracker_settings, with_vocabulary
 from gptlab.run_folder import run_dir
 
 WIDTHS = ("ffn.hidden=", "ffn.expansion=")
@@ -74,7 +74,7 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
         arm, label = _names(overrides, shared)
         try:
             cfg = load_config(overrides)
-            wandb_settings(cfg)
+            tracker_settings(cfg)
             device = choose_machine(cfg).device.type if device_is_here else cfg.device
             dataset = _dataset(cfg, datasets)
             cfg, match = fair(cfg, dataset)
@@ -117,11 +117,11 @@ def _with_reference(arm: PlannedArm, planned: Sweep, figures: dict[tuple[int, st
     seed = planned.seeds[0]
     try:
         cfg = load_config(planned.cell(arm, seed))
-        baseline = load_config(planned.cell(planned.arms[arm.baseline], seed))
         wanted = registry.build("match", cfg.match).figure
         if not wanted or cfg.match.reference is not None:
             return arm
         if (arm.baseline, wanted) not in figures:
+            baseline = load_config(planned.cell(planned.arms[arm.baseline], seed))
             figures[arm.baseline, wanted] = figure(with_vocabulary(baseline, open_dataset(baseline)), wanted)
     except ConfigError:
         return arm  # check_cells says what is wrong with it, and with all others

@@ -163,7 +163,7 @@ def _with_tuning(sweep: Sweep, overrides: list[str], said: Sequence[str]) -> Swe
     if not tune:
         return sweep
     seeds = sweep.experiment.tune_seeds or [FIRST_TUNING_SEED + i for i in range(DEFAULT_TUNING_SEEDS)]
-    if both := set(map(str, seeds)) & set(sweep.seeds):
+    if both := set(map(str, seeds)) & {seed or "0" for seed in sweep.seeds}:
         raise ConfigError(
             f"tune_seeds: {min(both)} is a seed of the comparison too, so that the choice would flatter; give others"
         )

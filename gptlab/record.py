@@ -33,12 +33,12 @@ class Recorder:
         run_dir: Path,
         *,
         config: Mapping[str, Any],
-        wandb: WandbSettings | TrackioSettings,
+        settings: WandbSettings | TrackioSettings,
         info: RunInfo,
         resume_step: int | None = None,
     ) -> None:
         self.run_dir = run_dir
-        self._config, self._settings, self._info = config, wandb, info
+        self._config, self._settings, self._info = config, settings, info
         self._resume_step = resume_step
         self._metrics: TextIO | None = None
         self._tracker: WandbRun | TrackioRun | None = None
@@ -128,13 +128,13 @@ class Recorder:
 
 
 def record_again(
-    run_dir: Path, *, config: Mapping[str, Any], wandb: WandbSettings | TrackioSettings, info: RunInfo, run_id: str
+    run_dir: Path, *, config: Mapping[str, Any], settings: WandbSettings | TrackioSettings, info: RunInfo, run_id: str
 ) -> str | None:
     """A run that has ended, as one more run of the tracker's; returns where."""
     history = read_metrics(run_dir)
-    if tracker := _open_tracker(wandb, info, run_id, config, history):
+    if tracker := _open_tracker(settings, info, run_id, config, history):
         tracker.finish(read_status(run_dir)["state"], read_summary(run_dir))
-        return f"{wandb.title}: {tracker.where()}"
+        return f"{settings.title}: {tracker.where()}"
     return None
 
 

@@ -40,7 +40,7 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
         told = f"{_closing_lines(done, folder, where)} has ended already; delete it to run again"
         console.print(told, markup=False, highlight=False, soft_wrap=True)
         return done
-    wandb = wandb_settings(cfg)
+    settings = tracker_settings(cfg)
     machine = choose_machine(cfg)
     dataset = open_dataset(cfg)
     full = with_vocabulary(cfg, dataset)
@@ -58,7 +58,7 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
             start.apply(trainer.model)
         _write_before(folder, full, machine, dataset, start, match)
         info = _wandb_info(full, job_type)
-        recorder = Recorder(folder, config=_recorded(full), wandb=wandb, info=info, resume_step=resumed)
+        recorder = Recorder(folder, config=_recorded(full), settings=settings, info=info, resume_step=resumed)
         with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
             _introduce(display, folder, trainer, resumed, start, match)
             summary = trainer.run(recorder, display, folder, stop)
@@ -72,7 +72,7 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
     return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
 
 
-def wandb_settings(cfg: DictConfig) -> WandbSettings | TrackioSettings:
+def tracker_settings(cfg: DictConfig) -> WandbSettings | TrackioSettings:
     """Where the run is recorded beside its folder, as `record` says."""
     if cfg.record == "trackio":
         return TrackioSettings(Path(cfg.runs_dir), cfg.wandb.project)
@@ -174,8 +174,8 @@ def _tell_the_agent(cfg: DictConfig, folder: Path, job_type: str) -> str | None:
     """A run that has ended, told to the run that `wandb agent` opened for it, which would stay empty; says where."""
     if not (run_id := agents_run_id()):
         return None
-    settings, config = wandb_settings(cfg), _recorded(OmegaConf.load(folder / "config.yaml"))
-    return record_again(folder, config=config, wandb=settings, info=_wandb_info(cfg, job_type), run_id=run_id)
+    settings, config = tracker_settings(cfg), _recorded(OmegaConf.load(folder / "config.yaml"))
+    return record_again(folder, config=config, settings=settings, info=_wandb_info(cfg, job_type), run_id=run_id)
 
 
 def _recorded(cfg: Any) -> dict[str, Any]:

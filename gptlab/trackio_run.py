@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
-from gptlab.wandb_run import MINIMA, RunInfo
+from gptlab.wandb_run import MINIMA, RunInfo, one_line
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class TrackioRun:
         try:
             self._trackio.sqlite_storage.SQLiteStorage.validate_project_name(self._project)
         except ValueError as error:
-            raise ConfigError(f"wandb.project={self._project}: {_one_line(error)}") from error
+            raise ConfigError(f"wandb.project={self._project}: {one_line(error)}") from error
         try:
             self._forget(run_id)
             self._run = self._start(info, run_id, config)
         except Exception as error:
-            rule = f"Trackio does not take the run ({_one_line(error)})"
+            rule = f"Trackio does not take the run ({one_line(error)})"
             raise ConfigError(f"TRACKIO_DIR={self._folder}: {rule}; give another, or use record=wandb") from error
         for metrics in history:
             self.log(metrics)
@@ -137,7 +137,7 @@ class TrackioRun:
         return self.error or f"`TRACKIO_DIR={folder} trackio show --project {project}`"
 
     def _give_up(self, error: Exception) -> None:
-        self.error = f"Trackio stopped ({type(error).__name__}: {_one_line(error)}); metrics.jsonl holds the whole run"
+        self.error = f"Trackio stopped ({type(error).__name__}: {one_line(error)}); metrics.jsonl holds the whole run"
 
 
 def _import_trackio(folder: Path) -> ModuleType:
@@ -158,7 +158,3 @@ def _writable(folder: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"TRACKIO_DIR={folder}: cannot be written ({error.strerror}); give another") from error
     return Path(os.path.relpath(folder))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

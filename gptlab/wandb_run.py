@@ -128,7 +128,7 @@ class WandbRun:
         return self.error or self._url or f"`wandb sync {self._folder}`"
 
     def _give_up(self, error: Exception) -> None:
-        self.error = f"W&B stopped ({type(error).__name__}: {_one_line(error)}); metrics.jsonl holds the whole run"
+        self.error = f"W&B stopped ({type(error).__name__}: {one_line(error)}); metrics.jsonl holds the whole run"
         with contextlib.suppress(Exception):
             import_wandb().teardown()  # the service is gone; the next run of this process starts a new one
 
@@ -194,7 +194,7 @@ def _init(settings: WandbSettings, info: RunInfo, run_id: str, config: Mapping[s
             ),
         )
     except wandb.errors.Error as error:
-        rule = f"W&B does not take the run ({_one_line(error)})"
+        rule = f"W&B does not take the run ({one_line(error)})"
         raise ConfigError(f"wandb.mode={settings.mode}: {rule}; use wandb.mode=offline, then `wandb sync`") from error
 
 
@@ -205,5 +205,6 @@ def _define_axes(run: Any) -> None:
         run.define_metric(name, step_metric="tokens", summary="min,last")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, without its line breaks."""
     return " ".join(str(error).split())

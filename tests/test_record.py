@@ -20,7 +20,7 @@ from gptlab.wandb_run import RunInfo, WandbSettings
 
 def recorder(run_dir: Path, resume_step: int | None = None) -> Recorder:
     settings = WandbSettings("disabled", run_dir.parent)
-    return Recorder(run_dir, config={}, wandb=settings, info=RunInfo("name", "group"), resume_step=resume_step)
+    return Recorder(run_dir, config={}, settings=settings, info=RunInfo("name", "group"), resume_step=resume_step)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def recorder(arm="rmsnorm", resume_step=None):
     info = RunInfo(f"{arm} seed=1", "demo")
     config = {"arm": arm, "norm": {"name": arm, "eps": 1e-5}, "seed": 1, "use": None}
     return Recorder(
-        root / "demo" / arm, config=config, wandb=TrackioSettings(root, "lab"), info=info, resume_step=resume_step
+        root / "demo" / arm, config=config, settings=TrackioSettings(root, "lab"), info=info, resume_step=resume_step
     )
 
 def log(record, steps, loss=3.0):
@@ -203,7 +203,7 @@ def test_training_records_there_what_its_arms_are(train_tiny, monkeypatch, tmp_p
     with pytest.raises(ZeroDivisionError):
         train_tiny("record=trackio", "norm=rmsnorm", "seed=3", "variant=rms")
     [options] = given
-    assert options["wandb"] == trackio_run.TrackioSettings(tmp_path / "runs", "gptlab")
+    assert options["settings"] == trackio_run.TrackioSettings(tmp_path / "runs", "gptlab")
     assert options["config"]["arm"] == "rms" and options["config"]["norm"]["name"] == "rmsnorm"
     assert (options["info"].name, options["info"].group) == ("rms seed=3", "default")
 

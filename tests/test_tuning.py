@@ -86,6 +86,12 @@ def test_a_seed_of_the_comparison_is_refused_for_tuning(file):
         plan_sweep([file, "seed=0,7"])
 
 
+def test_so_is_the_seed_that_a_comparison_has_where_none_is_said(tmp_path):
+    (tmp_path / "q.yaml").write_text("# Q?\nvariants: {a: []}\ntune: {optimizer.lr: [1e-4, 1e-3]}\ntune_seeds: [0]\n")
+    with pytest.raises(ConfigError, match="^tune_seeds: 0 is a seed of the comparison too"):
+        plan_sweep([str(tmp_path / "q.yaml")])
+
+
 def test_what_the_command_line_sets_is_not_tuned(file):
     planned = plan_sweep([file, "optimizer.lr=5e-4"])
     assert not planned.tune and not planned.tuning_cells() and len(planned.cells) == 4

@@ -31,7 +31,7 @@ info = RunInfo("norm=rmsnorm seed=1", "my-sweep", "train", ["norm=rmsnorm", "ffn
 def recorder(resume_step=None):
     settings = WandbSettings(resolve_mode(None), root, "lab")
     config = {"norm": {"name": "rmsnorm", "eps": 1e-5}, "seed": 1, "use": None}
-    return Recorder(root / "lab" / "arm one", config=config, wandb=settings, info=info, resume_step=resume_step)
+    return Recorder(root / "lab" / "arm one", config=config, settings=settings, info=info, resume_step=resume_step)
 
 def log(record, steps):
     for step in steps:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from gptlab.compare.arms import Arm, choose_baseline, group_arms, names
+from gptlab.compare.arms import Arm, as_text, choose_baseline, group_arms, names
 from gptlab.compare.comparison import Comparison, Result
 from gptlab.compare.effects import compare_scores
 from gptlab.compare.factorial import factorial
@@ -18,8 +17,8 @@ from gptlab.compare.places import shorten, shown_command, shown_folder
 from gptlab.compare.provenance import hardware, list_runs
 from gptlab.compare.readings import read_all
 from gptlab.compare.runs import Run, Sweep, load_runs, load_sweep, read_curve
-from gptlab.compare.tuning import tunings
-from gptlab.config import ConfigError, flatten
+from gptlab.compare.tuning import tunings, value
+from gptlab.config import ConfigError
 
 MARGIN = 0.005  # of the baseline's mean, where none is said
 AGAINST = ("baseline", "previous")
@@ -63,17 +62,9 @@ def gather(paths: Iterable[str | Path]) -> Material:
 
 def superseded(run: Run, chosen: Mapping[str, Sequence[str]]) -> bool:
     """Whether a run has another value than its arm's tuning chose in the end: one of an earlier, smaller tuning."""
-    settings = flatten(run.config)
+    settings = as_text(run.config)
     words = [word.partition("=") for word in chosen.get(run.config.get("variant") or "", ())]
-    return any(settings.get(key) != _value(text) for key, _, text in words)
-
-
-def _value(text: str) -> Any:
-    """A setting's value as it was typed after its `=`; YAML 1.1 takes 1e-3 for a string."""
-    try:
-        return float(text)
-    except ValueError:
-        return yaml.safe_load(text)
+    return any(value(settings.get(key, "null")) != value(text.strip("'")) for key, _, text in words)
 
 
 def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:
