@@ -35,7 +35,8 @@ runs. p values do not know of this second look, so read those four as explorator
 
 - ffn: the grid was cut to 3e-4 and 1e-3 after relu, relu2, reglu and silu had chosen 3e-3 on two tuning seeds, so for
   these four the table is not at their best value. At 3e-3 (5 seeds): relu 2.2966 ± 0.0552, relu2 2.2502 ± 0.0840, reglu
-  2.4085 ± 0.0923, silu 2.4458 ± 0.0638. Against relu there, none of the eight arms was better or worse.
+  2.4085 ± 0.0923, silu 2.4458 ± 0.0638. Against relu at 3e-3 none of the eight arms, each at the rate it had
+  chosen, was better or worse.
 - positions: at 3e-3 rope was better and sinusoidal worse too, alibi (-0.0475) and none (+0.0222) were not shown.
 - norm: at 3e-3 dyt and none were worse too, rmsnorm (+0.0435) was not shown.
 - ladder: at 3e-3 rope (-0.2241) and swiglu (-0.1200) were better too, the other three steps were not shown.
