@@ -9,10 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from gptlab.components.optimizer import Optimizer
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -21,9 +22,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
     _write(path, model.state_dict(), {})
 
 
-def save_training(
-    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], progress: dict[str, Any]
-) -> None:
+def save_training(path: Path, model: nn.Module, optimizers: list[Optimizer], progress: dict[str, Any]) -> None:
     """Everything a resume needs; `progress` is what JSON can say of it."""
     tensors, numbers = dict(model.state_dict()), {}
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
@@ -47,7 +46,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return {k: file.get_tensor(k) for k in file.keys() if not k.startswith("optimizer/")}  # noqa: SIM118
 
 
-def load_training(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
+def load_training(path: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
     """Put model and optimizers where they were; returns the progress that was saved."""
     load_weights(path, model)
     params = dict(model.named_parameters())

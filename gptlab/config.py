@@ -88,6 +88,9 @@ class Budget:
 class Train:
     batch_size: int = setting(12, "windows per optimizer step", at_least=1)
     micro_batch_size: int | None = setting(None, "windows per forward pass; null: the whole batch", at_least=1)
+    loss_chunk: int | None = setting(
+        None, "tokens that have logits at once; null: as many as take 256 MiB in float32", at_least=1
+    )
     grad_clip: float | None = setting(1.0, "largest norm of the gradient; null: no clipping", above=0)
     dropout: float = setting(0.0, "share zeroed: embeddings, attention weights, branches", at_least=0, below=1)
     log_every: int = setting(10, "steps between lines of training metrics", at_least=1)
@@ -141,7 +144,9 @@ class Config:
     seed: int = setting(0, "of weights, batches and dropout, each a stream of its own", at_least=0)
     device: str = setting("auto", "auto: cuda, mps or cpu, the first there is")
     precision: str = setting(
-        "auto", "auto: bf16 autocast on a GPU that is fast at it, else float32", choices=("auto", "float32", "bf16")
+        "auto",
+        "bf16: autocast; bf16_weights: all but the optimizer; auto: the first on GPUs, the second on CPUs that have it",
+        choices=("auto", "float32", "bf16", "bf16_weights"),
     )
     compile: bool | None = setting(None, "torch.compile; null: on CUDA only")
     use: Any = setting(None, "your own component file, or a list of them")

@@ -4,13 +4,13 @@ import math
 from contextlib import AbstractContextManager
 
 import torch
-import torch.nn.functional as F
 
 from gptlab.data import Dataset, validation_batches
+from gptlab.loss import NextTokenLoss
 
 
 def evaluate(
-    model: torch.nn.Module,
+    loss: NextTokenLoss,
     dataset: Dataset,
     *,
     window: int,
@@ -20,16 +20,15 @@ def evaluate(
     autocast: AbstractContextManager,
 ) -> dict[str, float]:
     """val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
-    was_training = model.training
-    model.eval()
+    was_training = loss.model.training
+    loss.model.eval()
     total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     n_predicted = 0
     with torch.inference_mode(), autocast:
         for x, y in validation_batches(dataset.val, window, batch_size, n_tokens):
-            logits = model(x.to(device))
-            total += F.cross_entropy(logits.float().flatten(0, 1), y.to(device).flatten(), reduction="sum")
+            total += loss.sum(x.to(device), y.to(device))
             n_predicted += y.numel()
-    model.train(was_training)
+    loss.model.train(was_training)
     nats = float(total)
     return {"val/loss": nats / n_predicted, "val/bpb": nats / math.log(2) / dataset.val_bytes(n_predicted + 1)}
 

@@ -47,22 +47,39 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """With a cache, `tokens` follow those seen in earlier calls, and logits are those of the new ones."""
+        return self.logits(self.stream(tokens, cache))
+
+    def stream(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """What the head reads: (B, T) -> (B, T, C)."""
         start = cache.length(0) if cache else 0
         if start + tokens.shape[1] > self.max_len:
             raise ValueError(f"{start + tokens.shape[1]} tokens: the model was built for at most {self.max_len}")
         x = self.dropout(self.position.embed(self.embedding(tokens), start))  # (B, T, C)
         for block in self.blocks:
             x = block(x, self.position, cache)
-        return self.head(self.norm(x), self.embedding.weight)
+        return self.norm(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What the head makes of the stream: (..., C) -> (..., V)."""
+        return self.head(x, self.embedding.weight)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All that `logits` can depend on; the token table is among them even where the head does not read it."""
+        return [p for p in dict.fromkeys([*self.head.parameters(), self.embedding.weight]) if p.requires_grad]
 
     def new_cache(self) -> KVCache:
         return KVCache(len(self.blocks))
 
     def auxiliary_loss(self, logits: Tensor) -> Tensor | None:
         """The sum of what components add to the training loss, in nats; None if none does."""
-        parts: list[Any] = [m for m in self.modules() if m is not self and hasattr(m, "auxiliary_loss")]
-        losses = [x for x in (m.auxiliary_loss(logits) for m in parts) if x is not None]
+        losses = [x for x in (m.auxiliary_loss(logits) for m in self._with_auxiliary_loss()) if x is not None]
         return sum(losses[1:], losses[0]) if losses else None
+
+    def has_auxiliary_loss_outside_head(self) -> bool:
+        return any(m is not self.head for m in self._with_auxiliary_loss())
+
+    def _with_auxiliary_loss(self) -> list[Any]:
+        return [m for m in self.modules() if m is not self and hasattr(m, "auxiliary_loss")]
 
 
 def build_model(cfg: Any) -> GPT:

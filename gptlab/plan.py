@@ -1,9 +1,11 @@
 """What a run comes to: how long it is, at which rates, and on what it runs. Worked out before anything is written."""
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,34 +97,47 @@ def _steps(budget: Any, costs: dict[str, float], tokens_per_step: int) -> int | 
     return max(1, math.ceil(tokens / tokens_per_step))
 
 
+PRECISIONS = {"float32": "float32", "bf16": "bf16 autocast", "bf16_weights": "bf16 weights"}  # as they are recorded
+
+
 @dataclass(frozen=True)
 class Machine:
     """Device, precision and compiling, decided."""
 
     device: torch.device
-    bf16: bool
+    precision: str  # float32, bf16 autocast or bf16 weights
     compile: bool
 
     def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+        on = self.precision == "bf16 autocast"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if on else nullcontext()
 
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return f"{name}, {self.precision}{', compiled' if self.compile else ''}{threads}"
 
-    @property
-    def precision(self) -> str:
-        return "bf16 autocast" if self.bf16 else "float32"
-
 
 def choose_machine(cfg: Any) -> Machine:
     device = _device(cfg.device)
-    if cfg.precision == "auto":  # on a CPU, the casts of autocast cost a small model more than bf16 gains it
-        bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        bf16 = cfg.precision == "bf16"
-    return Machine(device, bf16, device.type == "cuda" if cfg.compile is None else cfg.compile)
+    precision = _fastest_precision(device) if cfg.precision == "auto" else cfg.precision
+    return Machine(device, PRECISIONS[precision], device.type == "cuda" if cfg.compile is None else cfg.compile)
+
+
+def _fastest_precision(device: torch.device) -> str:
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return "bf16"
+    if device.type == "cpu" and "amx_bf16" in cpu_flags():  # the casts of autocast cost a small model what they gain
+        return "bf16_weights"
+    return "float32"
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """What the CPU says that it can do; empty where it does not say."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())
 
 
 def _device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from gptlab import checkpoint, registry
+from gptlab.allocator import keep_freed_memory
 from gptlab.compose import differences, edit, plain, typed
 from gptlab.config import SLOTS, ConfigError, flatten
 from gptlab.data import Dataset, load_dataset
@@ -46,6 +47,8 @@ def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> d
     full = with_vocabulary(cfg, dataset)
     plan = make_plan(full)
     start = plan_start(full, dataset)
+    if machine.device.type == "cpu":
+        keep_freed_memory()
     with locked(folder), _sigterm() as stop:
         if done := _outcome(folder):  # another process was quicker
             return done

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from omegaconf import DictConfig
 
 from gptlab import checkpoint, registry
 from gptlab.data import Dataset, TrainBatches
 from gptlab.evaluate import evaluate, of_length
+from gptlab.loss import NextTokenLoss
 from gptlab.model import build_model, seed_number
 from gptlab.plan import Machine, Plan
 from gptlab.progress import Display
 from gptlab.record import Recorder
+from gptlab.working_copy import WorkingCopy
 
 FAR_OFF = 0.1  # an initial loss further than this share from ln V deserves a warning
 
@@ -37,13 +38,17 @@ class Trainer:
 
     def __init__(self, cfg: DictConfig, plan: Plan, machine: Machine, dataset: Dataset):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
-        self.model = build_model(cfg).to(machine.device)
+        self.model = build_model(cfg).to(machine.device)  # what optimizers and checkpoints know, in float32
+        self.copy = WorkingCopy(self.model) if machine.precision == "bf16 weights" else None
+        self.objective = NextTokenLoss(
+            self.copy.model if self.copy else self.model, cfg.train.loss_chunk, compile=machine.compile
+        )
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
-        self.batches = TrainBatches(dataset.train, cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling)
+        self.batches = TrainBatches(
+            dataset.train, cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, machine.device
+        )
         self.micro = cfg.train.micro_batch_size or cfg.train.batch_size
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
-        if machine.compile:
-            self.model.compile()
         self.step = 0  # optimizer steps done
         self.seconds = 0.0  # of training, evaluations and checkpoints not counted
         self.initial_loss: float | None = None
@@ -63,18 +68,20 @@ class Trainer:
         n_micro = len(x) // self.micro
         for i, (inputs, targets) in enumerate(zip(x.split(self.micro), y.split(self.micro), strict=True)):
             self._seed_dropout(f"step {self.step}.{i}")
-            loss, extra = self.loss(inputs.to(self.machine.device), targets.to(self.machine.device))
-            ((loss if extra is None else loss + extra) / n_micro).backward()
-            self.losses += loss.detach() / n_micro
-            self.first_bad = torch.where(
-                loss.detach().isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1)
-            )
+            total, loss = self.loss(inputs, targets)
+            (total / n_micro).backward()
+            if self.copy:
+                self.copy.hand_over_gradients()
+            self.losses += loss / n_micro
+            self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1))
         self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
             optimizer.zero_grad()
+        if self.copy:
+            self.copy.refresh()
         self.step += 1
         self.n_losses += 1
 
@@ -87,16 +94,16 @@ class Trainer:
         elif self.machine.device.type == "mps":
             torch.mps.manual_seed(number)
 
-    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mean cross-entropy in nats per token, and what components add to it in training."""
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is to be minimised, and the cross-entropy in it: means over the tokens, in nats."""
         with self.machine.autocast():
-            logits = self.model(inputs)  # (B, T, V)
-            extra = self.model.auxiliary_loss(logits)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()), extra
+            return self.objective(inputs, targets)
 
     def run(self, recorder: Recorder, display: Display, folder: Path, stop: threading.Event) -> dict[str, Any]:
         """Steps until the budget is spent or `stop` is set; logs, evaluates and saves between. Returns the summary."""
-        self.model.train()
+        self.objective.model.train()
+        if self.copy:  # a checkpoint may have been restored since it was made
+            self.copy.refresh()
         cfg = self.cfg
         save_every = cfg.train.checkpoint_every or cfg.eval.every
         try:
@@ -191,7 +198,7 @@ class Trainer:
         """In windows `length` times as long as in training, as many tokens at a time."""
         batch_size = self.cfg.eval.batch_size or self.cfg.train.batch_size
         result = evaluate(
-            self.model,
+            self.objective,
             self.dataset,
             window=length * self.cfg.data.window,
             batch_size=max(1, batch_size // length),

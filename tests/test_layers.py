@@ -12,13 +12,13 @@ ROOT = Path(gptlab.__file__).parent
 ORDER = """
 config
 registry
-check sizes
+check sizes allocator
 compose
 components data
 checkpoint listing completion
 run_folder
 model
-measure drawing
+measure drawing loss working_copy
 match
 plan evaluate environment progress
 wandb_run

@@ -52,7 +52,7 @@ FACTORS = {
     "micro-batch": ["train.micro_batch_size=null", "train.micro_batch_size=2"],
     "clipping": ["train.grad_clip=1", "train.grad_clip=null"],
     "sampling": ["data.sampling=random", "data.sampling=epoch"],
-    "precision": ["precision=float32", "precision=bf16"],
+    "precision": ["precision=float32", "precision=bf16", "precision=bf16_weights"],
 }
 
 

@@ -98,10 +98,11 @@ def test_a_budget_in_seconds_ends_by_the_clock(words):
     assert summary["state"] == "finished" and 0.5 <= summary["seconds"] < 2 and summary["step"] > 1
 
 
-def test_bf16_autocast_trains_close_to_float32(words):
+@pytest.mark.parametrize("precision", ["bf16", "bf16_weights"])
+def test_bf16_trains_close_to_float32(words, precision):
     losses = [
         train(load_config([*words, "budget.steps=20", f"precision={p}"]), quiet=True)["val/loss"]
-        for p in ("float32", "bf16")
+        for p in ("float32", precision)
     ]
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gptlab.components.parameters import Linear
 from gptlab.components.position import Position
+from gptlab.components.products import attend_by_products
 from gptlab.registry import register
 
 
@@ -180,6 +181,9 @@ def attend(
         )
     k, v = _repeat_kv(q, k), _repeat_kv(q, v)
     T_q, T_k = q.shape[-2], k.shape[-2]
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        additive = _additive(_mask(q, T_k, window, position), q.dtype)
+        return attend_by_products(q, k, v, additive, scale=scale or q.shape[-1] ** -0.5, dropout=dropout)
     if plain and T_q == T_k:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scale)
     mask = _mask(q, T_k, window, position) if T_q > 1 or not plain else None
@@ -267,6 +271,13 @@ def _mask(q: Tensor, T_k: int, window: int | None, position: Position | None) ->
         return visible
     head = torch.arange(q.shape[1], device=q.device)[:, None, None]
     return position.score_bias(head, i, j).masked_fill(~visible, -math.inf).to(q.dtype)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores: 0 where a boolean mask is True, -inf elsewhere."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -math.inf)
 
 
 def _repeat_kv(q: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlab.components.parameters import Linear, tag
+from gptlab.components.parameters import Linear, table
 from gptlab.registry import register
 
 
@@ -39,7 +39,7 @@ class TokenTable(nn.Module):
             raise ValueError(f"padding_idx={padding_idx}: must be a token, from 0 to {vocab_size - 1}; null for none")
         self.scale = scale * math.sqrt(dim) if scale_by_width else scale
         self.padding_idx = padding_idx
-        self.weight = tag(nn.Embedding(vocab_size, width or dim).weight, "embedding")
+        self.weight = table(vocab_size, width or dim, "embedding")
         self.norm = norm(width or dim) if normed else None
         self.project = Linear(width, dim, bias=False) if width not in (None, dim) else None
 

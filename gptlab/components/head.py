@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlab.components.parameters import Linear, tag
+from gptlab.components.parameters import Linear, table, tag
 from gptlab.registry import register
 
 
@@ -36,9 +36,7 @@ class LinearHead(nn.Module):
                 raise ValueError(f"{name}={value}: must be above 0; null for none")
         self.softcap, self.z_loss, self.scale = softcap, z_loss, scale
         self.project = Linear(dim, width, bias=False) if width not in (None, dim) else None
-        self.weight = None if tied else tag(nn.Parameter(torch.empty(vocab_size, width or dim)), "head")
-        if self.weight is not None:
-            nn.init.normal_(self.weight, std=0.02)
+        self.weight = None if tied else table(vocab_size, width or dim, "head", std=0.02)
         self.bias = tag(nn.Parameter(torch.zeros(vocab_size)), "bias") if bias else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

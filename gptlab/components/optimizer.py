@@ -1,11 +1,12 @@
-"""Optimizers. An option turns parameters into a list of torch optimizers, with weight decay by role.
+"""Optimizers. An option turns parameters into a list of steppers, or of torch's optimizers, with weight decay by role.
 
 Matrices are decayed; norms, biases and embeddings are not, unless `decay=all`.
 `slots` says how many float32 numbers of state a parameter costs.
 """
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,53 @@ from gptlab.components.parameters import MATRICES, role_of
 from gptlab.registry import register
 
 Decay = Literal["matrices", "all"]
+Group = dict[str, Any]  # params, lr, weight_decay
 
 
-def _groups(parameters: Iterable[nn.Parameter], weight_decay: float, decay: str) -> list[dict[str, Any]]:
+class Optimizer(Protocol):
+    """What training needs of an optimizer; torch's own have it."""
+
+    param_groups: list[Group]
+    state: Any  # {parameter: {name: tensor or number}}
+
+    def step(self) -> Any: ...
+
+    def zero_grad(self) -> None: ...
+
+
+class Stepper:
+    """An Optimizer around one of torch's fused updates, without torch.optim.Optimizer.
+
+    Making one of those imports torch's compiler, which takes longer than all else before the first step.
+    """
+
+    def __init__(self, groups: list[Group], lr: float):
+        self.param_groups = [{**group, "lr": lr} for group in groups]
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            if params := [p for p in group["params"] if p.grad is not None]:
+                self.update(group, params, [p.grad for p in params])
+
+    def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        raise NotImplementedError
+
+    def slot(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
+        """A tensor of state for each parameter, of its shape and zero at first."""
+        for p in params:
+            if name not in self.state[p]:
+                self.state[p][name] = torch.zeros_like(p)
+        return [self.state[p][name] for p in params]
+
+    def zero_grad(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+
+def _groups(parameters: Iterable[nn.Parameter], weight_decay: float, decay: str) -> list[Group]:
     """Parameter groups: the decayed and the others."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -53,12 +98,35 @@ class AdamW:
         _check(lr, weight_decay, beta1=beta1, beta2=beta2)
         self.lr, self.weight_decay, self.betas, self.eps, self.decay = lr, weight_decay, (beta1, beta2), eps, decay
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
-        groups = _groups(parameters, self.weight_decay, self.decay)
-        return [torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)]
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
+        return [AdamWStepper(_groups(parameters, self.weight_decay, self.decay), self.lr, self.betas, self.eps)]
 
     def slots(self, p: Tensor) -> int:
         return 2
+
+
+class AdamWStepper(Stepper):
+    """torch.optim.AdamW(fused=True)"""
+
+    def __init__(self, groups: list[Group], lr: float, betas: tuple[float, float], eps: float):
+        super().__init__(groups, lr)
+        self.betas, self.eps = betas, eps
+
+    def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        for p in params:
+            self.state[p].setdefault("step", torch.zeros((), device=p.device))
+        steps = [self.state[p]["step"] for p in params]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adamw_(
+            *(params, grads, self.slot("exp_avg", params), self.slot("exp_avg_sq", params), [], steps),
+            lr=group["lr"],
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            eps=self.eps,
+            weight_decay=group["weight_decay"],
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 @register("optimizer", "sgd", source="torch.optim.SGD")
@@ -80,12 +148,32 @@ class SGD:
         self.lr, self.weight_decay, self.decay = lr, weight_decay, decay
         self.momentum, self.nesterov = momentum, nesterov
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
         groups = _groups(parameters, self.weight_decay, self.decay)
-        return [torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)]
+        return [SGDStepper(groups, self.lr, self.momentum, self.nesterov)]
 
     def slots(self, p: Tensor) -> int:
         return 1 if self.momentum else 0
+
+
+class SGDStepper(Stepper):
+    """torch.optim.SGD: g <- g + weight_decay * p;  m <- momentum * m + g;  p <- p - lr * m"""
+
+    def __init__(self, groups: list[Group], lr: float, momentum: float, nesterov: bool):
+        super().__init__(groups, lr)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        directions = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+        if self.momentum:
+            momenta = self.slot("momentum_buffer", params)
+            torch._foreach_mul_(momenta, self.momentum)
+            torch._foreach_add_(momenta, directions)
+            if self.nesterov:
+                torch._foreach_add_(directions, momenta, alpha=self.momentum)
+            else:
+                directions = momenta
+        torch._foreach_add_(params, directions, alpha=-group["lr"])
 
 
 @register("optimizer", "muon", source="https://kellerjordan.github.io/posts/muon")
@@ -116,7 +204,7 @@ class Muon:
     def _takes(p: Tensor) -> bool:
         return p.ndim == 2 and role_of(p) in ("input", "gate", "residual")
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
         parameters = list(parameters)
         rest = _groups([p for p in parameters if not self._takes(p)], self.weight_decay, self.decay)
         muon = torch.optim.Muon(
@@ -127,7 +215,7 @@ class Muon:
             nesterov=self.nesterov,
             adjust_lr_fn="match_rms_adamw",
         )
-        return [muon, torch.optim.AdamW(rest, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)]
+        return [muon, AdamWStepper(rest, self.lr, self.betas, self.eps)]
 
     def slots(self, p: Tensor) -> int:
         return 1 if self._takes(p) else 2
@@ -149,32 +237,24 @@ class Lion:
         _check(lr, weight_decay, beta1=beta1, beta2=beta2)
         self.lr, self.weight_decay, self.betas, self.decay = lr, weight_decay, (beta1, beta2), decay
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
-        return [LionOptimizer(_groups(parameters, self.weight_decay, self.decay), self.lr, self.betas)]
+    def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
+        return [LionStepper(_groups(parameters, self.weight_decay, self.decay), self.lr, self.betas)]
 
     def slots(self, p: Tensor) -> int:
         return 1
 
 
-class LionOptimizer(torch.optim.Optimizer):
+class LionStepper(Stepper):
     """p <- p - lr * (sign(b1 * m + (1 - b1) * g) + weight_decay * p);  m <- b2 * m + (1 - b2) * g"""
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]):
-        super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": 0.0})
+    def __init__(self, groups: list[Group], lr: float, betas: tuple[float, float]):
+        super().__init__(groups, lr)
+        self.betas = betas
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            params = [p for p in group["params"] if p.grad is not None]
-            grads: list[Tensor] = [p.grad for p in params]
-            for p in params:
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-            momenta = [self.state[p]["momentum"] for p in params]
-            if not params:
-                continue
-            directions = [m.lerp(g, 1 - beta1).sign_() for m, g in zip(momenta, grads, strict=True)]
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(params, directions, alpha=-group["lr"])
-            torch._foreach_lerp_(momenta, grads, 1 - beta2)
+    def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        beta1, beta2 = self.betas
+        momenta = self.slot("momentum", params)
+        directions = [m.lerp(g, 1 - beta1).sign_() for m, g in zip(momenta, grads, strict=True)]
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(params, directions, alpha=-group["lr"])
+        torch._foreach_lerp_(momenta, grads, 1 - beta2)

@@ -11,6 +11,7 @@ gain, bias  vectors and scalars
 
 from typing import Literal, TypeVar, get_args
 
+import torch
 from torch import Tensor, nn
 
 Role = Literal["embedding", "position", "input", "gate", "residual", "head", "gain", "bias"]
@@ -43,3 +44,11 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         if not self.weight.is_meta:  # there it would draw nothing, slowly
             super().reset_parameters()
+
+
+def table(n_rows: int, width: int, role: Role, *, std: float = 1.0) -> nn.Parameter:
+    """A learned vector for each row, (n_rows, width), from N(0, std) as long as no `init` draws it."""
+    weight = nn.Parameter(torch.empty(n_rows, width))
+    if not weight.is_meta:  # there it would draw nothing, and import torch's compiler for it
+        nn.init.normal_(weight, std=std)
+    return tag(weight, role)

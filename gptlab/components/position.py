@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gptlab.components.parameters import tag
+from gptlab.components.parameters import table
 from gptlab.registry import register
 
 DOUBLE = torch.float64
@@ -45,8 +45,7 @@ class Learned(Position):
     def __init__(self, dim: int, max_len: int, *, offset: int = 0):
         super().__init__()
         self.offset = _at_least_0(offset)
-        self.table = tag(nn.Parameter(torch.empty(offset + max_len, dim)), "position")
-        nn.init.normal_(self.table, std=0.02)
+        self.table = table(offset + max_len, dim, "position", std=0.02)
 
     def embed(self, x: Tensor, start: int) -> Tensor:
         return x + self.table[start + self.offset :][: x.shape[1]]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:  # listing the data options must not cost the import of torch
+    import torch
     from torch import Tensor
 
 
@@ -21,16 +22,34 @@ class TrainBatches:
     that do not fill a last window are left out.
     """
 
-    def __init__(self, tokens: np.ndarray, window: int, batch_size: int, seed: int, sampling: str):
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        window: int,
+        batch_size: int,
+        seed: int,
+        sampling: str,
+        device: "torch.device | None" = None,
+    ):
         self.tokens = np.asarray(tokens)  # a memmap's own indexing is slower
         self.window, self.batch_size, self.seed = window, batch_size, seed
         self._starts = {"random": self._random_starts, "epoch": self._epoch_starts}[sampling]
         self._offsets = np.arange(window + 1)
         self._order = lru_cache(maxsize=2)(self._draw_order)  # a batch rarely touches more than two epochs
+        self._device = device
+        self._there = _on_gpu(self.tokens, device) if device is not None and device.type == "cuda" else None
 
     def batch(self, step: int) -> "tuple[Tensor, Tensor]":
-        """Inputs and targets of a step: (B, T), (B, T) int64."""
-        return _pair(self.tokens[self._starts(step)[:, None] + self._offsets])
+        """Inputs and targets of a step, on the device: (B, T), (B, T) int64."""
+        starts = self._starts(step)
+        if self._there is not None:
+            return cut(self._there, starts, self.window)
+        x, y = _pair(self.tokens[starts[:, None] + self._offsets])
+        if self._device is None or self._device.type == "cpu":
+            return x, y
+        if self._device.type == "cuda":  # pinned, the copy does not wait for the steps that are still under way
+            x, y = x.pin_memory(), y.pin_memory()
+        return x.to(self._device, non_blocking=True), y.to(self._device, non_blocking=True)
 
     def _random_starts(self, step: int) -> np.ndarray:
         return _generator(self.seed, step).integers(len(self.tokens) - self.window, size=self.batch_size)
@@ -59,6 +78,24 @@ def validation_batches(
         yield _pair(tokens[starts[i : i + batch_size] + np.arange(window + 1)])
     if rest:
         yield _pair(tokens[None, -rest - 1 :])
+
+
+def cut(tokens: "Tensor", starts: np.ndarray, window: int) -> "tuple[Tensor, Tensor]":
+    """The windows that begin at `starts` and their targets, gathered where `tokens` are: (B, T), (B, T) int64."""
+    import torch
+
+    places = torch.from_numpy(starts).to(tokens.device, non_blocking=True)[:, None]
+    rows = tokens[places + torch.arange(window + 1, device=tokens.device)].long()
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+def _on_gpu(tokens: np.ndarray, device: "torch.device") -> "Tensor | None":
+    """All tokens as int32, if an eighth of the free memory holds them."""
+    import torch
+
+    if 4 * len(tokens) > torch.cuda.mem_get_info(device)[0] / 8:
+        return None
+    return torch.from_numpy(tokens.astype(np.int32)).to(device)
 
 
 def _generator(seed: int, index: int) -> np.random.Generator:

@@ -1,0 +1,94 @@
+"""The training loss: cross-entropy in nats per token, and what components add to it.
+
+With a large vocabulary the logits of all tokens are the largest thing in memory. They are never all there: a chunk of
+tokens at a time gets its logits, its loss and at once its gradients, which is cheaper than making logits twice.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gptlab.model import GPT
+
+LOGIT_BYTES = 2**28  # of float32 logits, at once
+
+
+class NextTokenLoss:
+    """Of a model on inputs and targets, each (B, T). `chunk` is in tokens; null: what takes LOGIT_BYTES."""
+
+    def __init__(self, model: GPT, chunk: int | None, *, compile: bool = False):
+        self.model = model
+        vocab_size = model.embedding.weight.shape[0]
+        self.chunk = chunk or max(1, LOGIT_BYTES // (4 * vocab_size))
+        if model.has_auxiliary_loss_outside_head():
+            self.chunk = 2**62  # it may ask for the logits of all tokens
+        self.stream: Callable[..., Tensor] = torch.compile(model.stream, dynamic=False) if compile else model.stream
+        self.of_chunk = torch.compile(_loss, dynamic=False) if compile else _loss
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What is to be minimised, and the cross-entropy in it, both means over the tokens."""
+        x, targets = self.stream(inputs).flatten(0, 1), targets.flatten()  # (B T, C), (B T)
+        if len(targets) <= self.chunk:
+            total, loss = self.of_chunk(self.model, x, targets)
+            return total, loss.detach()
+        head = self.model.head_parameters()
+        return _Chunked.apply(self, x, targets, *head)
+
+    def chunks(self, n_tokens: int) -> Iterator[slice]:
+        """As few as there must be, of nearly the same size."""
+        n = -(-n_tokens // self.chunk)
+        size = -(-n_tokens // n)
+        return (slice(i, min(i + size, n_tokens)) for i in range(0, n_tokens, size))
+
+    @torch.inference_mode()
+    def sum(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropies of all tokens added up, without what components add in training."""
+        x, targets = self.stream(inputs).flatten(0, 1), targets.flatten()
+        chunks = self.chunks(len(targets))
+        return torch.stack([cross_entropy(self.model.logits(x[c]), targets[c], "sum") for c in chunks]).sum()
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Of (N, V) and (N,), in float32."""
+    return F.cross_entropy(logits.float(), targets, reduction=reduction)
+
+
+def _loss(model: GPT, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = model.logits(x)  # (N, V)
+    loss, extra = cross_entropy(logits, targets), model.auxiliary_loss(logits)
+    return loss if extra is None else loss + extra, loss
+
+
+class _Chunked(torch.autograd.Function):
+    """(x, the head's parameters) -> total, loss; the gradients are there when the forward pass ends."""
+
+    @staticmethod
+    def forward(ctx, loss_of: NextTokenLoss, x: Tensor, targets: Tensor, *head: Tensor) -> tuple[Tensor, Tensor]:
+        dx = torch.empty_like(x)
+        dhead: list[Tensor | None] = [None for _ in head]  # summed in float32
+        totals = torch.zeros(2, device=x.device)
+        for chunk in loss_of.chunks(len(x)):
+            share = (chunk.stop - chunk.start) / len(x)
+            with torch.enable_grad():
+                part = x[chunk].detach().requires_grad_()
+                total, loss = loss_of.of_chunk(loss_of.model, part, targets[chunk])
+                gradients: Any = torch.autograd.grad(total * share, [part, *head], allow_unused=True)
+            dx[chunk] = gradients[0]
+            for i, gradient in enumerate(gradients[1:]):
+                if gradient is not None:  # None: of a token table that the head does not read
+                    so_far = dhead[i]
+                    dhead[i] = gradient.float() if so_far is None else so_far.add_(gradient)
+            totals += torch.stack([total.detach(), loss.detach()]) * share
+        ctx.save_for_backward(dx, *(d if d is None else d.to(p.dtype) for d, p in zip(dhead, head, strict=True)))
+        ctx.mark_non_differentiable(loss := totals[1].clone())
+        return totals[0].clone(), loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        dx, *dhead = ctx.saved_tensors
+        return None, dx * scale, None, *(d if d is None else d * scale for d in dhead)
