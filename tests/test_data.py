@@ -14,6 +14,7 @@ import torch
 from gptlab import registry
 from gptlab.config import ConfigError
 from gptlab.data import TrainBatches, load_dataset, validation_batches
+from gptlab.data.batches import cut
 from gptlab.data.bpe import BPE
 from gptlab.data.corpora import HuggingFace, PyStdlib, Text, TinyShakespeare
 from gptlab.data.tokenizers import Byte, Char
@@ -367,6 +368,28 @@ def test_targets_are_the_next_tokens(sampling):
     assert x.is_contiguous() and y.is_contiguous()
     assert torch.equal(y, x + 1)
     assert torch.equal(x, x[:, :1] + torch.arange(8))
+
+
+def test_windows_cut_on_a_device_are_those_of_the_host():
+    tokens = np.arange(1000, dtype=np.uint16) * 60 % 65_521
+    batches = TrainBatches(tokens, 8, 12, seed=0, sampling="random")
+    for ours, host in zip(
+        cut(torch.from_numpy(tokens.astype(np.int32)), batches._starts(3), 8), batches.batch(3), strict=True
+    ):
+        assert ours.dtype == torch.int64 and ours.is_contiguous() and torch.equal(ours, host)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fits", [True, False])
+def test_batches_on_a_gpu_are_those_of_the_host(fits, monkeypatch):
+    tokens, device = np.arange(60_000, dtype=np.uint16), torch.device("cuda")
+    if not fits:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
+    there = TrainBatches(tokens, 8, 12, seed=0, sampling="epoch", device=device)
+    assert (there._there is not None) is fits
+    for ours, host in zip(there.batch(5), TrainBatches(tokens, 8, 12, seed=0, sampling="epoch").batch(5), strict=True):
+        assert ours.is_cuda and torch.equal(ours.cpu(), host)
 
 
 def test_random_sampling_reaches_both_ends_evenly():
