@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from gptlab import registry
 from gptlab.cells import PlannedArm, Sweep
-from gptlab.compose import load_config
-from gptlab.config import ConfigError
+from gptlab.compose import load_settings
+from gptlab.config import GROUPS, ConfigError, Settings
 from gptlab.data import Dataset
 from gptlab.init_from import plan_start
 from gptlab.lock import state_of
-from gptlab.match import Matched, figure
+from gptlab.match import Matched
+from gptlab.measure import figure
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, read_summary, write_json
 from gptlab.run import fair, open_dataset, tracker_settings, with_vocabulary
@@ -73,7 +72,7 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
     for overrides in all_overrides:
         arm, label = _names(overrides, shared)
         try:
-            cfg = load_config(overrides)
+            cfg = load_settings(overrides)
             tracker_settings(cfg)
             device = choose_machine(cfg).device.type if device_is_here else cfg.device
             dataset = _dataset(cfg, datasets)
@@ -100,7 +99,7 @@ def _names(overrides: list[str], shared: set[str]) -> tuple[str, str]:
     return variant, " ".join([variant, *tuned[-1:], *(w for w in overrides if w.startswith("seed="))])
 
 
-def _dataset(cfg: DictConfig, known: dict[str, Dataset]) -> Dataset:
+def _dataset(cfg: Settings, known: dict[str, Dataset]) -> Dataset:
     key = f"{cfg.data} {cfg.tokenizer} {cfg.eval.lengths}"
     if key not in known:
         known[key] = open_dataset(cfg)
@@ -116,12 +115,12 @@ def with_references(planned: Sweep) -> Sweep:
 def _with_reference(arm: PlannedArm, planned: Sweep, figures: dict[tuple[int, str], float]) -> PlannedArm:
     seed = planned.seeds[0]
     try:
-        cfg = load_config(planned.cell(arm, seed))
+        cfg = load_settings(planned.cell(arm, seed))
         wanted = registry.build("match", cfg.match).figure
         if not wanted or cfg.match.reference is not None:
             return arm
         if (arm.baseline, wanted) not in figures:
-            baseline = load_config(planned.cell(planned.arms[arm.baseline], seed))
+            baseline = load_settings(planned.cell(planned.arms[arm.baseline], seed))
             figures[arm.baseline, wanted] = figure(with_vocabulary(baseline, open_dataset(baseline)), wanted)
     except ConfigError:
         return arm  # check_cells says what is wrong with it, and with all others

@@ -1,35 +1,34 @@
 """What typed composing lets through is refused here: values out of range, two budgets, unknown keys of files."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from gptlab import registry
-from gptlab.config import SLOTS, ConfigError, did_you_mean
+from gptlab.config import SLOTS, AnyConfig, Config, ConfigError, did_you_mean, plain
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: AnyConfig) -> None:
     """Raises ConfigError at the first setting of a composed config that breaks a rule."""
+    tree = plain(cfg)
     for slot_name in SLOTS:
-        entry = registry.entry(slot_name, cfg[slot_name].name)
+        entry = registry.entry(slot_name, tree[slot_name]["name"])
         for knob, allowed in entry.choices.items():
-            if cfg[slot_name][knob] not in allowed:
+            if tree[slot_name][knob] not in allowed:
                 raise ConfigError(
-                    f"{slot_name}.{knob}={cfg[slot_name][knob]}: choose from {', '.join(map(str, allowed))}"
+                    f"{slot_name}.{knob}={tree[slot_name][knob]}: choose from {', '.join(map(str, allowed))}"
                 )
-    for place, value, rules in _ruled_values(cfg):
+    for place, value, rules in _ruled_values(tree, Config):
         _check_value(place, value, **rules)
-    _check_budget({f"budget.{k}": v for k, v in cfg.budget.items()})
-    if not cfg.name or "/" in cfg.name or cfg.name.startswith("."):
-        raise ConfigError(f"name={cfg.name}: must be a folder's name; leave out / and a leading dot")
-    if not cfg.eval.lengths or min(cfg.eval.lengths) < 1:
-        raise ConfigError(f"eval.lengths={list(cfg.eval.lengths)}: multiples of data.window, such as [1,2,4]")
-    t = cfg.train
-    if t.micro_batch_size is not None and t.batch_size % t.micro_batch_size:
-        raise ConfigError(f"train.micro_batch_size={t.micro_batch_size}: must divide train.batch_size={t.batch_size}")
+    _check_budget({f"budget.{k}": v for k, v in tree["budget"].items()})
+    if not (name := tree["name"]) or "/" in name or name.startswith("."):
+        raise ConfigError(f"name={name}: must be a folder's name; leave out / and a leading dot")
+    if not (lengths := tree["eval"]["lengths"]) or min(lengths) < 1:
+        raise ConfigError(f"eval.lengths={lengths}: multiples of data.window, such as [1,2,4]")
+    micro, whole = (tree["train"][k] for k in ("micro_batch_size", "batch_size"))
+    if micro is not None and whole % micro:
+        raise ConfigError(f"train.micro_batch_size={micro}: must divide train.batch_size={whole}")
 
 
 def _check_budget(budget: dict[str, Any]) -> None:
@@ -41,21 +40,21 @@ def _check_budget(budget: dict[str, Any]) -> None:
         raise ConfigError(f"{said}: a run has one budget; leave out all but one")
 
 
-def _ruled_values(cfg: DictConfig, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _ruled_values(tree: Mapping[str, Any], schema: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(place, value, rules) of every setting; raises at a key that no dataclass has."""
-    schema = OmegaConf.get_type(cfg)
-    if not is_dataclass(schema):
+    known = {f.name: f for f in fields(schema)}
+    if not known.keys() <= tree.keys():
         raise ConfigError(f"{at.rstrip('.')}: choose a component by name")
-    known = {f.name: f.metadata for f in fields(schema)}
-    for key in cfg:
-        name = str(key)
+    for name, value in tree.items():
         if name not in known:
             raise ConfigError(f"{at}{name}: no such setting{did_you_mean(name, [f'{at}{k}' for k in known])}")
-        value = cfg[name]
-        if isinstance(value, DictConfig):
-            yield from _ruled_values(value, f"{at}{name}.")
+        if isinstance(value, dict):
+            own = registry.entry(name, value["name"]).schema if not at and name in SLOTS else known[name].type
+            if not is_dataclass(own):
+                raise ConfigError(f"{at}{name}: choose a component by name")
+            yield from _ruled_values(value, own, f"{at}{name}.")
         else:
-            yield f"{at}{name}", value, known[name]
+            yield f"{at}{name}", value, known[name].metadata
 
 
 def _check_value(

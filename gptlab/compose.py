@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -13,13 +13,29 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode, open_dict
+from omegaconf import MISSING, BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gptlab import registry, sizes
 from gptlab.check import check
-from gptlab.config import BOOKKEEPING, COMMON, CONF, GROUPS, SLOTS, Budget, Config, ConfigError, did_you_mean, flatten
+from gptlab.config import (
+    BOOKKEEPING,
+    COMMON,
+    CONF,
+    GROUPS,
+    SLOTS,
+    AnyConfig,
+    Budget,
+    Config,
+    ConfigError,
+    Settings,
+    did_you_mean,
+    flatten,
+    plain,
+)
 
+ORDER = {f.name: i for i, f in enumerate(fields(Config))}
+C = TypeVar("C", DictConfig, Settings)
 KINDS_OF_VALUE = {IntegerNode: "an int", FloatNode: "a number", BooleanNode: "true or false", StringNode: "text"}
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -30,15 +46,9 @@ def load_config(overrides: Iterable[str] = ()) -> DictConfig:
 
     Raises ConfigError, one line, for whatever does not exist, does not fit its type or is out of range.
     """
-    parsed = parse(overrides)
-    registry.load(find_use(parsed))
-    chosen = {o.key_or_group: o.value() for o in parsed if _is_group(o)}  # the last choice for a slot holds
-    preset, size = (str(chosen[k]) if chosen.get(k) else None for k in ("preset", "size"))
-    cfg = _compose_files(preset, size).copy()
-    for slot_name in chosen.keys() & SLOTS.keys():
-        _choose(cfg, slot_name, str(chosen[slot_name]))
-    values = [o for o in parsed if not _is_group(o)]  # applied in order, after all choices
-    if any(o.key_or_group.startswith("budget.") for o in values):  # replaces the budget of a preset or the baseline
+    start, values = _begin(overrides)
+    cfg = start.cfg.copy()
+    if _sets_budget(values):
         cfg.budget = Budget()
     for override in values:
         _set(cfg, override)
@@ -48,25 +58,84 @@ def load_config(overrides: Iterable[str] = ()) -> DictConfig:
     return cfg
 
 
-def fixed_vocab_size(cfg: DictConfig) -> int | None:
+def load_settings(overrides: Iterable[str] = ()) -> Settings:
+    """load_config as plain data. Of thousands that set the same keys, each takes a tenth of a millisecond or two."""
+    start, values = _begin(overrides)
+    cfg = start.settings
+    if _sets_budget(values):
+        cfg = cfg.edited("budget", Settings(vars(Budget())))
+    for override in values:
+        cfg = cfg.edited(*start.read(override))
+    check(cfg)
+    if cfg.model.vocab_size is None:
+        cfg = cfg.edited("model.vocab_size", fixed_vocab_size(cfg))
+    return cfg
+
+
+def _begin(overrides: Iterable[str]) -> tuple["_Start", list[Override]]:
+    """What the overrides that choose by name come to, and the others: these are applied in order, after all choices."""
+    parsed = parse(overrides)
+    registry.load(find_use(parsed))
+    chosen = {o.key_or_group: o.value() for o in parsed if _is_group(o)}  # the last choice for a slot holds
+    preset, size = (str(chosen[k]) if chosen.get(k) else None for k in ("preset", "size"))
+    slots = [(slot, str(chosen[slot])) for slot in SLOTS if slot in chosen]
+    start = _start(preset, size, tuple((slot, name, registry.entry(slot, name).schema) for slot, name in slots))
+    return start, [o for o in parsed if o.key_or_group not in GROUPS]
+
+
+def _sets_budget(values: Sequence[Override]) -> bool:
+    """Whether the budget of the preset or the baseline is replaced."""
+    return any(o.key_or_group.startswith("budget.") for o in values)
+
+
+class _Start:
+    """A config with its components chosen: what many have in common. Nobody changes it."""
+
+    def __init__(self, cfg: DictConfig):
+        self.cfg, self.settings = cfg, Settings.of(plain(cfg))
+        self._scratch = cfg.copy()
+        self._read: dict[str, tuple[str, Any]] = {}
+
+    def read(self, override: Override) -> tuple[str, Any]:
+        """Where an override leads, and its value in the type that this place has."""
+        text = override.input_line or ""
+        if text not in self._read:
+            place = _set(self._scratch, override)
+            value = OmegaConf.select(self._scratch, place)
+            if OmegaConf.is_config(value):  # unlike a value, a list has its part in what can be set there next
+                value, self._scratch = OmegaConf.to_container(value), self.cfg.copy()
+            self._read[text] = place, value
+        return self._read[text]
+
+
+@functools.lru_cache(maxsize=64)  # a third of a MB each
+def _start(preset: str | None, size: str | None, components: tuple[tuple[str, str, type], ...]) -> _Start:
+    """`components` are slots, names and schemas; a name alone may mean another component after another `use`."""
+    cfg = _compose_files(preset, size).copy()
+    for slot_name, name, schema in components:
+        _choose(cfg, slot_name, name, schema)
+    return _Start(cfg)
+
+
+def fixed_vocab_size(cfg: AnyConfig) -> int | None:
     """Tokens in the vocabulary where the tokenizer alone fixes it, without a look at the text."""
     tokenizer = registry.build("tokenizer", cfg.tokenizer)
     return tokenizer.fixed_vocab_size
 
 
 def parse(overrides: Iterable[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    return [_parse_one(parser, text) for text in overrides]
+    return [_parse_one(text) for text in overrides]
 
 
-def _parse_one(parser: OverridesParser, text: str) -> Override:
+@functools.lru_cache(maxsize=2**16)  # the cells of a sweep have most of their words in common
+def _parse_one(text: str) -> Override:
     key, equals, value = text.partition("=")
     if key.startswith("~"):
         raise ConfigError(f"{text}: nothing can be deleted; a component is switched off by none, a value by null")
     if not equals or not key or "@" in key:
         raise ConfigError(f"{text}: not a setting; write key=value, such as norm=rmsnorm")
     try:
-        return parser.parse_override(text)
+        return OverridesParser.create().parse_override(text)
     except HydraException as e:
         reason = str(e).splitlines()[0]
         raise ConfigError(f"{text}: not readable ({reason}); quote the value twice: \"{key}='{value}'\"") from e
@@ -88,8 +157,12 @@ def _is_group(override: Override) -> bool:
     if key not in GROUPS:
         return False
     _refuse_extras(override)
-    options = registry.names(SLOTS[key]) if key in SLOTS else files_in(key)
-    if value not in options and not (key == "preset" and value is None):
+    if key in SLOTS:
+        there = registry.has(key, value)
+    else:
+        there = value in files_in(key) or (key == "preset" and value is None)
+    if not there:
+        options = registry.names(SLOTS[key]) if key in SLOTS else files_in(key)
         hint = did_you_mean(str(value), options)
         raise ConfigError(f"{override.input_line}: no such option{hint}; choose from {', '.join(options)}")
     return True
@@ -105,7 +178,12 @@ def _refuse_extras(override: Override) -> None:
 
 
 def files_in(group: str) -> list[str]:
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+    return [p.stem for p in _files(CONF / group)]
+
+
+@functools.cache
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.yaml"), key=lambda p: p.stem)
 
 
 @functools.cache
@@ -129,7 +207,7 @@ def _file(group: str, name: str) -> Path:
     return CONF / group / f"{name}.yaml"
 
 
-def _choose(cfg: DictConfig, slot_name: str, name: str) -> None:
+def _choose(cfg: DictConfig, slot_name: str, name: str, schema: type) -> None:
     """Another component than the preset's comes with its own defaults: the preset's values were for its own choice.
 
     Settings that the slot has whatever is chosen stay, such as data.window.
@@ -138,10 +216,11 @@ def _choose(cfg: DictConfig, slot_name: str, name: str) -> None:
         return
     common = COMMON.get(SLOTS[slot_name])
     kept = {f.name: cfg[slot_name][f.name] for f in fields(common)} if common else {}
-    cfg[slot_name] = OmegaConf.structured(registry.entry(slot_name, name).schema(**kept))
+    cfg[slot_name] = OmegaConf.structured(schema(**kept))
 
 
-def _set(cfg: DictConfig, override: Override) -> None:
+def _set(cfg: DictConfig, override: Override) -> str:
+    """Returns where, which for a component's own `name` is not what was written."""
     key, value, text = override.key_or_group, override.value(), override.input_line or ""
     *path, last = key.split(".")
     parent: Any = cfg
@@ -160,12 +239,13 @@ def _set(cfg: DictConfig, override: Override) -> None:
         raise ConfigError(f"{text}: is a section; set one of {', '.join(f'{key}.{k!s}' for k in node)}")
     if isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e4
-    if isinstance(value, str) and "${" in value:
-        raise ConfigError(f"{text}: not interpolated; write the value itself")
+    if isinstance(value, str) and ("${" in value or value == MISSING):
+        raise ConfigError(f"{text}: stands for another value; write the value itself")
     try:
         parent[last] = value
     except OmegaConfBaseException as e:
         raise ConfigError(f"{text}: {_expected(node) or str(e).splitlines()[0]}") from e
+    return ".".join([*path, last])
 
 
 def _expected(node: Any) -> str:
@@ -192,56 +272,60 @@ def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str) -> str:
     return f"{at}={node.name} has no setting {part!r}{hint}; {has}"
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as nested dicts and lists."""
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+@functools.cache
+def _baseline() -> dict[str, Any]:
+    return flatten(load_settings())
 
 
 @functools.cache
-def _baseline() -> dict[str, Any]:
-    return flatten(plain(load_config()))
+def _defaults(schema: type) -> dict[str, Any]:
+    return vars(schema())
 
 
-def differences(cfg: DictConfig) -> dict[str, Any]:
+def differences(cfg: AnyConfig) -> dict[str, Any]:
     """What `cfg` has otherwise than the baseline: {"norm": "rmsnorm", "size.dim": 64}.
 
     Where another component is chosen, only those of its knobs count that are not at its own defaults.
     """
+    return _differences(flatten(plain(cfg)), cfg)
+
+
+def _differences(flat: dict[str, Any], cfg: AnyConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     baseline = _baseline()
-    for key, value in flatten(plain(cfg)).items():
+    for key, value in flat.items():
         slot_name, _, knob = key.partition(".")
         if slot_name in BOOKKEEPING or (key == "model.vocab_size" and value in (None, _default_vocab_size(cfg))):
             continue
         expected = baseline.get(key)
-        if knob and slot_name in SLOTS and cfg[slot_name].name != baseline[slot_name]:
-            expected = getattr(registry.entry(slot_name, cfg[slot_name].name).schema(), knob)
+        if knob and slot_name in SLOTS and flat[slot_name] != baseline[slot_name]:
+            expected = _defaults(registry.entry(slot_name, flat[slot_name]).schema)[knob]
         if value != expected:
             found[key] = value
     return {k: found[k] for k in sorted(found, key=_importance)}
 
 
-def _default_vocab_size(cfg: DictConfig) -> int | None:
+def _default_vocab_size(cfg: AnyConfig) -> int | None:
     """The tokenizer's; where it takes a text to know it, whatever there is."""
     return fixed_vocab_size(cfg) or cfg.model.vocab_size
 
 
-def named_differences(cfg: DictConfig) -> dict[str, Any]:
+def named_differences(cfg: AnyConfig) -> dict[str, Any]:
     """`differences` with what a size sets under its name, where it has one: {"size": "tiny"}.
 
     Of sizes with the same three numbers, the one that leaves the fewest other differences. A published one comes first.
     """
-    found = differences(cfg)
-    files = [_file("size", name) for name in files_in("size")] if any(k.startswith("size.") for k in found) else []
-    file, named = sizes.best_fit(files, flatten(plain(cfg)), found)
+    flat = flatten(plain(cfg))
+    found = _differences(flat, cfg)
+    files = _files(CONF / "size") if any(k.startswith("size.") for k in found) else []
+    file, named = sizes.best_fit(files, flat, found)
     first = "size" if file and sizes.preset_of(file) else None
     return {k: named[k] for k in sorted(named, key=lambda k: (k != first, _importance(k)))}
 
 
 def _importance(key: str) -> int:
     """Architecture first, as Config lists it; the run's length, data and seed last."""
-    order = [f.name for f in fields(Config)]
-    return order.index(key.split(".")[0])
+    return ORDER[key.split(".")[0]]
 
 
 def typed(value: Any) -> str:
@@ -259,10 +343,15 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def edit(cfg: DictConfig, **values: Any) -> DictConfig:
+def edit(cfg: C, **values: Any) -> C:
     """A copy of `cfg` with top-level or dotted `values` (written a__b) replaced."""
+    places = {key.replace("__", "."): value for key, value in values.items()}
+    if isinstance(cfg, Settings):
+        for place, value in places.items():
+            cfg = cfg.edited(place, value)
+        return cfg
     copy = cfg.copy()
     with open_dict(copy):
-        for key, value in values.items():
-            OmegaConf.update(copy, key.replace("__", "."), value)
+        for place, value in places.items():
+            OmegaConf.update(copy, place, value)
     return copy

@@ -12,12 +12,8 @@ from omegaconf import DictConfig
 
 from gptlab import registry
 from gptlab.compose import load_config, named_differences, plain, typed
-from gptlab.config import SLOTS, ConfigError
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError
 
-ARCHITECTURE = (
-    *("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head"),
-    *("bias", "init"),
-)
 Arms = dict[str, list[str]]
 
 

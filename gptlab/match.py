@@ -9,17 +9,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from omegaconf import DictConfig
-
 from gptlab import registry
-from gptlab.compose import edit, load_config
-from gptlab.config import ConfigError
-from gptlab.measure import flops_per_token, meta_model, non_embedding
+from gptlab.compose import C, edit, load_settings
+from gptlab.config import ConfigError, Settings, plain
+from gptlab.measure import figure
 
-FIGURES = {
-    "parameters_non_embedding": lambda model, cfg: non_embedding(model),
-    "flops_per_token": lambda model, cfg: flops_per_token(model, cfg["data"]["window"]),
-}
 WIDTH = "ffn.hidden"
 
 
@@ -48,7 +42,7 @@ class Matched:
         return f"{self.to}: {what}; {self.reached:,.0f} for the baseline's {self.reference:,.0f} ({self.off:+.2%})"
 
 
-def matched(cfg: DictConfig) -> tuple[DictConfig, Matched | None]:
+def matched(cfg: C) -> tuple[C, Matched | None]:
     """The config with the width that `match=` asks for, and what was done; None where it asks for nothing.
 
     Needs the vocabulary's size. Raises ConfigError if no width is near enough.
@@ -56,12 +50,13 @@ def matched(cfg: DictConfig) -> tuple[DictConfig, Matched | None]:
     if cfg.match.name == "none":
         return cfg, None
     match = registry.build("match", cfg.match)
-    reference = match.reference or figure(_usual(cfg), match.figure)
-    before, width_before, slope = _line(cfg, match.figure)
+    arm = Settings.of(plain(cfg))
+    reference = match.reference or figure(_usual(arm), match.figure)
+    before, width_before, slope = _line(arm, match.figure)
     done = Matched(cfg.match.name, reference, before, width_before, before, width_before)
     if abs(done.off) > match.tolerance:
-        width = _nearest(width_before + (reference - before) / slope, cfg.ffn.get("multiple_of", 1))
-        reached = figure(_with_width(cfg, width), match.figure)
+        width = _nearest(width_before + (reference - before) / slope, arm.ffn.get("multiple_of", 1))
+        reached = figure(_with_width(arm, width), match.figure)
         done = Matched(cfg.match.name, reference, before, width_before, reached, width)
         if abs(done.off) > match.tolerance:
             raise ConfigError(_refusal(done, match))
@@ -69,20 +64,12 @@ def matched(cfg: DictConfig) -> tuple[DictConfig, Matched | None]:
     return cfg, done
 
 
-def figure(cfg: DictConfig, name: str) -> float:
-    """One figure of measure.cost, of what a match can ask for."""
-    return FIGURES[name](meta_model(cfg), cfg)
-
-
-def _usual(cfg: DictConfig) -> DictConfig:
+def _usual(cfg: Settings) -> Settings:
     """conf/config.yaml's architecture at the size, and for the data, of `cfg`."""
-    usual = load_config()
-    for section in ("size", "model", "data", "tokenizer"):
-        usual[section] = cfg[section]
-    return usual
+    return edit(load_settings(), **{section: cfg[section] for section in ("size", "model", "data", "tokenizer")})
 
 
-def _line(cfg: DictConfig, name: str) -> tuple[float, int, float]:
+def _line(cfg: Settings, name: str) -> tuple[float, int, float]:
     """The figure as it stands, the FFN's width, whatever that is computed from, and what a unit of it adds."""
     if "hidden" not in cfg.ffn:
         raise ConfigError(f"match={cfg.match.name}: ffn={cfg.ffn.name} has no setting 'hidden' to solve for; leave it")
@@ -97,7 +84,7 @@ def _nearest(width: float, multiple: int) -> int:
     return max(1, round(width / multiple)) * multiple
 
 
-def _with_width(cfg: DictConfig, width: int) -> DictConfig:
+def _with_width(cfg: C, width: int) -> C:
     return edit(cfg, ffn__hidden=width)
 
 

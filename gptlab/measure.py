@@ -1,6 +1,12 @@
-"""What a model costs: parameters, FLOPs, bytes. Counted on the meta device, where no weight takes memory."""
+"""What a model costs: parameters, FLOPs, bytes. Counted on the meta device, where no weight takes memory.
 
-from collections import Counter
+Counting takes a twentieth of a second, and the thousands of cells of a sweep have few architectures: each is counted
+once in a process.
+"""
+
+import functools
+import json
+from collections import Counter, defaultdict
 from typing import Any
 
 import torch
@@ -12,7 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from gptlab import registry
 from gptlab.components.parameters import role_of
 from gptlab.compose import edit
+from gptlab.config import ARCHITECTURE, SLOTS, AnyConfig, plain
 from gptlab.model import GPT, build_model
+
+FIGURES = ("parameters", "parameters_non_embedding", "flops_per_token")
 
 
 def meta_model(cfg: Any) -> GPT:
@@ -67,12 +76,21 @@ def non_embedding(model: nn.Module) -> int:
 
 def state_bytes(model: nn.Module, optimizer: Any) -> dict[str, int]:
     """Bytes that training holds beside activations: float32 weights, gradients and optimizer state."""
-    n = sum(p.numel() for p in model.parameters())
-    return {
-        "weights": 4 * n,
-        "gradients": 4 * n,
-        "optimizer": 4 * sum(optimizer.slots(p) * p.numel() for p in model.parameters()),
-    }
+    return _state_bytes(_kinds(model), optimizer)
+
+
+def _kinds(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
+    """One parameter of each kind, that is shape and role, and how many numbers all of its kind have."""
+    alike: dict[str, list[nn.Parameter]] = defaultdict(list)
+    for p in model.parameters():
+        alike[f"{tuple(p.shape)} {sorted(vars(p).items())}"].append(p)
+    return [(ps[0], sum(p.numel() for p in ps)) for ps in alike.values()]
+
+
+def _state_bytes(kinds: list[tuple[nn.Parameter, int]], optimizer: Any) -> dict[str, int]:
+    n = sum(numbers for _, numbers in kinds)
+    slots = sum(optimizer.slots(p) * numbers for p, numbers in kinds)
+    return {"weights": 4 * n, "gradients": 4 * n, "optimizer": 4 * slots}
 
 
 def kv_bytes_per_token(cfg: DictConfig) -> int:
@@ -83,13 +101,50 @@ def kv_bytes_per_token(cfg: DictConfig) -> int:
     return cfg["size"]["n_layer"] * sum(t.numel() * 4 for t in cache.layers[0] or ())
 
 
-def cost(cfg: Any) -> dict[str, float]:
+def cost(cfg: AnyConfig) -> dict[str, float]:
     """The figures of the record: parameters, parameters without embeddings, FLOPs per token, bytes of state."""
-    model = meta_model(cfg)
+    architecture = _architecture(cfg)
     optimizer = registry.build("optimizer", cfg["optimizer"])
-    return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "parameters_non_embedding": non_embedding(model),
-        "flops_per_token": flops_per_token(model, cfg["data"]["window"]),
-        "state_bytes": sum(state_bytes(model, optimizer).values()),
-    }
+    figures = {name: getattr(architecture, name) for name in FIGURES}
+    return figures | {"state_bytes": sum(_state_bytes(architecture.kinds, optimizer).values())}
+
+
+def figure(cfg: AnyConfig, name: str) -> float:
+    """One of FIGURES."""
+    return getattr(_architecture(cfg), name)
+
+
+class _Architecture:
+    """What is counted of a model: parameters at once, FLOPs, which take longest, when they are asked for."""
+
+    def __init__(self, components: tuple[type, ...], settings: str):
+        self._described = components, settings
+        model = _last_model(*self._described)
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.parameters_non_embedding = non_embedding(model)
+        self.kinds = _kinds(model)
+
+    @functools.cached_property
+    def flops_per_token(self) -> float:
+        _, settings = self._described
+        return flops_per_token(_last_model(*self._described), json.loads(settings)["data"]["window"])
+
+
+def _architecture(cfg: AnyConfig) -> _Architecture:
+    tree = plain(cfg)
+    components = tuple(registry.entry(k, tree[k]["name"]).cls for k in ARCHITECTURE if k in SLOTS)
+    read = {key: tree[key] for key in (*ARCHITECTURE, "size", "model")}  # by build_model, but for the seed
+    for section, key in (("data", "window"), ("eval", "lengths"), ("train", "dropout"), ("tokenizer", "name")):
+        read[section] = {key: tree[section][key]}
+    return _counted(components, json.dumps(read | {"seed": 0}, sort_keys=True))
+
+
+@functools.cache
+def _counted(components: tuple[type, ...], settings: str) -> _Architecture:
+    """The names in `settings` alone would not do: another file of the user's may have another component of a name."""
+    return _Architecture(components, settings)
+
+
+@functools.lru_cache(maxsize=1)  # for the FLOPs that are asked for next
+def _last_model(components: tuple[type, ...], settings: str) -> GPT:
+    return meta_model(json.loads(settings))

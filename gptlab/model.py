@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from gptlab import registry
 from gptlab.components.attention import KVCache
 from gptlab.components.parameters import role_of
-from gptlab.compose import plain
-from gptlab.config import SLOTS, ConfigError
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, plain
 
 
 class GPT(nn.Module):
@@ -84,7 +83,7 @@ class GPT(nn.Module):
 
 def build_model(cfg: Any) -> GPT:
     """The model that `cfg` describes, its weights drawn from `cfg.seed`. Shapes only, inside `torch.device("meta")`."""
-    tree = with_one_bias_switch(cfg if isinstance(cfg, dict) else plain(cfg))
+    tree = with_one_bias_switch(plain(cfg))
     if tree["model"]["vocab_size"] is None:
         name = tree["tokenizer"]["name"]
         raise ConfigError(f"model.vocab_size=null: tokenizer={name} learns it from the text; set it, such as 65")
@@ -111,7 +110,8 @@ def with_one_bias_switch(tree: dict[str, Any]) -> dict[str, Any]:
         return tree
     if tree["head"].get("bias"):
         raise ConfigError("head.bias=true: bias=false leaves no bias anywhere; set one of them otherwise")
-    off = {slot: {knob: False for knob in tree[slot] if knob == "bias" or knob.endswith("_bias")} for slot in SLOTS}
+    slots = [slot for slot in ARCHITECTURE if slot in SLOTS]
+    off = {slot: {knob: False for knob in tree[slot] if knob == "bias" or knob.endswith("_bias")} for slot in slots}
     return {**tree, **{slot: {**tree[slot], **knobs} for slot, knobs in off.items()}}
 
 

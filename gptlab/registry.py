@@ -128,6 +128,10 @@ def names(kind: str) -> list[str]:
     return [e.name for e in entries(kind)]
 
 
+def has(slot_name: str, name: object) -> bool:
+    return isinstance(name, str) and (SLOTS[slot_name], name) in _entries
+
+
 def entry(slot_name: str, name: str) -> Entry:
     kind = SLOTS[slot_name]
     if (kind, name) not in _entries:
@@ -151,12 +155,17 @@ def build(slot_name: str, chosen: Mapping[str, Any], context: Mapping[str, Any] 
 
 def load(use: str | Path | Iterable[str | Path] | None = None) -> None:
     """Import gptlab's own components, then the user's files."""
+    _load_own()
+    for path in [use] if isinstance(use, str | Path) else use or ():
+        _load_file(Path(path))
+
+
+@functools.cache
+def _load_own() -> None:
     for package_name in PACKAGES:
         package = importlib.import_module(package_name)
         for module in pkgutil.iter_modules(package.__path__, f"{package_name}."):
             importlib.import_module(module.name)
-    for path in [use] if isinstance(use, str | Path) else use or ():
-        _load_file(Path(path))
 
 
 def _load_file(given: Path) -> None:

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from gptlab import checkpoint, registry
 from gptlab.allocator import keep_freed_memory
-from gptlab.compose import differences, edit, plain, typed
-from gptlab.config import SLOTS, ConfigError, flatten
+from gptlab.compose import C, differences, edit, typed
+from gptlab.config import SLOTS, AnyConfig, ConfigError, Settings, flatten, plain
 from gptlab.data import Dataset, load_dataset
 from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
@@ -28,12 +28,18 @@ from gptlab.trainer import Trainer
 from gptlab.wandb_run import RunInfo, WandbSettings, agents_run_id, resolve_mode
 
 
-def train(cfg: DictConfig, *, quiet: bool = False, job_type: str = "train") -> dict[str, Any]:
+def train(cfg: AnyConfig, *, quiet: bool = False, job_type: str = "train") -> dict[str, Any]:
     """Train what `cfg` describes, or go on where it was stopped; returns the summary, with `run_dir` in it.
 
     A run that has ended already is not run again. Raises ConfigError before anything is written in the run's folder.
     """
-    cfg, match = fair(cfg)
+    return train_matched(*fair(Settings.of(plain(cfg))), quiet=quiet, job_type=job_type)
+
+
+def train_matched(
+    cfg: Settings, match: Matched | None, *, quiet: bool = False, job_type: str = "train"
+) -> dict[str, Any]:
+    """`train` of what `fair` gave."""
     folder = run_dir(cfg)
     console = Console(quiet=quiet)
     if done := _outcome(folder):
@@ -75,14 +81,14 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
     return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
 
 
-def tracker_settings(cfg: DictConfig) -> WandbSettings | TrackioSettings:
+def tracker_settings(cfg: AnyConfig) -> WandbSettings | TrackioSettings:
     """Where the run is recorded beside its folder, as `record` says."""
     if cfg.record == "trackio":
         return TrackioSettings(Path(cfg.runs_dir), cfg.wandb.project)
     return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
 
 
-def open_dataset(cfg: DictConfig) -> Dataset:
+def open_dataset(cfg: AnyConfig) -> Dataset:
     dataset = load_dataset(
         registry.build("data", cfg.data),
         registry.build("tokenizer", cfg.tokenizer),
@@ -97,7 +103,7 @@ def open_dataset(cfg: DictConfig) -> Dataset:
     return dataset
 
 
-def with_vocabulary(cfg: DictConfig, dataset: Dataset) -> DictConfig:
+def with_vocabulary(cfg: C, dataset: Dataset) -> C:
     """The config with the vocabulary's size; more than the tokenizer's is padding, less is refused."""
     size = cfg.model.vocab_size or dataset.vocab_size
     if size < dataset.vocab_size:
@@ -107,7 +113,7 @@ def with_vocabulary(cfg: DictConfig, dataset: Dataset) -> DictConfig:
     return edit(cfg, model__vocab_size=size)
 
 
-def fair(cfg: DictConfig, dataset: Dataset | None = None) -> tuple[DictConfig, Matched | None]:
+def fair(cfg: C, dataset: Dataset | None = None) -> tuple[C, Matched | None]:
     """The config as `match=` makes it, and what that came to."""
     if cfg.match.name == "none":
         return cfg, None
@@ -161,7 +167,7 @@ def _closing_lines(summary: dict[str, Any], folder: Path, where: str | None) -> 
 
 
 def _write_before(
-    folder: Path, cfg: DictConfig, machine: Machine, dataset: Dataset, start: Start | None, match: Matched | None
+    folder: Path, cfg: AnyConfig, machine: Machine, dataset: Dataset, start: Start | None, match: Matched | None
 ) -> None:
     overrides = [f"{k}={typed(v)}" for k, v in differences(cfg).items()]
     env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}
@@ -169,11 +175,11 @@ def _write_before(
         env["init_from"] = start.record()
     if match:
         env["match"] = match.record()
-    write_run_files(folder, OmegaConf.to_yaml(cfg, resolve=True), overrides, env, use_files(cfg))
+    write_run_files(folder, OmegaConf.to_yaml(OmegaConf.create(plain(cfg))), overrides, env, use_files(cfg))
     write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
 
 
-def _tell_the_agent(cfg: DictConfig, folder: Path, job_type: str) -> str | None:
+def _tell_the_agent(cfg: AnyConfig, folder: Path, job_type: str) -> str | None:
     """A run that has ended, told to the run that `wandb agent` opened for it, which would stay empty; says where."""
     if not (run_id := agents_run_id()):
         return None
@@ -186,12 +192,12 @@ def _recorded(cfg: Any) -> dict[str, Any]:
     return {"arm": _arm(cfg), **plain(cfg)}
 
 
-def _arm(cfg: DictConfig) -> str:
+def _arm(cfg: AnyConfig) -> str:
     different = " ".join(f"{k}={typed(v)}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
     return cfg.variant or different or "baseline"
 
 
-def _wandb_info(cfg: DictConfig, job_type: str) -> RunInfo:
+def _wandb_info(cfg: AnyConfig, job_type: str) -> RunInfo:
     flat = flatten(plain(cfg))
     return RunInfo(
         name=f"{_arm(cfg)} seed={cfg.seed}",

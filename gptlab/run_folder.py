@@ -11,19 +11,19 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptlab import checkpoint, registry
-from gptlab.compose import named_differences, plain
-from gptlab.config import BOOKKEEPING, ConfigError
+from gptlab.compose import named_differences
+from gptlab.config import BOOKKEEPING, AnyConfig, ConfigError, plain
 
 SLUG_LENGTH = 80
 ENDED = ("finished", "diverged")  # outcomes; a failed run has none
 PATHS = ("data.path", "tokenizer.path")  # too long to name a folder by, and they differ between machines
 
 
-def run_dir(cfg: DictConfig) -> Path:
+def run_dir(cfg: AnyConfig) -> Path:
     return Path(cfg.runs_dir) / cfg.name / f"{slug(cfg)}-{digest(cfg)}"
 
 
-def slug(cfg: DictConfig) -> str:
+def slug(cfg: AnyConfig) -> str:
     """What differs from the baseline, as far as it is short: `placement-post_norm-rmsnorm_seed-1`."""
     words = [_word(k, v) for k, v in named_differences(cfg).items() if k not in ("seed", "use", *PATHS)]
     seed = f"seed-{cfg.seed}"
@@ -43,16 +43,16 @@ def _word(key: str, value: Any) -> str:
     return re.sub(r"[^\w.]+", "-", f"{key}-{value}").strip("-")
 
 
-def digest(cfg: DictConfig) -> str:
+def digest(cfg: AnyConfig) -> str:
     """Eight hex digits over all that decides the run's outcome: of the user's files and of weights, the content."""
     tree = {k: v for k, v in plain(cfg).items() if k not in BOOKKEEPING}
     tree["use"] = [hashlib.sha256(p.read_bytes()).hexdigest() for p in use_files(cfg)]
     if source := tree["train"]["init_from"]:
-        tree["train"] |= {"init_from": weights_hash(Path(source).expanduser(), "train.init_from")}
+        tree["train"] = tree["train"] | {"init_from": weights_hash(Path(source).expanduser(), "train.init_from")}
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def use_files(cfg: DictConfig) -> list[Path]:
+def use_files(cfg: AnyConfig) -> list[Path]:
     use = plain(cfg)["use"] or []
     return [Path(p) for p in ([use] if isinstance(use, str) else use)]
 

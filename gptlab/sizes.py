@@ -21,10 +21,16 @@ def choices(file: Path) -> dict[str, str]:
     return {k.removeprefix("override /"): v for entry in _load(file).get("defaults", []) for k, v in entry.items()}
 
 
+@functools.cache
 def values(file: Path) -> dict[str, Any]:
     """All that a size sets: {"size.dim": 64, ...}, and a published one {"data.window": 2048, ...} besides."""
     tree = {k: v for k, v in _load(file).items() if k != "defaults"}
     return choices(file) | flatten(tree if "size" in tree else {"size": tree})
+
+
+@functools.cache
+def _numbers(file: Path) -> dict[str, Any]:
+    return {k: v for k, v in values(file).items() if k.startswith("size.")}
 
 
 @functools.cache
@@ -49,8 +55,8 @@ def best_fit(files: list[Path], here: dict[str, Any], found: dict[str, Any]) -> 
     """
     fitting = []
     for file in files:
-        said = {k: v for k, v in values(file).items() if k in here}
-        if all(here[k] == v for k, v in said.items() if k.startswith("size.")):
+        if _numbers(file).items() <= here.items():
+            said = {k: v for k, v in values(file).items() if k in here}
             others = {k: v for k, v in found.items() if k not in said}
             others |= {k: here[k] for k, v in said.items() if here[k] != v}
             fitting.append((len(others), -len(said), file, others))

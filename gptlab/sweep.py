@@ -14,12 +14,12 @@ from rich.console import Console
 
 from gptlab.cell import Cell, check_cells, note_failure, with_references
 from gptlab.cells import plan_sweep
-from gptlab.compose import load_config
+from gptlab.compose import load_settings
 from gptlab.config import ConfigError
 from gptlab.launcher import Launch, WorkerDied, prepare_launcher
 from gptlab.lock import Busy, is_locked
 from gptlab.record import read_status, write_json
-from gptlab.run import fair, train
+from gptlab.run import fair, train_matched
 from gptlab.run_folder import run_dir
 from gptlab.sweep_display import SweepDisplay
 from gptlab.sweep_file import write_sweep
@@ -99,8 +99,8 @@ def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay)
 
 def run_cell(job: DictConfig) -> None:
     """A launcher's job: train one cell, its output in the run folder's log.txt, its outcome in status.json."""
-    cfg = load_config(json.loads(job.cell))
-    folder = run_dir(fair(cfg)[0])
+    cfg, match = fair(load_settings(json.loads(job.cell)))
+    folder = run_dir(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     with (
         open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
@@ -108,7 +108,7 @@ def run_cell(job: DictConfig) -> None:
         redirect_stderr(log),
     ):
         try:
-            train(cfg, job_type=cfg.phase or "sweep")
+            train_matched(cfg, match, job_type=cfg.phase or "sweep")
         except Busy as e:
             print(e)
         except Exception as e:
