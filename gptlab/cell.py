@@ -7,7 +7,7 @@ from pathlib import Path
 from gptlab import registry
 from gptlab.cells import PlannedArm, Sweep
 from gptlab.compose import load_settings
-from gptlab.config import GROUPS, ConfigError, Settings
+from gptlab.config import ConfigError, Settings
 from gptlab.data import Dataset
 from gptlab.init_from import plan_start
 from gptlab.lock import state_of
