@@ -20,15 +20,14 @@ def evaluate(
     autocast: AbstractContextManager,
 ) -> dict[str, float]:
     """val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
-    was_training = loss.model.training
-    loss.model.eval()
+    loss.eval()
     total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     n_predicted = 0
     with torch.inference_mode(), autocast:
         for x, y in validation_batches(dataset.val, window, batch_size, n_tokens):
-            total += loss.sum(x.to(device), y.to(device))
+            total += loss(x.to(device), y.to(device))
             n_predicted += y.numel()
-    loss.model.train(was_training)
+    loss.train()
     nats = float(total)
     return {"val/loss": nats / n_predicted, "val/bpb": nats / math.log(2) / dataset.val_bytes(n_predicted + 1)}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gptlab.model import GPT
@@ -17,10 +17,15 @@ from gptlab.model import GPT
 LOGIT_BYTES = 2**28  # of float32 logits, at once
 
 
-class NextTokenLoss:
-    """Of a model on inputs and targets, each (B, T). `chunk` is in tokens; null: what takes LOGIT_BYTES."""
+class NextTokenLoss(nn.Module):
+    """Of a model on inputs and targets, each (B, T). `chunk` is in tokens; null: what takes LOGIT_BYTES.
+
+    In training it gives what is to be minimised and the cross-entropy in it, both means over the tokens; in evaluation
+    the tokens' cross-entropies added up, without what components add in training.
+    """
 
     def __init__(self, model: GPT, chunk: int | None, *, compile: bool = False):
+        super().__init__()
         self.model = model
         vocab_size = model.embedding.weight.shape[0]
         self.chunk = chunk or max(1, LOGIT_BYTES // (4 * vocab_size))
@@ -29,9 +34,11 @@ class NextTokenLoss:
         self.stream: Callable[..., Tensor] = torch.compile(model.stream, dynamic=False) if compile else model.stream
         self.of_chunk = torch.compile(_loss, dynamic=False) if compile else _loss
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What is to be minimised, and the cross-entropy in it, both means over the tokens."""
+    def forward(self, inputs: Tensor, targets: Tensor) -> Any:
         x, targets = self.stream(inputs).flatten(0, 1), targets.flatten()  # (B T, C), (B T)
+        if not self.training:
+            chunks = self.chunks(len(targets))
+            return torch.stack([cross_entropy(self.model.logits(x[c]), targets[c], "sum") for c in chunks]).sum()
         if len(targets) <= self.chunk:
             total, loss = self.of_chunk(self.model, x, targets)
             return total, loss.detach()
@@ -43,13 +50,6 @@ class NextTokenLoss:
         n = -(-n_tokens // self.chunk)
         size = -(-n_tokens // n)
         return (slice(i, min(i + size, n_tokens)) for i in range(0, n_tokens, size))
-
-    @torch.inference_mode()
-    def sum(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The cross-entropies of all tokens added up, without what components add in training."""
-        x, targets = self.stream(inputs).flatten(0, 1), targets.flatten()
-        chunks = self.chunks(len(targets))
-        return torch.stack([cross_entropy(self.model.logits(x[c]), targets[c], "sum") for c in chunks]).sum()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from gptlab import checkpoint, registry
+from gptlab.config import AnyConfig
 from gptlab.data import Dataset, TrainBatches
 from gptlab.evaluate import evaluate, of_length
 from gptlab.loss import NextTokenLoss
@@ -36,7 +36,7 @@ class Diverged(Exception):
 class Trainer:
     """Model, optimizers and batches of one run, and how far it is."""
 
-    def __init__(self, cfg: DictConfig, plan: Plan, machine: Machine, dataset: Dataset):
+    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: Dataset):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
         self.model = build_model(cfg).to(machine.device)  # what optimizers and checkpoints know, in float32
         self.copy = WorkingCopy(self.model) if machine.precision == "bf16 weights" else None
@@ -101,7 +101,7 @@ class Trainer:
 
     def run(self, recorder: Recorder, display: Display, folder: Path, stop: threading.Event) -> dict[str, Any]:
         """Steps until the budget is spent or `stop` is set; logs, evaluates and saves between. Returns the summary."""
-        self.objective.model.train()
+        self.objective.train()
         if self.copy:  # a checkpoint may have been restored since it was made
             self.copy.refresh()
         cfg = self.cfg

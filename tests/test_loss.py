@@ -39,7 +39,7 @@ def test_no_logits_are_larger_than_a_chunk(monkeypatch):
     monkeypatch.setattr(model.head, "forward", lambda x, table: sizes.append(len(x)) or head(x, table))
     loss, n = NextTokenLoss(model, 5), tokens().numel()
     loss(tokens(), tokens())[0].backward()
-    loss.sum(tokens(), tokens())
+    loss.eval()(tokens(), tokens())
     assert max(sizes) <= 5 and sum(sizes) == 2 * n and max(sizes) - min(sizes) <= 5
 
 
@@ -53,7 +53,7 @@ def test_the_sum_is_what_a_loop_over_tokens_gives(chunk):
     model = tiny_model("head.z_loss=0.3")
     logits = model(tokens()).detach()
     single = [-row.log_softmax(-1)[t] for row, t in zip(logits.flatten(0, 1), tokens().flatten(), strict=True)]
-    torch.testing.assert_close(NextTokenLoss(model, chunk).sum(tokens(), tokens()), torch.stack(single).sum())
+    torch.testing.assert_close(NextTokenLoss(model, chunk).eval()(tokens(), tokens()), torch.stack(single).sum())
 
 
 def test_a_part_that_wants_all_logits_gets_them():
