@@ -108,7 +108,7 @@ class _Start:
         return self._read[text]
 
 
-@functools.lru_cache(maxsize=64)  # a third of a MB each
+@functools.lru_cache(maxsize=512)  # a fifth of a MB each
 def _start(preset: str | None, size: str | None, components: tuple[tuple[str, str, type], ...]) -> _Start:
     """`components` are slots, names and schemas; a name alone may mean another component after another `use`."""
     cfg = _compose_files(preset, size).copy()
@@ -178,12 +178,12 @@ def _refuse_extras(override: Override) -> None:
 
 
 def files_in(group: str) -> list[str]:
-    return [p.stem for p in _files(CONF / group)]
+    return list(_files(CONF / group))
 
 
 @functools.cache
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml"), key=lambda p: p.stem)
+def _files(folder: Path) -> dict[str, Path]:
+    return {p.stem: p for p in sorted(folder.glob("*.yaml"), key=lambda p: p.stem)}
 
 
 @functools.cache
@@ -317,7 +317,7 @@ def named_differences(cfg: AnyConfig) -> dict[str, Any]:
     """
     flat = flatten(plain(cfg))
     found = _differences(flat, cfg)
-    files = _files(CONF / "size") if any(k.startswith("size.") for k in found) else []
+    files = list(_files(CONF / "size").values()) if any(k.startswith("size.") for k in found) else []
     file, named = sizes.best_fit(files, flat, found)
     first = "size" if file and sizes.preset_of(file) else None
     return {k: named[k] for k in sorted(named, key=lambda k: (k != first, _importance(k)))}

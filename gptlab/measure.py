@@ -132,18 +132,18 @@ def kv_bytes_per_token(cfg: DictConfig) -> int:
 
 def cost(cfg: AnyConfig) -> dict[str, float]:
     """The figures of the record: parameters, parameters without embeddings, FLOPs per token, bytes of state."""
-    architecture = _architecture(cfg)
+    counted = architecture(cfg)
     optimizer = registry.build("optimizer", cfg["optimizer"])
-    figures = {name: getattr(architecture, name) for name in FIGURES}
-    return figures | {"state_bytes": sum(_state_bytes(architecture.kinds, optimizer).values())}
+    figures = {name: getattr(counted, name) for name in FIGURES}
+    return figures | {"state_bytes": sum(_state_bytes(counted.kinds, optimizer).values())}
 
 
 def figure(cfg: AnyConfig, name: str) -> float:
     """One of FIGURES."""
-    return getattr(_architecture(cfg), name)
+    return getattr(architecture(cfg), name)
 
 
-class _Architecture:
+class Architecture:
     """What is counted of a model: parameters at once, FLOPs, which take longest, when they are asked for."""
 
     def __init__(self, components: tuple[type, ...], settings: str):
@@ -159,7 +159,8 @@ class _Architecture:
         return flops_per_token(_last_model(*self._described), json.loads(settings)["data"]["window"])
 
 
-def _architecture(cfg: AnyConfig) -> _Architecture:
+def architecture(cfg: AnyConfig) -> Architecture:
+    """The same for all configs that differ in nothing that a model is made of."""
     tree = plain(cfg)
     components = tuple(registry.entry(k, tree[k]["name"]).cls for k in ARCHITECTURE if k in SLOTS)
     read = {key: tree[key] for key in (*ARCHITECTURE, "size", "model")}  # by build_model, but for the seed
@@ -169,9 +170,9 @@ def _architecture(cfg: AnyConfig) -> _Architecture:
 
 
 @functools.cache
-def _counted(components: tuple[type, ...], settings: str) -> _Architecture:
+def _counted(components: tuple[type, ...], settings: str) -> Architecture:
     """The names in `settings` alone would not do: another file of the user's may have another component of a name."""
-    return _Architecture(components, settings)
+    return Architecture(components, settings)
 
 
 @functools.lru_cache(maxsize=1)  # for the FLOPs that are asked for next

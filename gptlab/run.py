@@ -50,7 +50,7 @@ def train_matched(
     settings = tracker_settings(cfg)
     machine = choose_machine(cfg)
     dataset = open_dataset(cfg)
-    full = with_vocabulary(cfg, dataset)
+    full: Any = with_vocabulary(cfg, dataset)
     plan = make_plan(full)
     start = plan_start(full, dataset)
     if machine.device.type == "cpu":
