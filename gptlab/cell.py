@@ -75,7 +75,7 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
         try:
             cfg = load_config(overrides)
             tracker_settings(cfg)
-            device = choose_machine(cfg).device.type if device_is_here else cfg.device
+            device = str(choose_machine(cfg).device) if device_is_here else cfg.device
             dataset = _dataset(cfg, datasets)
             cfg, match = fair(cfg, dataset)
             full = with_vocabulary(cfg, dataset)
