@@ -17,7 +17,6 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from joblib import cpu_count, effective_n_jobs
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -57,7 +56,8 @@ def prepare_launcher(
     except (HydraException, OmegaConfBaseException) as e:
         reason = f"{e} {e.__cause__ or ''}".split("Config search path")[0]
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {reason}".split())) from e
-    threads = _share_machine(launcher.joblib, n_cells, places) if isinstance(launcher, JoblibLauncher) else None
+    parallel = getattr(launcher, "joblib", None)  # JoblibLauncher's arguments of joblib.Parallel
+    threads = None if parallel is None else _share_machine(parallel, n_cells, places)
 
     def launch(cells: list[list[str]]) -> list[str]:
         own = [] if threads is None else [f"threads={threads}"]
@@ -74,19 +74,19 @@ def on_slurm(overrides: list[str]) -> bool:
     return any(w.startswith("hydra/launcher=") and SLURM in w for w in overrides)
 
 
-def _share_machine(joblib: dict[str, Any], n_cells: int, places: int) -> int | None:
+def _share_machine(parallel: dict[str, Any], n_cells: int, places: int) -> int | None:
     """Set how many workers there are; returns the threads of torch in each, None where the one cell has this process.
 
     The cores are shared out, and never more threads each than this process may have (OMP_NUM_THREADS): two workers of
     two threads each on two cores do not train half as fast but a quarter, waiting for each other.
     """
-    asked = joblib["n_jobs"]
+    asked = parallel["n_jobs"]
     if asked == 0:
         raise ConfigError("hydra.launcher.n_jobs=0: must not be 0; -1 is a worker per core")
     if places and asked > places:
         raise ConfigError(f"hydra.launcher.n_jobs={asked}: the GPUs take {places} at once; sweep.per_gpu changes that")
     workers = min(n_cells, places if places and asked == -1 else effective_n_jobs(asked))
-    joblib["n_jobs"] = workers
+    parallel["n_jobs"] = workers
     return max(1, min(torch.get_num_threads(), cpu_count() // workers)) if workers > 1 else None
 
 
