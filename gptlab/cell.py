@@ -76,7 +76,7 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
             once(tracker_settings, cfg, read=[cfg.record, cfg.runs_dir, cfg.wandb])
             device = cfg.device
             if device_is_here:
-                device = once(choose_machine, cfg, read=[cfg.device, cfg.precision, cfg.compile]).device.type
+                device = str(once(choose_machine, cfg, read=[cfg.device, cfg.precision, cfg.compile]).device)
             dataset = once(open_dataset, cfg, read=[cfg.data, cfg.tokenizer, cfg.eval.lengths])
             cfg, match = fair(cfg, dataset)
             full = with_vocabulary(cfg, dataset)

@@ -132,6 +132,8 @@ def _parse_one(text: str) -> Override:
     key, equals, value = text.partition("=")
     if key.startswith("~"):
         raise ConfigError(f"{text}: nothing can be deleted; a component is switched off by none, a value by null")
+    if key.split(".")[0].split("/")[0] in ("hydra", "sweep"):
+        raise ConfigError(f"{text}: is said to `gptlab sweep` on its command line; it is no setting of a run")
     if not equals or not key or "@" in key:
         raise ConfigError(f"{text}: not a setting; write key=value, such as norm=rmsnorm")
     try:

@@ -8,7 +8,6 @@ config.yaml, overrides.txt, env.json, components/    what was run, and on what
 
 import json
 import os
-import signal
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TextIO
 
+from gptlab.signals import Stopped
 from gptlab.trackio_run import TrackioRun, TrackioSettings
 from gptlab.wandb_run import RunInfo, WandbRun, WandbSettings, agents_run_id, new_id
 
@@ -209,9 +209,8 @@ def _outcome(error: BaseException) -> tuple[str, str]:
     """State and reason, in one line, of a run that this exception ended."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "SIGINT"
-    if isinstance(error, SystemExit):  # how a handler of SIGTERM ends the run: 128 + the signal's number
-        names: dict[Any, str] = {128 + s: s.name for s in signal.Signals}
-        return "interrupted", names.get(error.code, f"exit {error.code}")
+    if isinstance(error, SystemExit):
+        return "interrupted", str(error) if isinstance(error, Stopped) else f"exit {error.code}"
     return "failed", " ".join(f"{type(error).__name__}: {error}".split())
 
 

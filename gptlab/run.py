@@ -1,9 +1,5 @@
 """One run, from its config to its record."""
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display
 from gptlab.record import Recorder, read_json, read_status, read_summary, record_again, write_json, write_run_files
 from gptlab.run_folder import ENDED, run_dir, use_files
+from gptlab.signals import Stop
 from gptlab.trackio_run import TrackioSettings
 from gptlab.trainer import Trainer
 from gptlab.wandb_run import RunInfo, WandbSettings, agents_run_id, resolve_mode
@@ -55,7 +52,7 @@ def train_matched(
     start = plan_start(full, dataset)
     if machine.device.type == "cpu":
         keep_freed_memory()
-    with locked(folder), _sigterm() as stop:
+    with locked(folder), Stop() as stop:
         if done := _outcome(folder):  # another process was quicker
             return done
         trainer = Trainer(full, plan, machine, dataset)
@@ -205,17 +202,3 @@ def _wandb_info(cfg: AnyConfig, job_type: str) -> RunInfo:
         job_type=job_type,
         tags=[f"{slot}={flat[slot]}" for slot in SLOTS],
     )
-
-
-@contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """Set by SIGTERM, as SLURM sends it: the run saves a checkpoint after the step that it is in, and ends."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody listen
-        yield stop
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,10 +1,7 @@
 """The training loop. What a step does stands in Trainer.training_step, top to bottom."""
 
 import math
-import signal
 import statistics
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from gptlab.model import build_model, seed_number
 from gptlab.plan import Machine, Plan
 from gptlab.progress import Display
 from gptlab.record import Recorder
+from gptlab.signals import Stop
 from gptlab.working_copy import WorkingCopy
 
 FAR_OFF = 0.1  # an initial loss further than this share from ln V deserves a warning
@@ -99,8 +97,8 @@ class Trainer:
         with self.machine.autocast():
             return self.objective(inputs, targets)
 
-    def run(self, recorder: Recorder, display: Display, folder: Path, stop: threading.Event) -> dict[str, Any]:
-        """Steps until the budget is spent or `stop` is set; logs, evaluates and saves between. Returns the summary."""
+    def run(self, recorder: Recorder, display: Display, folder: Path, stop: Stop) -> dict[str, Any]:
+        """Steps until the budget is spent or `stop` ends them; logs, evaluates, saves between. Returns the summary."""
         self.objective.train()
         if self.copy:  # a checkpoint may have been restored since it was made
             self.copy.refresh()
@@ -123,7 +121,7 @@ class Trainer:
                 if save or done or stopping:
                     self._save(folder)
                 if stopping and not done:
-                    sys.exit(128 + signal.SIGTERM)
+                    stop.pass_on()
         except Diverged as e:
             summary = self._summary({"diverged_step": e.step})
             recorder.finish("diverged", summary, reason=str(e))

@@ -12,7 +12,7 @@ ROOT = Path(gptlab.__file__).parent
 ORDER = """
 config
 registry
-check sizes allocator
+check sizes allocator signals gpus
 compose
 components data
 checkpoint listing completion

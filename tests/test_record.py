@@ -15,6 +15,7 @@ import pytest
 
 from gptlab.environment import _git, environment
 from gptlab.record import Recorder, read_metrics, read_status, read_summary, write_json, write_run_files
+from gptlab.signals import Stopped
 from gptlab.wandb_run import RunInfo, WandbSettings
 
 
@@ -67,7 +68,7 @@ def test_divergence_is_an_outcome_and_nan_is_kept(tmp_path):
     [
         (RuntimeError("out of\n  memory"), "failed", "RuntimeError: out of memory"),
         (KeyboardInterrupt(), "interrupted", "SIGINT"),
-        (SystemExit(128 + signal.SIGTERM), "interrupted", "SIGTERM"),
+        (Stopped(signal.SIGTERM, 143), "interrupted", "SIGTERM"),
         (SystemExit("stop"), "interrupted", "exit stop"),
     ],
 )
