@@ -21,7 +21,7 @@ from gptlab.bench import peers, startup, steps, sweeps, timing
 from gptlab.bench.display import markdown, print_figures
 from gptlab.bench.process import run_process
 from gptlab.bench.roofline import DATASHEET, Gemm, datasheet_flops
-from gptlab.bench.subject import open_trainer, prepare
+from gptlab.bench.subject import prepare
 from gptlab.cli import VERBS, main
 from gptlab.config import ConfigError
 
@@ -93,11 +93,10 @@ def gptlab(words):
     return exit.value.code
 
 
-def opened(word, *overrides, bf16=False):
+def opened(word, *overrides, precision=None):
     """A peer on the CPU, at the sizes of `overrides`."""
-    full, _, machine, dataset = prepare(load_config([*TINY.split(), "device=cpu", *overrides]))
     (peer,) = peers.find_peers([word])
-    peer.open(full, dataset, machine, bf16)
+    peer.open(prepare([*TINY.split(), "device=cpu", *overrides]), precision)
     return peer
 
 
@@ -185,7 +184,7 @@ def test_nanogpt_is_stepped_on_its_own_batches_from_the_text(folder):
     assert sys.path == before
     assert not torch.equal(weight, peer.model.table.weight)
     assert len(peer.model.calls) == 2  # micro-batches
-    text = peer.dataset.train.tolist()
+    text = peer.subject.dataset.train.tolist()
     windows = {tuple(text[i : i + 17]) for i in range(len(text) - 16)}
     for x, y, autocast in peer.model.calls:
         assert x.shape == y.shape == (2, 16)
@@ -202,7 +201,7 @@ def test_nanogpt_is_told_the_sizes_of_the_config(folder):
 
 
 def test_a_peer_has_the_precision_that_is_asked_for(folder):
-    peer = opened("nanogpt=checkout", bf16=True)
+    peer = opened("nanogpt=checkout", precision="bf16")
     peer.training_step()
     assert [autocast for *_, autocast in peer.model.calls] == [True]
 
@@ -240,15 +239,14 @@ def test_x_transformers_is_told_the_sizes_and_stepped(folder, monkeypatch):
     layers = told["attn_layers"]
     assert (layers["dim"], layers["depth"], layers["heads"], layers["attn_dim_head"]) == (16, 2, 2, 8)
     assert told["max_seq_len"] == 16
-    assert not peer.is_like(peer.cfg)
+    assert not peer.is_like(peer.subject.cfg)
 
 
 @pytest.mark.parametrize(("words", "alike"), [("preset=gpt2", True), ("preset=gpt2 position=rope", False)])
 def test_transformers_gpt2_is_the_architecture_of_its_preset(words, alike, folder):
     peer = opened("hf", *words.split(), *TINY.split(), "tokenizer=byte", "train.dropout=0.1")
-    full, plan, *_ = prepare(peer.cfg)
-    assert peer.is_like(full) is alike
-    assert (peer.parameters == plan.cost["parameters"]) is alike
+    assert peer.is_like(peer.subject.cfg) is alike
+    assert (peer.parameters == peer.subject.plan.cost["parameters"]) is alike
     peer.training_step()
 
 
@@ -341,15 +339,16 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from gptlab.bench.startup import peak_rss; print(peak_rss())"
     )
+    code = f"import mmap; m = mmap.mmap(-1, 1 << 30); m[: 64 << 20] = bytes(64 << 20); {code}"  # an untouched GiB
     parent = f"x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096]); import subprocess, sys; {code!r}; " + (
         f"print(subprocess.run([sys.executable, '-c', {code!r}], capture_output=True, text=True).stdout)"
     )
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
-    assert 2**20 < int(done.stdout) < 200 * 2**20
+    assert 64 * 2**20 < int(done.stdout) < 200 * 2**20
 
 
 def test_the_trainer_that_is_timed_is_the_one_that_trains(folder):
-    trainer = open_trainer(*prepare(load_config([*TINY.split(), "device=cpu", "match=none"])))
+    trainer = prepare([*TINY.split(), "device=cpu"]).trainer()
     assert trainer.model.training
     trainer.training_step()
     assert trainer.step == 1
@@ -454,6 +453,7 @@ REFUSED = {
     "bench data=text data.path=no.txt": ("data.path=no.txt: ", ""),
     "bench --sweep --against hf": ("--against hf: has no script that trains", "nanogpt=PATH"),
     "bench --sweep --against nanogpt=half": ("--against nanogpt=half: has no train.py", "give a checkout"),
+    "bench --against hf size.n_head=3 attention.head_dim=4": ("size.n_head=3: ", "must divide size.dim=16 for hf"),
     "bench --sweep seed=1": ("seed=1: ", "leave it out"),
     "bench --sweep eval.tokens=100": ("eval.tokens=100: ", "leave it out"),
     "bench --sweep budget.seconds=3 --cells 2": ("budget: ", "give budget.steps"),
@@ -468,7 +468,7 @@ def test_a_mistake_is_one_line(words, folder, capsys):
         (folder / name / "model.py").write_text(model)
     before = set(folder.rglob("*"))
     own = "" if "data=" in words else TINY
-    assert gptlab(f"{words} {own} device=cpu") == 2
+    assert gptlab(f"bench {own} device=cpu {words.removeprefix('bench')}") == 2
     begins, says = REFUSED[words]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"gptlab: {begins}") and says in line

@@ -4,14 +4,15 @@ from typing import Any
 
 import torch
 
+from gptlab.bench.subject import Subject
 from gptlab.environment import environment
-from gptlab.plan import Machine
 
 OWNERS = ("host", "command")  # of environment.py's entries
 
 
-def describe_machine(machine: Machine, data_hash: str) -> dict[str, Any]:
-    seen = {k: v for k, v in environment(data_hash).items() if k not in OWNERS}
+def describe_machine(subject: Subject) -> dict[str, Any]:
+    machine = subject.machine
+    seen = {k: v for k, v in environment(subject.dataset.hash).items() if k not in OWNERS}
     gpu = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else None
     return seen | {
         "device": machine.device.type,

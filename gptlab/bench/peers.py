@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
+from gptlab.bench.subject import Subject
 from gptlab.compose import load_config, typed
 from gptlab.config import ConfigError, did_you_mean
-from gptlab.data import Dataset, TrainBatches
-from gptlab.plan import Machine
+from gptlab.data import TrainBatches
 
 # No step is faster or slower for these.
 LR, WEIGHT_DECAY, BETAS = 1e-3, 0.1, (0.9, 0.99)
@@ -47,15 +47,17 @@ class Peer:
         except ImportError as e:
             raise ConfigError(f"--against {self.name}: needs {self.package} ({e}); pip install {self.install}") from e
 
-    def open(self, cfg: DictConfig, dataset: Dataset, machine: Machine, bf16: bool) -> None:
-        """Build model and optimizer on the machine's device, compiled if gptlab's own is."""
-        self.cfg, self.dataset, self.machine, self.bf16 = cfg, dataset, machine, bf16
-        self.micro = cfg.train.micro_batch_size or cfg.train.batch_size
-        self.n_micro = cfg.train.batch_size // self.micro
+    def check(self, cfg: DictConfig) -> None:
+        """Raises ConfigError for sizes that it cannot have."""
         if cfg.size.dim % cfg.size.n_head:
             raise ConfigError(f"size.n_head={cfg.size.n_head}: must divide size.dim={cfg.size.dim} for {self.name}")
-        data = cfg.data
-        self.batches = TrainBatches(dataset.train, data.window, self.micro, cfg.seed, data.sampling)
+
+    def open(self, subject: Subject, precision: str | None = None) -> None:
+        """Build model and optimizer on the subject's device, compiled if gptlab's own is."""
+        self.subject, cfg, machine = subject, subject.cfg, subject.machine
+        self.bf16 = precision == "bf16" if precision else machine.bf16 and machine.device.type != "cpu"
+        text = subject.dataset.train
+        self.batches = TrainBatches(text, cfg.data.window, subject.micro, cfg.seed, cfg.data.sampling)
         self.drawn = 0
         with contextlib.redirect_stdout(io.StringIO()):  # what they say of themselves
             self.model: Any = self.build_model(cfg).to(machine.device).train()
@@ -66,10 +68,11 @@ class Peer:
 
     def training_step(self) -> None:
         """The next batch is fetched between forward and backward, as the device works on the former."""
-        for _ in range(self.n_micro):
+        n_micro = self.subject.n_micro
+        for _ in range(n_micro):
             inputs, targets = self.next
             with self.autocast():
-                loss = self.loss(inputs, targets) / self.n_micro
+                loss = self.loss(inputs, targets) / n_micro
             self.next = self.batch()
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_NORM)
@@ -77,7 +80,8 @@ class Peer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.machine.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+        device = self.subject.machine.device.type
+        return torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
     def build_model(self, cfg: DictConfig) -> torch.nn.Module:
         raise NotImplementedError
@@ -89,7 +93,8 @@ class Peer:
         """(B, T), (B, T): gptlab's own batches."""
         x, y = self.batches.batch(self.drawn)
         self.drawn += 1
-        return x.to(self.machine.device), y.to(self.machine.device)
+        device = self.subject.machine.device
+        return x.to(device), y.to(device)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """(B, T), (B, T) -> nats per token"""
@@ -141,14 +146,14 @@ class NanoGPT(Peer):
         return self.code.GPT(self.code.GPTConfig(**text, **sizes, dropout=cfg.train.dropout, bias=cfg.bias))
 
     def build_optimizer(self) -> torch.optim.Optimizer:
-        return self.model.configure_optimizers(WEIGHT_DECAY, LR, BETAS, self.machine.device.type)
+        return self.model.configure_optimizers(WEIGHT_DECAY, LR, BETAS, self.subject.machine.device.type)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Windows drawn by torch, cut one by one from a map of the file that is opened anew each time."""
-        kept: Any = self.dataset.train
+        kept: Any = self.subject.dataset.train
         tokens = np.memmap(kept.filename, dtype=kept.dtype, mode="r")
-        window, device = self.cfg.data.window, self.machine.device
-        starts = torch.randint(len(tokens) - window, (self.micro,))
+        window, device = self.subject.cfg.data.window, self.subject.machine.device
+        starts = torch.randint(len(tokens) - window, (self.subject.micro,))
         x, y = (
             torch.stack([torch.from_numpy(tokens[i + shift : i + shift + window].astype(np.int64)) for i in starts])
             for shift in (0, 1)

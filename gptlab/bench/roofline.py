@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from gptlab.bench.timing import Contestant, steps_per_block, warm_up
-from gptlab.model import GPT
 from gptlab.plan import Machine
+from gptlab.trainer import Trainer
 
 SECONDS_PER_BLOCK = 0.3
 SQUARE = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # wide enough for the best rate, small enough for the memory
@@ -65,13 +65,10 @@ class Gemm:
         return f"({self.rows:,} x {self.inner:,}) @ ({self.inner:,} x {self.columns:,})"
 
 
-def gemms(model: GPT, tokens: int, machine: Machine) -> list[Gemm]:
-    """Of the model's typical shape, that is all `tokens` of a forward pass times a block's largest matrix; and square.
-
-    Few FFNs fill the machine as well as a large square does, and on a CPU some small shapes beat it.
-    """
-    matrices = [p for p in model.blocks[0].parameters() if p.ndim == 2]
-    side = SQUARE[machine.device.type]
+def gemms(trainer: Trainer) -> list[Gemm]:
+    """Of the model's typical shape, that is all tokens of a forward pass times a block's largest matrix; and square."""
+    matrices = [p for p in trainer.model.blocks[0].parameters() if p.ndim == 2]
+    tokens, side = trainer.micro * trainer.cfg.data.window, SQUARE[trainer.machine.device.type]
     largest = max(matrices, key=lambda p: p.numel(), default=None)
     own = [] if largest is None else [Gemm(tokens, min(largest.shape), max(largest.shape))]
     return [*own, Gemm(side, side, side)]

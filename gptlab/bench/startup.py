@@ -34,12 +34,11 @@ def main(overrides: Sequence[str]) -> None:
     import torch
 
     torch_there = time.perf_counter()
-    from gptlab.bench.subject import open_trainer, prepare
+    from gptlab.bench.subject import prepare
     from gptlab.bench.timing import synchronize
-    from gptlab.compose import load_config
 
     all_there = time.perf_counter()
-    trainer = open_trainer(*prepare(load_config(overrides)))
+    trainer = prepare(overrides).trainer()
     device = trainer.machine.device
     trainer.training_step()
     synchronize(device)

@@ -7,11 +7,10 @@ import torch
 
 from gptlab.bench.machine import describe_machine
 from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
-from gptlab.bench.roofline import datasheet_flops, gemm_contestants, gemms
+from gptlab.bench.roofline import Gemm, datasheet_flops, gemm_contestants, gemms
 from gptlab.bench.startup import measure_startup
-from gptlab.bench.subject import open_trainer, prepare
+from gptlab.bench.subject import prepare
 from gptlab.bench.timing import Contestant, interleave, rates, ratios, spread, steps_per_block, warm_up
-from gptlab.compose import load_config
 from gptlab.plan import Machine
 
 BLOCKS = 7
@@ -32,52 +31,46 @@ def bench_steps(
         torch.set_num_threads(threads)
     blocks = blocks or BLOCKS
     peers = find_peers(against)
-    prepared = full, plan, machine, dataset = prepare(load_config(overrides))
+    subject = prepare(overrides)
+    for peer in peers:
+        peer.check(subject.cfg)
     tell("fresh processes")
     startup = measure_startup(overrides, threads)  # before this process holds a model, on a GPU too
     tell("warming up")
-    trainer = open_trainer(*prepared)
-    warm_up(trainer.training_step, machine.device)
-    n = steps or steps_per_block(trainer.training_step, machine.device)
+    trainer, device = subject.trainer(), subject.machine.device
+    warm_up(trainer.training_step, device)
+    n = steps or steps_per_block(trainer.training_step, device)
     own = Contestant("gptlab", trainer.training_step, n)
-    theirs = [_open(peer, *prepared, peer_precision, n) for peer in peers]
-    shapes = gemms(trainer.model, trainer.micro * full.data.window, machine)
-    products = gemm_contestants(shapes, machine)
+    theirs = []
+    for peer in peers:
+        peer.open(subject, peer_precision)
+        warm_up(peer.training_step, device)
+        theirs.append(Contestant(peer.name, peer.training_step, n))
+    shapes = gemms(trainer)
+    products = gemm_contestants(shapes, subject.machine)
     tell(f"{blocks} blocks of {n} steps")
-    interleave([own, *theirs, *products], blocks, machine.device)
-    tokens, flops = plan.tokens_per_step, plan.cost["flops_per_token"]
+    interleave([own, *theirs, *products], blocks, device)
+    tokens, flops = subject.plan.tokens_per_step, subject.plan.cost["flops_per_token"]
     achieved = rates(tokens * flops, own.seconds)
     return {
         "kind": "steps",
-        "machine": describe_machine(machine, dataset.hash),
+        "machine": describe_machine(subject),
         "model": {
-            "parameters": int(plan.cost["parameters"]),
+            "parameters": int(subject.plan.cost["parameters"]),
             "flops_per_token": flops,
-            "batch_size": full.train.batch_size,
-            "window": full.data.window,
+            "batch_size": subject.cfg.train.batch_size,
+            "window": subject.cfg.data.window,
         },
         "blocks": blocks,
         "steps_per_block": n,
         **_speed(own, tokens),
         "flops_per_s": spread(achieved),
-        "gemm": [
-            {"shape": shape.name, "flops_per_s": spread(rate), "share": spread(ratios(achieved, rate))}
-            for shape, rate in ((s, rates(s.flops, p.seconds)) for s, p in zip(shapes, products, strict=True))
-        ],
-        "datasheet": _datasheet(machine, achieved),
+        "gemm": [_of_product(*pair, achieved) for pair in zip(shapes, products, strict=True)],
+        "datasheet": _of_datasheet(subject.machine, achieved),
         "startup": startup,
-        "peers": [_told(peer, its, own, tokens) for peer, its in zip(peers, theirs, strict=True)],
+        "peers": [_of_peer(*pair, own, tokens) for pair in zip(peers, theirs, strict=True)],
         "seconds_per_step": {c.name: c.seconds for c in (own, *theirs)},
     }
-
-
-def _open(
-    peer: Peer, full: Any, plan: Any, machine: Machine, dataset: Any, precision: str | None, n: int
-) -> Contestant:
-    bf16 = machine.device.type != "cpu" and machine.bf16 if precision is None else precision == "bf16"
-    peer.open(full, dataset, machine, bf16)
-    warm_up(peer.training_step, machine.device)
-    return Contestant(peer.name, peer.training_step, n)
 
 
 def _speed(contestant: Contestant, tokens: int) -> dict[str, Any]:
@@ -87,19 +80,24 @@ def _speed(contestant: Contestant, tokens: int) -> dict[str, Any]:
     }
 
 
-def _datasheet(machine: Machine, achieved: Sequence[float]) -> dict[str, Any] | None:
+def _of_product(shape: Gemm, product: Contestant, achieved: Sequence[float]) -> dict[str, Any]:
+    rate = rates(shape.flops, product.seconds)
+    return {"shape": shape.name, "flops_per_s": spread(rate), "share": spread(ratios(achieved, rate))}
+
+
+def _of_datasheet(machine: Machine, achieved: Sequence[float]) -> dict[str, Any] | None:
     """MFU as in arXiv:2204.02311: against the tensor cores' dense bf16, or fp16, whatever the run's precision is."""
     gpu = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else ""
     peak = datasheet_flops(gpu)
     return {"flops_per_s": peak, "mfu": spread([a / peak for a in achieved])} if peak else None
 
 
-def _told(peer: Peer, its: Contestant, own: Contestant, tokens: int) -> dict[str, Any]:
+def _of_peer(peer: Peer, its: Contestant, own: Contestant, tokens: int) -> dict[str, Any]:
     return {
         "name": peer.name,
         "version": peer.version,
         "parameters": peer.parameters,
-        "architecture": SAME if peer.is_like(peer.cfg) else OTHER,
+        "architecture": SAME if peer.is_like(peer.subject.cfg) else OTHER,
         "precision": "bf16 autocast" if peer.bf16 else "float32",
         "how": peer.how,
         **_speed(its, tokens),

@@ -16,17 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from gptlab.bench.machine import describe_machine
-from gptlab.bench.peers import OTHER, SAME, NanoGPT, find_peers
+from gptlab.bench.peers import OTHER, SAME, NanoGPT, Peer, find_peers
 from gptlab.bench.process import run_process
-from gptlab.bench.subject import prepare
+from gptlab.bench.subject import Subject, prepare
 from gptlab.bench.timing import rates, ratios, spread
-from gptlab.compose import load_config, typed
+from gptlab.compose import typed
 from gptlab.config import ConfigError
-from gptlab.data import Dataset
-from gptlab.plan import Machine
 
 CELLS = 16
 EVALUATED = 4  # batches that nanoGPT's train.py evaluates
@@ -64,31 +61,32 @@ def bench_sweep(
     words = [w for w in overrides if not w.startswith("hydra")]
     if own := next((w for w in words if w.partition("=")[0] in OWN_KEYS), None):
         raise ConfigError(f"{own}: bench --sweep sets it itself, the same for all; leave it out")
-    full, plan, machine, dataset = prepare(load_config(words))
+    subject = prepare(words)
+    plan = subject.plan
     if plan.steps is None or plan.steps < 2:
         raise ConfigError("budget: bench --sweep times cells of a known number of steps, 2 or more; give budget.steps")
-    trained_at_once = (full.train.micro_batch_size or full.train.batch_size) * full.data.window
-    fixed = ["name=bench", f"eval.tokens={EVALUATED * trained_at_once + 1}", f"eval.every={plan.steps}"]
+    evaluated = EVALUATED * subject.micro * subject.cfg.data.window
+    fixed = ["name=bench", f"eval.tokens={evaluated + 1}", f"eval.every={plan.steps}"]
     fixed += [] if any(w.startswith("wandb.mode=") for w in words) else ["wandb.mode=disabled"]
     gptlab = Gptlab(words + fixed, [w for w in overrides if w.startswith("hydra")], threads)
     ways = [
         Way("gptlab sweep", "one process checks all cells, its launcher's workers train them", cells, gptlab.sweep),
         Way("gptlab train", "a process for each cell, one after the other", n_loop, gptlab.loop),
     ]
-    scripts = [TrainPy(peer, full, plan.steps, machine, threads) for peer in find_peers(against)]
+    scripts = [TrainPy(peer, subject, threads) for peer in find_peers(against)]
     ways += [Way("nanoGPT's train.py", script.how, n_loop, script.loop) for script in scripts]
     with tempfile.TemporaryDirectory(prefix="gptlab-bench-") as name:
         for script in scripts:
-            script.lay_out(Path(name), dataset)
+            script.lay_out(Path(name))
         _race(ways, rounds, Path(name), tell)
     return {
         "kind": "sweep",
-        "machine": describe_machine(machine, dataset.hash),
+        "machine": describe_machine(subject),
         "cell": {
             "parameters": int(plan.cost["parameters"]),
             "steps": plan.steps,
             "trained_tokens": plan.steps * plan.tokens_per_step,
-            "evaluated_tokens": min(EVALUATED * trained_at_once, dataset.n_val - 1),
+            "evaluated_tokens": min(evaluated, subject.dataset.n_val - 1),
         },
         "rounds": rounds,
         "ways": [_told(way, ways[0]) for way in ways],
@@ -141,9 +139,11 @@ class Gptlab:
 class TrainPy:
     """nanoGPT's train.py, run in a folder that has around it what it expects in its checkout."""
 
-    def __init__(self, peer: Any, cfg: DictConfig, steps: int, machine: Machine, threads: int | None):
+    def __init__(self, peer: Peer, subject: Subject, threads: int | None):
         if not isinstance(peer, NanoGPT):
             raise ConfigError(f"--against {peer.name}: has no script that trains; leave it out, or give nanogpt=PATH")
+        cfg = subject.cfg
+        peer.check(cfg)
         self.checkout = peer.folder.resolve()
         self.how = f"{SAME if peer.is_like(cfg) else OTHER}; a process for each cell, one after the other"
         if not (self.checkout / "train.py").is_file():
@@ -151,17 +151,18 @@ class TrainPy:
         if cfg.model.vocab_size > 2**16:
             rule = f"{cfg.model.vocab_size:,} tokens are more than the 16 bits of nanoGPT's files hold"
             raise ConfigError(f"tokenizer={cfg.tokenizer.name}: {rule}; choose a smaller one")
-        self.cfg, self.steps, self.machine, self.threads = cfg, steps, machine, threads
+        self.subject, self.threads = subject, threads
 
-    def lay_out(self, folder: Path, dataset: Dataset) -> None:
+    def lay_out(self, folder: Path) -> None:
         """configurator.py, which train.py reads from where it runs, and the tokens as its prepare.py writes them."""
         self.folder = folder / "nanogpt"
         data = self.folder / "data" / "bench"
         data.mkdir(parents=True)
         (self.folder / "configurator.py").symlink_to(self.checkout / "configurator.py")
-        for split, tokens in (("train", dataset.train), ("val", dataset.val)):
+        text = self.subject.dataset
+        for split, tokens in (("train", text.train), ("val", text.val)):
             np.asarray(tokens).astype(np.uint16, casting="safe").tofile(data / f"{split}.bin")
-        (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": self.cfg.model.vocab_size}))
+        (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": self.subject.cfg.model.vocab_size}))
 
     def loop(self, cells: int, folder: Path) -> None:
         command = [sys.executable, str(self.checkout / "train.py"), *self.arguments()]
@@ -170,25 +171,26 @@ class TrainPy:
 
     def arguments(self) -> list[str]:
         """It trains max_iters + 1 steps, and evaluates and saves where eval_interval divides the steps before."""
-        cfg, last = self.cfg, self.steps - 1
-        micro = cfg.train.micro_batch_size or cfg.train.batch_size
+        cfg, machine, steps = self.subject.cfg, self.subject.machine, self.subject.plan.steps
+        assert steps
+        last = steps - 1
         values = {
             "dataset": "bench",
-            "device": str(self.machine.device),
-            "dtype": "bfloat16" if self.machine.bf16 else "float32",
-            "compile": self.machine.compile,
+            "device": str(machine.device),
+            "dtype": "bfloat16" if machine.bf16 else "float32",
+            "compile": machine.compile,
             "eval_iters": 1,
             "eval_interval": last,
             "log_interval": cfg.train.log_every,
             "block_size": cfg.data.window,
-            "batch_size": micro,
-            "gradient_accumulation_steps": cfg.train.batch_size // micro,
+            "batch_size": self.subject.micro,
+            "gradient_accumulation_steps": self.subject.n_micro,
             "n_layer": cfg.size.n_layer,
             "n_head": cfg.size.n_head,
             "n_embd": cfg.size.dim,
             "bias": cfg.bias,
             "dropout": cfg.train.dropout,
             "max_iters": last,
-            "lr_decay_iters": self.steps,
+            "lr_decay_iters": steps,
         }
         return [f"--{key}={value}" for key, value in values.items()]
