@@ -157,6 +157,30 @@ def _compare(args: Namespace) -> int:
     return 0
 
 
+def _bench_arguments(parser: ArgumentParser) -> None:
+    _overrides(parser)
+    parser.add_argument(
+        "--against", action="append", metavar="PEER", help="beside it: nanogpt=PATH of a checkout, hf, x-transformers"
+    )
+    parser.add_argument("--blocks", type=int, metavar="N", help="of steps, interleaved (7); with --sweep, rounds (1)")
+    parser.add_argument("--steps", type=int, metavar="N", help="in a block (as many as take 1.5 seconds)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch, in each process (its own default)")
+    parser.add_argument("--peer-precision", choices=("float32", "bf16"), help="(float32 on a CPU, else as gptlab's)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with machine and versions")
+    parser.add_argument("--sweep", action="store_true", help="time a sweep of small cells against loops instead")
+    parser.add_argument("--cells", type=int, metavar="N", help="of the sweep (16), which differ in the seed")
+    parser.add_argument("--loop-cells", type=int, metavar="N", help="run so many of them in a loop, and scale (all)")
+
+
+def _bench(args: Namespace) -> int:
+    from rich.console import Console
+
+    from gptlab.bench.command import bench
+
+    bench(args, Console())
+    return 0
+
+
 def _dashboard_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--entity", metavar="NAME", help="user or team in W&B (the key's own)")
     parser.add_argument("--project", metavar="NAME", default="gptlab", help="the wandb.project of the runs (gptlab)")
@@ -315,6 +339,15 @@ VERBS = {
   gptlab show preset=gpt2 size=175b data.window=2048""",
         _overrides,
         _show,
+    ),
+    "bench": Verb(
+        "the speed of a training step, or of a sweep, here and beside other people's code",
+        """  gptlab bench preset=nanogpt-cpu
+  gptlab bench preset=nanogpt-cpu --against nanogpt=../nanoGPT --against hf --json bench.json
+  gptlab bench size=small ffn=swiglu position=rope --threads 1
+  gptlab bench --sweep preset=nanogpt-cpu budget.steps=200 --cells 16 --loop-cells 4""",
+        _bench_arguments,
+        _bench,
     ),
     "list": Verb(
         "slots, their options, and the settings of each",

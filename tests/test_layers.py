@@ -36,7 +36,7 @@ launcher
 cell
 tuning sweep_file
 sweep status
-compare dashboard
+compare dashboard bench
 cli
 __init__ __main__
 """
