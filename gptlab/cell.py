@@ -14,6 +14,7 @@ from gptlab.data import Dataset
 from gptlab.init_from import plan_start
 from gptlab.lock import state_of
 from gptlab.match import Matched, figure
+from gptlab.parallel import find_processes
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, read_summary, write_json
 from gptlab.run import fair, open_dataset, tracker_settings, with_vocabulary
@@ -75,6 +76,7 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
         try:
             cfg = load_config(overrides)
             tracker_settings(cfg)
+            find_processes(cfg)
             device = choose_machine(cfg).device.type if device_is_here else cfg.device
             dataset = _dataset(cfg, datasets)
             cfg, match = fair(cfg, dataset)

@@ -143,6 +143,11 @@ class Config:
     precision: str = setting(
         "auto", "auto: bf16 autocast on a GPU that is fast at it, else float32", choices=("auto", "float32", "bf16")
     )
+    parallel: str = setting(
+        "auto",
+        "several processes, as torchrun starts them: auto: ddp; fsdp: the model in parts",
+        choices=("auto", "ddp", "fsdp"),
+    )
     compile: bool | None = setting(None, "torch.compile; null: on CUDA only")
     use: Any = setting(None, "your own component file, or a list of them")
     name: str = setting("default", "of the experiment or sweep")
@@ -159,7 +164,8 @@ SLOTS: dict[str, str] = {f.name: f.metadata["kind"] for f in fields(Config) if "
 COMMON: dict[str, type] = {f.metadata["kind"]: f.metadata["common"] for f in fields(Config) if f.metadata.get("common")}
 KINDS = tuple(dict.fromkeys(SLOTS.values()))
 GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
-BOOKKEEPING = ("name", "variant", "phase", "match", "runs_dir", "record", "wandb")  # where a run goes, not what it is
+# Where a run goes, and among how many it is divided; not what it is.
+BOOKKEEPING = ("name", "variant", "phase", "match", "parallel", "runs_dir", "record", "wandb")
 
 
 def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

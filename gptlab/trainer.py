@@ -17,6 +17,7 @@ from gptlab import checkpoint, registry
 from gptlab.data import Dataset, TrainBatches
 from gptlab.evaluate import evaluate, of_length
 from gptlab.model import build_model, seed_number
+from gptlab.parallel import ONE, Processes, whole
 from gptlab.plan import Machine, Plan
 from gptlab.progress import Display
 from gptlab.record import Recorder
@@ -35,12 +36,14 @@ class Diverged(Exception):
 class Trainer:
     """Model, optimizers and batches of one run, and how far it is."""
 
-    def __init__(self, cfg: DictConfig, plan: Plan, machine: Machine, dataset: Dataset):
+    def __init__(self, cfg: DictConfig, plan: Plan, machine: Machine, dataset: Dataset, processes: Processes = ONE):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
-        self.model = build_model(cfg).to(machine.device)
+        self.processes = processes
+        self.model = build_model(cfg)
+        self.net = processes.wrap(self.model, machine.device)  # the model, as training goes through it
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
         self.batches = TrainBatches(dataset.train, cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling)
-        self.micro = cfg.train.micro_batch_size or cfg.train.batch_size
+        self.micro = (cfg.train.micro_batch_size or cfg.train.batch_size) // processes.world
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
         if machine.compile:
             self.model.compile()
@@ -59,17 +62,18 @@ class Trainer:
     def training_step(self) -> None:
         """One optimizer step, on the batch that (seed, step) names."""
         lr = self.plan.lr(self.step, self.seconds)
-        x, y = self.batches.batch(self.step)
+        x, y = map(self.processes.rows, self.batches.batch(self.step))
         n_micro = len(x) // self.micro
         for i, (inputs, targets) in enumerate(zip(x.split(self.micro), y.split(self.micro), strict=True)):
-            self._seed_dropout(f"step {self.step}.{i}")
+            self.processes.average_gradients(self.net, i == n_micro - 1)
+            self._seed_dropout(f"step {self.step}.{i}{self.processes.stream}")
             loss, extra = self.loss(inputs.to(self.machine.device), targets.to(self.machine.device))
             ((loss if extra is None else loss + extra) / n_micro).backward()
             self.losses += loss.detach() / n_micro
             self.first_bad = torch.where(
                 loss.detach().isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1)
             )
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
+        self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -90,7 +94,7 @@ class Trainer:
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean cross-entropy in nats per token, and what components add to it in training."""
         with self.machine.autocast():
-            logits = self.model(inputs)  # (B, T, V)
+            logits = self.net(inputs)  # (B, T, V)
             extra = self.model.auxiliary_loss(logits)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()), extra
 
@@ -104,10 +108,10 @@ class Trainer:
                 started = time.perf_counter()
                 self.training_step()
                 log, look, save = (self.step % n == 0 for n in (cfg.train.log_every, cfg.eval.every, save_every))
-                stopping = stop.is_set()
+                stopping = self.processes.any(stop.is_set())
                 if log or look or save or stopping or self.step == 1:
                     self._wait_and_refuse_divergence()
-                self.seconds += time.perf_counter() - started
+                self.seconds += self.processes.clock(time.perf_counter() - started)
                 done = self.plan.done(self.step, self.seconds)
                 if log or done or self.step == 1:
                     self._log(recorder, display)
@@ -143,7 +147,7 @@ class Trainer:
             "initial_loss": self.initial_loss,
             "best": self.best if math.isfinite(self.best) else None,
             "evaluation": self.evaluation,
-            "losses": float(self.losses),
+            "losses": float(self.processes.mean(self.losses)),
             "n_losses": self.n_losses,
             "logged_at": self.logged_at,
         }
@@ -151,7 +155,7 @@ class Trainer:
 
     def _log(self, recorder: Recorder, display: Display) -> None:
         self._wait_and_refuse_divergence()
-        loss = float(self.losses) / self.n_losses
+        loss = float(self.processes.mean(self.losses)) / self.n_losses
         step, seconds = self.logged_at
         metrics = self._where() | {
             "train/loss": loss,
@@ -198,12 +202,13 @@ class Trainer:
             n_tokens=self.cfg.eval.tokens,
             device=self.machine.device,
             autocast=self.machine.autocast(),
+            processes=self.processes,
         )
         return {of_length(metric, length): value for metric, value in result.items()}
 
     def _wait_and_refuse_divergence(self) -> None:
         """The host waits for the device here, where its time counts as training, and not at every step."""
-        first_bad = float(self.first_bad)
+        first_bad = float(self.processes.min(self.first_bad))
         if math.isfinite(first_bad):
             raise Diverged(int(first_bad))
 
