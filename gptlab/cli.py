@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -45,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _dispatch(words)
         sys.stdout.flush()
     except ConfigError as e:
-        _let_the_first_speak()
+        _let_the_first_speak(2)
         for line in str(e).splitlines():
             print(f"gptlab: {line}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        _let_the_first_speak()
+        _let_the_first_speak(130)
         print("gptlab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # `gptlab list | head`
@@ -59,9 +60,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _let_the_first_speak() -> None:
+def _let_the_first_speak(code: int) -> None:
     """Of torchrun's processes all make the same mistake: the first tells it, and with its end the others are ended."""
     if int(os.environ.get("RANK", 0)) > 0:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
         time.sleep(SECONDS_FOR_THE_FIRST)  # who is still there then is alone with it
 
 

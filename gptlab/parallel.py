@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gptlab.config import ConfigError
 
 T = TypeVar("T")
+_left: list[Any] = []  # groups; were DDP's reference the last, the end of one would wait for its threads in a deadlock
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Processes:
             yield
             return
         _choose_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        if not dist.is_initialized():  # else a run that was refused left it so
+            _meet("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         try:
             yield
         except SystemExit:  # they stop together
@@ -61,6 +63,7 @@ class Processes:
     def _leave(self) -> None:
         """When the first has written all: torchrun kills whoever is left soon after one has ended with an error."""
         self.any(False)
+        _left.append(dist.group.WORLD)
         dist.destroy_process_group()
 
     @contextmanager
@@ -159,6 +162,13 @@ def find_processes(cfg: DictConfig) -> Processes:
                 f"train.{key}={n}: must be a multiple of the {world} processes; set {world * math.ceil(n / world)}"
             )
     return Processes(rank, world, "ddp" if cfg.parallel == "auto" else cfg.parallel)
+
+
+def _meet(backend: str) -> None:
+    """Under another prefix each time: what they told each other of a group that they have left would mislead them."""
+    store, rank, world = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"gptlab {len(_left)}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
 
 
 def _choose_device(device: torch.device) -> None:
