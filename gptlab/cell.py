@@ -13,6 +13,7 @@ from gptlab.init_from import plan_start
 from gptlab.lock import state_of
 from gptlab.match import Matched
 from gptlab.measure import architecture, figure
+from gptlab.parallel import find_processes
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, read_summary, write_json
 from gptlab.run import fair, open_dataset, tracker_settings, with_vocabulary
@@ -74,6 +75,7 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
         try:
             cfg = load_settings(overrides)
             once(tracker_settings, cfg, read=[cfg.record, cfg.runs_dir, cfg.wandb])
+            find_processes(cfg)
             device = cfg.device
             if device_is_here:
                 device = str(once(choose_machine, cfg, read=[cfg.device, cfg.precision, cfg.compile]).device)

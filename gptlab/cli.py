@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from gptlab.config import ConfigError, did_you_mean
+
+SECONDS_FOR_THE_FIRST = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _dispatch(words)
         sys.stdout.flush()
     except ConfigError as e:
+        _let_the_first_speak(2)
         for line in str(e).splitlines():
             print(f"gptlab: {line}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        _let_the_first_speak(130)
         print("gptlab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # `gptlab list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def _let_the_first_speak(code: int) -> None:
+    """Of torchrun's processes all make the same mistake: the first tells it, and with its end the others are ended."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
+        time.sleep(SECONDS_FOR_THE_FIRST)  # who is still there then is alone with it
 
 
 def _dispatch(words: list[str]) -> int:
@@ -65,6 +78,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise ConfigError(f"{words[0]}: no such verb{did_you_mean(words[0], VERBS)}; choose from {', '.join(VERBS)}")
+    if words[0] != "train" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"{words[0]}: one process does this; start it without torchrun, which is for `gptlab train`")
     if words[0] == "train" and any(w in ("-m", "--multirun") for w in words):
         words = ["sweep", *(w for w in words[1:] if w not in ("-m", "--multirun"))]
     verb = VERBS[words[0]]

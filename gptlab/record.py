@@ -127,6 +127,28 @@ class Recorder:
         write_json(self.run_dir / "status.json", self._status)
 
 
+class NoRecorder(Recorder):
+    """Of a process beside the first, which records for all of them."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def finish(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def where(self) -> None:
+        pass
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
 def record_again(
     run_dir: Path, *, config: Mapping[str, Any], settings: WandbSettings | TrackioSettings, info: RunInfo, run_id: str
 ) -> str | None:

@@ -15,9 +15,19 @@ from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
 from gptlab.lock import locked
 from gptlab.match import Matched, matched
+from gptlab.parallel import find_processes
 from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display
-from gptlab.record import Recorder, read_json, read_status, read_summary, record_again, write_json, write_run_files
+from gptlab.record import (
+    NoRecorder,
+    Recorder,
+    read_json,
+    read_status,
+    read_summary,
+    record_again,
+    write_json,
+    write_run_files,
+)
 from gptlab.run_folder import ENDED, run_dir, use_files
 from gptlab.signals import Stop
 from gptlab.trackio_run import TrackioSettings
@@ -37,10 +47,11 @@ def train_matched(
     cfg: Settings, match: Matched | None, *, quiet: bool = False, job_type: str = "train"
 ) -> dict[str, Any]:
     """`train` of what `fair` gave."""
+    processes = find_processes(cfg)
     folder = run_dir(cfg)
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet or not processes.is_first)
     if done := _outcome(folder):
-        where = _tell_the_agent(cfg, folder, job_type)
+        where = _tell_the_agent(cfg, folder, job_type) if processes.is_first else None
         told = f"{_closing_lines(done, folder, where)} has ended already; delete it to run again"
         console.print(told, markup=False, highlight=False, soft_wrap=True)
         return done
@@ -52,19 +63,22 @@ def train_matched(
     start = plan_start(full, dataset)
     if machine.device.type == "cpu":
         keep_freed_memory()
-    with locked(folder), Stop() as stop:
-        if done := _outcome(folder):  # another process was quicker
-            return done
-        trainer = Trainer(full, plan, machine, dataset)
+    with processes.joined(machine.device), processes.by_first(locked(folder)), Stop() as stop:
         last = folder / "checkpoint" / checkpoint.LAST
-        if last.exists():
+        done, resumes = processes.of_first((_outcome(folder), last.exists()))
+        if done:  # another run of it was quicker
+            return done
+        if resumes:
             _refuse_another_text(folder, dataset)
-        resumed = trainer.restore(last) if last.exists() else None
+        trainer = Trainer(full, plan, machine, dataset, processes)
+        resumed = trainer.restore(last) if resumes else None
         if start and resumed is None:
             start.apply(trainer.model)
-        _write_before(folder, full, machine, dataset, start, match)
-        info = _wandb_info(full, job_type)
-        recorder = Recorder(folder, config=_recorded(full), settings=settings, info=info, resume_step=resumed)
+        recorder: Recorder = NoRecorder()
+        if processes.is_first:
+            _write_before(folder, full, machine, dataset, start, match)
+            info = _wandb_info(full, job_type)
+            recorder = Recorder(folder, config=_recorded(full), settings=settings, info=info, resume_step=resumed)
         with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
             _introduce(display, folder, trainer, resumed, start, match)
             summary = trainer.run(recorder, display, folder, stop)
@@ -146,7 +160,7 @@ def _introduce(
         f" validate; vocabulary {data.vocab_size:,}"
     )
     display.line(f"budget   {trainer.plan.describe()}")
-    display.line(f"machine  {trainer.machine.describe()}")
+    display.line(f"machine  {trainer.machine.describe()}{trainer.processes.describe()}")
     for line in start.describe() if start else []:
         display.line(f"start    {line}")
     if resumed is not None:

@@ -1,6 +1,7 @@
 """The training loop. What a step does stands in Trainer.training_step, top to bottom."""
 
 import math
+import signal
 import statistics
 import time
 from pathlib import Path
@@ -14,10 +15,11 @@ from gptlab.data import Dataset, TrainBatches
 from gptlab.evaluate import evaluate, of_length
 from gptlab.loss import NextTokenLoss
 from gptlab.model import build_model, seed_number
+from gptlab.parallel import ONE, Processes, whole
 from gptlab.plan import Machine, Plan
 from gptlab.progress import Display
 from gptlab.record import Recorder
-from gptlab.signals import Stop
+from gptlab.signals import Stop, Stopped
 from gptlab.working_copy import WorkingCopy
 
 FAR_OFF = 0.1  # an initial loss further than this share from ln V deserves a warning
@@ -34,18 +36,20 @@ class Diverged(Exception):
 class Trainer:
     """Model, optimizers and batches of one run, and how far it is."""
 
-    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: Dataset):
+    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: Dataset, processes: Processes = ONE):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
-        self.model = build_model(cfg).to(machine.device)  # what optimizers and checkpoints know, in float32
+        self.processes = processes
+        self.model = processes.place(build_model(cfg), machine.device)  # what optimizers and checkpoints know, float32
         self.copy = WorkingCopy(self.model) if machine.precision == "bf16 weights" else None
         self.objective = NextTokenLoss(
             self.copy.model if self.copy else self.model, cfg.train.loss_chunk, compile=machine.compile
         )
+        self.net = processes.wrap(self.objective, machine.device)  # the objective, as training goes through it
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
         self.batches = TrainBatches(
             dataset.train, cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, machine.device
         )
-        self.micro = cfg.train.micro_batch_size or cfg.train.batch_size
+        self.micro = (cfg.train.micro_batch_size or cfg.train.batch_size) // processes.world
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
         self.step = 0  # optimizer steps done
         self.seconds = 0.0  # of training, evaluations and checkpoints not counted
@@ -62,17 +66,18 @@ class Trainer:
     def training_step(self) -> None:
         """One optimizer step, on the batch that (seed, step) names."""
         lr = self.plan.lr(self.step, self.seconds)
-        x, y = self.batches.batch(self.step)
+        x, y = map(self.processes.rows, self.batches.batch(self.step))
         n_micro = len(x) // self.micro
         for i, (inputs, targets) in enumerate(zip(x.split(self.micro), y.split(self.micro), strict=True)):
-            self._seed_dropout(f"step {self.step}.{i}")
+            self.processes.average_gradients(self.net, i == n_micro - 1)
+            self._seed_dropout(f"step {self.step}.{i}{self.processes.stream}")
             total, loss = self.loss(inputs, targets)
             (total / n_micro).backward()
             if self.copy:
                 self.copy.hand_over_gradients()
             self.losses += loss / n_micro
             self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1))
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
+        self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -95,7 +100,7 @@ class Trainer:
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What is to be minimised, and the cross-entropy in it: means over the tokens, in nats."""
         with self.machine.autocast():
-            return self.objective(inputs, targets)
+            return self.net(inputs, targets)
 
     def run(self, recorder: Recorder, display: Display, folder: Path, stop: Stop) -> dict[str, Any]:
         """Steps until the budget is spent or `stop` ends them; logs, evaluates, saves between. Returns the summary."""
@@ -109,10 +114,10 @@ class Trainer:
                 started = time.perf_counter()
                 self.training_step()
                 log, look, save = (self.step % n == 0 for n in (cfg.train.log_every, cfg.eval.every, save_every))
-                stopping = stop.is_set()
+                stopping = self.processes.any(stop.is_set())
                 if log or look or save or stopping or self.step == 1:
                     self._wait_and_refuse_divergence()
-                self.seconds += time.perf_counter() - started
+                self.seconds += self.processes.clock(time.perf_counter() - started)
                 done = self.plan.done(self.step, self.seconds)
                 if log or done or self.step == 1:
                     self._log(recorder, display)
@@ -122,6 +127,8 @@ class Trainer:
                     self._save(folder)
                 if stopping and not done:
                     stop.pass_on()
+                    if self.processes.world > 1:  # another one may have heard it
+                        raise Stopped(signal.SIGTERM, 128 + signal.SIGTERM)
         except Diverged as e:
             summary = self._summary({"diverged_step": e.step})
             recorder.finish("diverged", summary, reason=str(e))
@@ -148,7 +155,7 @@ class Trainer:
             "initial_loss": self.initial_loss,
             "best": self.best if math.isfinite(self.best) else None,
             "evaluation": self.evaluation,
-            "losses": float(self.losses),
+            "losses": float(self.processes.mean(self.losses)),
             "n_losses": self.n_losses,
             "logged_at": self.logged_at,
         }
@@ -156,7 +163,7 @@ class Trainer:
 
     def _log(self, recorder: Recorder, display: Display) -> None:
         self._wait_and_refuse_divergence()
-        loss = float(self.losses) / self.n_losses
+        loss = float(self.processes.mean(self.losses)) / self.n_losses
         step, seconds = self.logged_at
         metrics = self._where() | {
             "train/loss": loss,
@@ -203,12 +210,13 @@ class Trainer:
             n_tokens=self.cfg.eval.tokens,
             device=self.machine.device,
             autocast=self.machine.autocast(),
+            processes=self.processes,
         )
         return {of_length(metric, length): value for metric, value in result.items()}
 
     def _wait_and_refuse_divergence(self) -> None:
         """The host waits for the device here, where its time counts as training, and not at every step."""
-        first_bad = float(self.first_bad)
+        first_bad = float(self.processes.min(self.first_bad))
         if math.isfinite(first_bad):
             raise Diverged(int(first_bad))
 

@@ -15,6 +15,7 @@ registry
 check sizes allocator signals gpus
 compose
 components data
+parallel
 checkpoint listing completion
 run_folder
 model

@@ -76,7 +76,7 @@ def gemms(trainer: Trainer) -> list[Gemm]:
 
 def gemm_contestants(shapes: Sequence[Gemm], machine: Machine) -> list[Contestant]:
     """In the precision that the model's own products have, weights as a linear layer holds them."""
-    dtype = torch.bfloat16 if machine.bf16 else torch.float32
+    dtype = torch.bfloat16 if machine.precision.startswith("bf16") else torch.float32
     return [_contestant(shape, machine.device, dtype) for shape in shapes]
 
 

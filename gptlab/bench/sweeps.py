@@ -177,7 +177,7 @@ class TrainPy:
         values = {
             "dataset": "bench",
             "device": str(machine.device),
-            "dtype": "bfloat16" if machine.bf16 else "float32",
+            "dtype": "bfloat16" if machine.precision.startswith("bf16") else "float32",
             "compile": machine.compile,
             "eval_iters": 1,
             "eval_interval": last,
