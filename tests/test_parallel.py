@@ -242,7 +242,7 @@ def test_a_number_without_a_dimension_is_not_taken_in_parts():
     model = build_model(load_config(["size=tiny"]))
     model.head.temperature = torch.nn.Parameter(torch.tensor(1.0))
     with pytest.raises(ConfigError, match=r"parallel=fsdp: head\.temperature is a number"):
-        Processes(0, 2, "fsdp").wrap(model, torch.device("cpu"))
+        Processes(0, 2, "fsdp").wrap(NextTokenLoss(model, None), torch.device("cpu"))
 
 
 def test_each_process_has_its_rows_and_its_own_dropout(folder):

@@ -55,9 +55,8 @@ class Peer:
     def open(self, subject: Subject, precision: str | None = None) -> None:
         """Build model and optimizer on the subject's device, compiled if gptlab's own is."""
         self.subject, cfg, machine = subject, subject.cfg, subject.machine
-        self.bf16 = (
-            precision == "bf16" if precision else machine.precision.startswith("bf16") and machine.device.type != "cpu"
-        )
+        fast = machine.precision.startswith("bf16") and machine.device.type != "cpu"
+        self.bf16 = precision == "bf16" if precision else fast
         text = subject.dataset.train
         self.batches = TrainBatches(text, cfg.data.window, subject.micro, cfg.seed, cfg.data.sampling)
         self.drawn = 0
