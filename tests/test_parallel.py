@@ -17,6 +17,7 @@ from gptlab import build_model, load_config
 from gptlab.cli import main
 from gptlab.config import ConfigError
 from gptlab.lock import locked
+from gptlab.loss import NextTokenLoss
 from gptlab.parallel import Processes, find_processes
 from gptlab.plan import choose_machine, make_plan
 from gptlab.record import read_metrics, read_status, read_summary
