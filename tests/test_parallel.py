@@ -28,19 +28,19 @@ from gptlab.trainer import Trainer
 STEPS = 8
 TINY = [
     *("size=tiny", "size.dim=16", "data=text", "data.path=text.txt", "data.window=16", "train.batch_size=4"),
-    *("wandb.mode=disabled", "device=cpu"),
+    *("wandb.mode=disabled", "device=cpu", "precision=float32"),
 ]
-# Every step is clipped and split in two; the last window of val is shorter, and of its batches some have one window.
+# Every step is clipped and split in two, the loss in more; the last window of val is shorter, and alone in its batch.
 WHOLE = [
     *TINY,
     *(f"budget.steps={STEPS}", "train.log_every=1", "train.micro_batch_size=2", "train.checkpoint_every=2"),
     *("eval.every=4", "eval.tokens=200", "eval.batch_size=3", "eval.lengths=[1,2]"),
-    *("train.grad_clip=0.5", "head.z_loss=0.01", "position=rope"),
+    *("train.grad_clip=0.5", "train.loss_chunk=10", "head.z_loss=0.01", "position=rope"),
 ]
 SHORT = [*WHOLE, "budget.steps=4"]
 FROM = [*SHORT, "train.init_from=start"]
 MUON = [*SHORT, "optimizer=muon"]
-LION = [*SHORT, "optimizer=lion", "norm=dyt"]
+LION = [*SHORT, "optimizer=lion", "norm=dyt", "train.loss_chunk=null"]
 DIVERGES = [*WHOLE, "optimizer=sgd", "optimizer.lr=1e9", "train.grad_clip=null"]
 SECONDS = [*SHORT, "budget.steps=null", "budget.seconds=0.5", "eval.every=100000"]
 FAILS = [*SHORT, "use=fails.py", "norm=fails"]
