@@ -113,7 +113,8 @@ def _run(cells: list[Cell], launch: Launch, console: Console, retry: bool) -> Co
 def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay) -> None:
     """Run what has no outcome; what another process is running is waited for, and taken over if that one dies."""
     deaths: Counter[Path] = Counter()
-    while pending := [c for c in cells if c.state not in SETTLED]:
+    pending = cells
+    while pending := [c for c in pending if c.state not in SETTLED]:
         free = [c for c in pending if not is_locked(c.folder)]
         if not free:
             display.waiting_for_others(len(pending))
