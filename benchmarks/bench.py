@@ -35,15 +35,16 @@ How it is measured:
 
 - A step is all of it: batch, forward, backward, clipping, optimizer. Of gptlab it is `Trainer.training_step`, as
   `gptlab train` calls it; logging, evaluation and checkpoints are not in it. A peer's is its model with its own
-  optimizer and batches where it has them; of nanoGPT as its train.py does it, prefetch included.
+  optimizer and batches where it has them; of nanoGPT as its train.py does it, prefetch included. Threads and
+  torch.compile (on CUDA only) are the same for all, precision unless a line says otherwise.
 - Blocks of steps are interleaved in one process, every other round backwards. A ratio is one of two blocks that were
   timed next to each other; shown are the median of the blocks, the lowest and the highest.
 - FLOPs are those of all matrix products of forward and backward, attention as the full window. They are compared with
   products timed between the same blocks, in the run's precision: one of the model's typical shape (all tokens of a
   forward pass times a block's largest matrix) and a large square; the share is of the faster. On a GPU that is known,
   also with its datasheet (dense bf16, or fp16 where there is no bf16).
-- Memory and start are those of fresh processes that do the first three steps and nothing else, three times; of the text
-  only the tokens' cache is there before.
+- Memory and start are those of fresh processes that do the first three steps and nothing else, three times; only
+  the text's tokens are there before, and from the second time on what torch.compile keeps.
 - A sweep is timed from the start of `gptlab sweep` to its end, loops likewise. Every cell trains as many steps.
   nanoGPT's train.py evaluates one batch of each split before its first and before its last step, and gptlab as many
   tokens after its last one; both write a checkpoint then. Neither records anything elsewhere (wandb.mode=disabled).

@@ -24,6 +24,7 @@ from gptlab.bench.roofline import DATASHEET, Gemm, datasheet_flops
 from gptlab.bench.subject import prepare
 from gptlab.cli import VERBS, main
 from gptlab.config import ConfigError
+from gptlab.plan import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "data=text data.path=text.txt size.dim=16 size.n_layer=2 size.n_head=2 data.window=16 train.batch_size=4"
@@ -171,6 +172,13 @@ def test_the_datasheet_is_found_by_the_name_that_cuda_has(gpu, teraflops):
 def test_no_name_of_the_datasheet_is_hidden_by_one_before_it():
     for name, peak in DATASHEET.items():
         assert datasheet_flops(f"NVIDIA {name}") == peak
+
+
+def test_mfu_is_the_share_of_the_datasheet(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
+    seen = steps._of_datasheet(Machine(torch.device("cuda"), bf16=True, compile=True), [156e12, 78e12, 234e12])
+    assert seen == {"flops_per_s": 312e12, "mfu": {"median": 0.5, "low": 0.25, "high": 0.75}}
+    assert steps._of_datasheet(Machine(CPU, bf16=True, compile=False), [1e12]) is None
 
 
 # peers
@@ -328,6 +336,23 @@ def test_nothing_that_is_kept_says_whose_machine_it_was(benched):
     assert str(folder) not in text and "checkout" not in text and socket.gethostname() not in text
     assert "data.path=text.txt" in text and "nanogpt=PATH" in text
     assert {p.name for p in folder.iterdir()} == {"text.txt", "checkout", "cache", "out.json"}
+
+
+def test_a_gpu_that_is_known_has_a_line_for_mfu(benched, capsys):
+    _, _, figures = benched
+    mfu = {"median": 0.5, "low": 0.25, "high": 0.75}
+    print_figures(figures | {"datasheet": {"flops_per_s": 989e12, "mfu": mfu}}, Console())
+    assert re.search(r"^MFU: % of the datasheet's 989 TFLOP/s +50\.0 +25\.0 \.\. 75\.0", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.gpu
+def test_bench_on_a_gpu(folder):
+    assert gptlab(f"bench {TINY} device=cuda --against hf --blocks 5 --json out.json") == 0
+    figures = json.loads((folder / "out.json").read_text())
+    assert figures["machine"]["gpu"] == torch.cuda.get_device_name()
+    assert figures["machine"]["compiled"]
+    assert 0 < figures["startup"]["peak_memory_bytes"]["median"] < 2**30
+    assert figures["tokens_per_s"]["median"] > 0
 
 
 def test_threads_are_those_of_every_process():

@@ -49,13 +49,13 @@ def markdown(figures: Figures) -> str:
 def head(figures: Figures) -> list[str]:
     """The machine and what was timed, a line for each."""
     machine = figures["machine"]
-    name = machine["gpu"] or f"{machine['cpu']}, {machine['torch_threads']} threads on {machine['cpu_count']} cores"
-    versions = (
-        f"Python {machine['python']}, torch {machine['packages']['torch']}, gptlab {machine['packages']['gptlab']}"
-    )
+    threads = machine["torch_threads"]
+    cpu = f"{machine['cpu']}, {threads} thread{'s' * (threads > 1)} on {machine['cpu_count']} cores"
+    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "gptlab"))
     compiled = ", compiled" if machine["compiled"] else ""
     load = "" if figures["load_before"] is None else f"; load {figures['load_before']:.1f} before"
-    return [f"machine  {name}, {machine['precision']}{compiled}; {versions}{load}", HEADS[figures["kind"]](figures)]
+    where = f"{machine['gpu'] or cpu}, {machine['precision']}{compiled}; Python {machine['python']}, {packages}{load}"
+    return [f"machine  {where}", HEADS[figures["kind"]](figures)]
 
 
 def parts(figures: Figures) -> list[Part]:
@@ -89,9 +89,8 @@ def _own(figures: Figures) -> Part:
         _row("% of the faster of the two", best["share"], "{:.1f}", 100),
     ]
     if datasheet:
-        rows.append(
-            _row(f"% of the datasheet's {datasheet['flops_per_s'] / 1e12:g} TFLOP/s", datasheet["mfu"], "{:.1f}", 100)
-        )
+        peak = datasheet["flops_per_s"] / 1e12
+        rows.append(_row(f"MFU: % of the datasheet's {peak:g} TFLOP/s", datasheet["mfu"], "{:.1f}", 100))
     memory = "of the device" if figures["machine"]["device"] == "cuda" else "of the process"
     rows += [
         _row(f"peak memory {memory}, MiB", startup["peak_memory_bytes"], "{:,.0f}", 2**-20),
@@ -99,10 +98,8 @@ def _own(figures: Figures) -> Part:
         _row("... to import torch", startup["import_torch_s"], "{:.2f}"),
         _row("... to import torch and gptlab", startup["import_gptlab_s"], "{:.2f}"),
     ]
-    note = (
-        f"{figures['blocks']} blocks of {figures['steps_per_block']} steps; the last four lines are of fresh processes"
-    )
-    return Part(["", "median", "min .. max"], rows, [note])
+    blocks = f"{figures['blocks']} blocks of {figures['steps_per_block']} steps"
+    return Part(["", "median", "min .. max"], rows, [f"{blocks}; the last four lines are of fresh processes"])
 
 
 def _peers(figures: Figures) -> Part:
