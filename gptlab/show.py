@@ -77,7 +77,7 @@ def _layers(cfg: DictConfig) -> str:
 
 def _head(model: GPT, cfg: DictConfig) -> str:
     steps = [] if isinstance(model.norm, nn.Identity) else _norm(cfg)
-    scale, softcap = cfg.head.get("scale", 1), cfg.head.get("softcap")
+    scale, softcap = getattr(model.head, "scale", 1), cfg.head.get("softcap")
     matrix = f"head ({'tied' if cfg.head.get('tied') else 'untied'})"
     steps += [*_projection(model.head), matrix if scale == 1 else f"{matrix} x {scale:.4g}"]
     return " -> ".join(steps + ([f"softcap {softcap:g}"] if softcap else []))
