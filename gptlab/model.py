@@ -100,7 +100,7 @@ def build_model(cfg: Any) -> GPT:
         norm=make("norm") if placement.final_norm else nn.Identity(),
         head=make("head"),
     )
-    initialise(model, _init(tree), tree["seed"])
+    initialise(model, build_init(tree), tree["seed"])
     model.cfg = cfg
     return model
 
@@ -108,11 +108,12 @@ def build_model(cfg: Any) -> GPT:
 def with_switches(tree: dict[str, Any]) -> dict[str, Any]:
     """With what one setting says of several parts: bias=false, and an `init` that goes with settings of other parts."""
     tree = _with_one_bias_switch(tree)
-    init = _init(tree)
+    init = build_init(tree)
     return init.with_settings(tree) if hasattr(init, "with_settings") else tree
 
 
-def _init(tree: dict[str, Any]) -> Any:
+def build_init(tree: dict[str, Any]) -> Any:
+    """The `init` of a config that says the vocabulary's size."""
     return registry.build("init", tree["init"], _context(tree))
 
 

@@ -20,7 +20,7 @@ from gptlab.measure import (
     parameters_by_part,
     state_bytes,
 )
-from gptlab.model import GPT
+from gptlab.model import GPT, build_init
 
 
 def show(overrides: Iterable[str], console: Console) -> None:
@@ -40,6 +40,8 @@ def show(overrides: Iterable[str], console: Console) -> None:
     console.print("\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines()), highlight=False)
     console.print(f"\n    x {_layers(cfg)}", highlight=False)
     console.print(f"\n-> {_head(model, cfg)} -> logits\n", highlight=False)
+    if hasattr(init := build_init(plain(cfg)), "describe"):
+        console.print(f"init: {init.describe()}\n", highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")

@@ -9,6 +9,7 @@ from tiny import component, tiny_config, tiny_model, tokens
 from torch.nn.functional import cross_entropy
 
 from gptlab import build_model, registry
+from gptlab.cli import main
 from gptlab.components.parameters import role_of
 from gptlab.config import ConfigError
 from gptlab.convert.settings import resolved
@@ -76,6 +77,13 @@ def test_what_it_sets_is_there_for_who_reads_the_config():
     """As the conversion to transformers does, whose models would otherwise compute something else."""
     found = resolved(tiny_config(WIDE, "head.scale=3"))
     assert found["head.scale"] == 3 / M and found["attention.scale"] == 4**-0.5 / M
+
+
+def test_show_says_what_it_does(capsys):
+    with pytest.raises(SystemExit):
+        main(["show", "init=mup", "size.dim=512", "size.n_head=8"])
+    told = "mup, 4 times the base width: std / 2 and learning rate / 4 of the blocks' matrices"
+    assert f"{told}, attention.scale / 2, head.scale / 4\n" in capsys.readouterr().out
 
 
 def rms_of_change(init, width, seeds=3):

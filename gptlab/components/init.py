@@ -1,6 +1,7 @@
 """How the matrices and tables start. An option draws one tensor in place, by its role; vectors are not drawn:
 gains start at 1 (or what their component says) and biases at 0, except in torch's default. It may also have
-`with_settings(tree)`, the config with the settings of other parts that go with it, and `lr_scale(role)`.
+`with_settings(tree)`, the config with the settings of other parts that go with it; `lr_scale(role)`; and `describe()`,
+a line for the user.
 
 fan_in and fan_out of a (n_out, n_in) matrix are n_in and n_out; a table (V, C) counts as the matrix it is in the head.
 """
@@ -47,7 +48,7 @@ class GPT2Init:
 
 @register("init", "mup", source="arXiv:2203.03466, table 8")
 class MuPInit(GPT2Init):
-    """gpt2 at base_width, and at m times that what keeps the best learning rate where it is there.
+    """gpt2 at base_width; at m times that scaled so that the best learning rate stays the best.
 
     Matrices of the blocks: std / sqrt(m), learning rate / m. Logits / m. Scores of attention times base_head_dim / D,
     so by 1 / D instead of 1 / sqrt(D). Tables, an output matrix of its own, gains and biases stay as they are. `m` is
@@ -89,6 +90,11 @@ class MuPInit(GPT2Init):
             "attention": {**attention, "scale": scale},
             "head": {**head, "scale": head["scale"] / self.m},
         }
+
+    def describe(self) -> str:
+        matrices = f"std / {math.sqrt(self.m):.4g} and learning rate / {self.m:.4g} of the blocks' matrices"
+        scales = f"attention.scale / {self.head_m:.4g}, head.scale / {self.m:.4g}"
+        return f"mup, {self.m:.4g} times the base width: {matrices}, {scales}"
 
     def lr_scale(self, role: str) -> float:
         """Of Adam, and of what steps as it does."""
