@@ -15,6 +15,7 @@ from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
 from gptlab.lock import locked
 from gptlab.match import Matched, matched
+from gptlab.model import build_init
 from gptlab.parallel import find_processes
 from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display
@@ -153,6 +154,8 @@ def _introduce(
         f"model    {cost['parameters']:,.0f} parameters, {cost['parameters_non_embedding']:,.0f} without embeddings;"
         f" {cost['flops_per_token'] / 1e6:,.2f} MFLOPs per token"
     )
+    if hasattr(init := build_init(plain(cfg)), "describe"):
+        display.line(f"init     {init.describe()}")
     if match:
         display.line(f"match    {match.describe()}")
     display.line(
