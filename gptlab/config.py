@@ -158,6 +158,12 @@ class Config:
         "wandb", "beside the run's folder: W&B, or Trackio on this machine", choices=("wandb", "trackio")
     )
     wandb: Wandb = section(Wandb, "the record in Weights & Biases")
+    diagnostics: str = setting(
+        "basic",
+        "of the inside: scales by layer; full: histograms, heads, dead units too",
+        choices=("none", "basic", "full"),
+    )
+    diagnostics_every: int = setting(50, "steps between two looks inside; the first step has one", at_least=1)
 
 
 class Settings(dict[str, Any]):
@@ -202,7 +208,11 @@ ARCHITECTURE = (
     *("bias", "init"),
 )
 GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
-BOOKKEEPING = ("name", "variant", "phase", "match", "runs_dir", "record", "wandb")  # where a run goes, not what it is
+# Where a run goes and what is written of it, not what it is.
+BOOKKEEPING = (
+    *("name", "variant", "phase", "match", "runs_dir", "record", "wandb"),
+    *("diagnostics", "diagnostics_every"),
+)
 
 
 def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

@@ -24,6 +24,7 @@ plan evaluate environment progress
 wandb_run
 trackio_run
 record
+diagnostics
 lock
 sample show
 convert
