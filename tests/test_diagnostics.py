@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from tiny import ATTENTIONS, LAYERS, PLACEMENTS, WIRINGS, telling_model, tiny_model, tokens
+from tiny import ATTENTIONS, LAYERS, WIRINGS, telling_model, tiny_model, tokens
 from torch import nn
 
 from gptlab import register
@@ -66,7 +66,7 @@ def test_the_numbers_are_those_of_hooks_on_the_training_step(wiring):
     norms = [math.sqrt(sum(p.grad.square().sum() for p in ps)) for ps in writers]
     assert look["probe/residual_grad_norm"] == pytest.approx(norms, rel=1e-4)
     p = logits.detach().softmax(-1)
-    assert look["logits/max"] == pytest.approx(float(logits.max()), rel=1e-5)
+    assert look["logits/max"] == pytest.approx(float(logits.detach().max()), rel=1e-5)
     assert look["logits/entropy"] == pytest.approx(float(-(p * p.log()).sum(-1).mean()), rel=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_basic_is_a_part_of_full():
     model = tiny_model("placement=double block=parallel ffn=swiglu")
     full, basic = inside(model), inside(model, full=False)
     assert basic.keys() < full.keys()
-    assert basic == pytest.approx({k: full[k] for k in basic})
+    assert all(basic[k] == pytest.approx(full[k]) for k in basic)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -260,8 +260,8 @@ def test_a_spike_is_told_from_noise_and_the_count_goes_on_after_a_resume():
 def test_placements_differ_in_where_the_gradient_is_large():
     """arXiv:2002.04745, figure 3: under Xavier's init, post-norm's grows toward the output, pre-norm's does not."""
     ratio = {}
-    for placement in PLACEMENTS:
-        model = tiny_model(f"{placement} init=xavier size.n_layer=8 size.dim=64 size.n_head=4")
+    for placement in ("placement=pre", "placement=post"):
+        model = tiny_model(f"{placement} init=xavier size.n_layer=12 size.dim=32")
         norms = inside(model)["probe/residual_grad_norm"]
         ratio[placement] = norms[-1] / norms[0]
-    assert ratio["placement=post"] > 1.3 and ratio["placement=pre"] < 0.6
+    assert ratio["placement=post"] > 1.2 and ratio["placement=pre"] < 0.5

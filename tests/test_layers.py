@@ -33,6 +33,7 @@ trainer
 run
 experiment fraction ladder
 cells sweep_display
+probe
 launcher
 cell
 tuning sweep_file

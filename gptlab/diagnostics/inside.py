@@ -44,10 +44,11 @@ def measure(
         stack.enter_context(torch.set_grad_enabled(full))
         stack.enter_context(autocast)
         logits = model.logits(model.stream(inputs)).flatten(0, 1)  # (B T, V)
-        look = {"stream_rms": _floats(map(rms, seen.stream))}
+        look: Look = {"stream_rms": _floats(map(rms, seen.stream))}
         look |= {f"{name}_rms": _floats(map(rms, seen.branches[name])) for name in BRANCHES}
         log_p = logits.detach().float().log_softmax(-1)
-        look["logits/max"], look["logits/entropy"] = _floats([logits.max(), -(log_p.exp() * log_p).sum(-1).mean()])
+        largest, entropy = _floats([logits.max(), -(log_p.exp() * log_p).sum(-1).mean()])
+        look |= {"logits/max": largest, "logits/entropy": entropy}
         if full:
             loss, extra = cross_entropy(logits, targets.flatten()), model.auxiliary_loss(logits)
             look |= _full(model, seen, loss if extra is None else loss + extra)
