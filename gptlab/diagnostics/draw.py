@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gptlab.diagnostics.inside import Look
 
@@ -62,10 +63,10 @@ def draw_arms(looks: Mapping[str, Look], file_format: str) -> bytes:
         gradient.plot(_blocks(grads), grads, markersize=5, **style)
         relative.plot(_blocks(grads), grads / grads[0] if grads[0] else grads * math.nan, markersize=5, **style)
     relative.axhline(1, color="black", linewidth=0.8)
+    figure.legend(loc="outside lower center", ncols=min(4, len(looks)), frameon=False)
     _dress(stream, "Activations at initialisation", "root mean square of the stream", log=True)
     _dress(gradient, "Gradient at initialisation", "norm, of the matrices that write into the stream", log=True)
     _dress(relative, "The same, the first block's = 1", "above the line: grows toward the output", log=True)
-    figure.legend(loc="outside lower center", ncols=min(4, len(looks)), frameon=False)
     return _saved(figure, file_format)
 
 
@@ -155,7 +156,7 @@ FULL: list[Panel] = [
 
 
 def _first_and_last(axes: Axes, looks: Sequence[Look], names: Mapping[str, str]) -> None:
-    """By layer, dashed in the first look and drawn through in the last. The stream has a value before block 1."""
+    """By layer, dashed in the first look and drawn through in the last. What the stream is before block 1 is at 0."""
     for i, (key, label) in enumerate(names.items()):
         for look, line in ((looks[0], "--"), (looks[-1], "-")):
             values = np.array(look[key], dtype=float)
@@ -183,18 +184,30 @@ def _depth_bar(axes: Axes, n_layer: int) -> None:
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 
-def _dress(axes: Axes, title: str, y: str, *, x: str = "block; 0: before the first", log: bool = False) -> None:
+def _dress(axes: Axes, title: str, y: str, *, x: str = "block", log: bool = False) -> None:
     axes.set_title(title, fontsize="medium", loc="left")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if log:
         axes.set_yscale("log")
-    if x.startswith("block"):
+        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_minor_formatter(_plain if _decades(axes) < 1.5 else NullFormatter())
+    if x == "block":
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0] and not axes.figure.legends:
         axes.legend(frameon=False, fontsize="small")
+
+
+def _decades(axes: Axes) -> float:
+    low, high = axes.get_ylim()
+    return math.log10(high / low)
+
+
+def _plain(value: float, _: object) -> str:
+    """Of the ticks between the decades only some have room for a number."""
+    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
 
 
 def _saved(figure: Figure, file_format: str) -> bytes:

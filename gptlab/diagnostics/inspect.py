@@ -28,12 +28,16 @@ def inspect(folders: Sequence[Path], png: Path | None, console: Console) -> None
     check_picture(path)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"inspect {folders[0]}: named twice; give one run, or two that differ")
-    runs = {_name(folder): _looks(folder) for folder in folders}
+    looks = [_looks(folder) for folder in folders]
+    names = [_name(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    runs = dict(zip(names, looks, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(draw_runs(runs, path.suffix[1:]))
-    for name, looks in runs.items():
-        console.print(name, highlight=False, soft_wrap=True)
-        console.print(_table(looks[-1]))
+    for name, own in runs.items():
+        console.print(name, markup=False, highlight=False, soft_wrap=True)
+        console.print(_table(own[-1]))
     console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -51,7 +55,10 @@ def _looks(folder: Path) -> list[Look]:
 
 
 def _name(folder: Path) -> str:
-    return f"{folder.resolve().parent.name}/{folder.resolve().name}"
+    """What differs from the baseline, or where there is nothing said of it the folder's name."""
+    said = folder / "overrides.txt"
+    words = said.read_text(encoding="utf-8").split("\n") if said.is_file() else []
+    return f"{folder.resolve().parent.name}: {' '.join(words).strip() or folder.resolve().name}"
 
 
 def _table(look: Look) -> Table:
