@@ -1,6 +1,7 @@
 """The looks of a run drawn, and arms probed before any training."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,15 +10,7 @@ from matplotlib.figure import Figure
 from gptlab.cli import main
 from gptlab.record import read_looks
 
-TINY = [
-    "data=text",
-    "data.path=text.txt",
-    "tokenizer=char",
-    "data.window=16",
-    "size.dim=16",
-    "size.n_head=2",
-    "device=cpu",
-]
+TINY = ["data=text", "data.path=text.txt", "tokenizer=char", "data.window=16", "size.dim=16", "size.n_head=2"]
 
 
 @pytest.fixture
@@ -141,3 +134,20 @@ def test_probe_writes_nothing_where_the_picture_cannot_be_or_the_arm_is_wrong(fo
     gptlab("probe", *TINY, "placement=pre,past", "--png", "x.png", code=2)
     assert "placement=past: no such option (did you mean post?)" in capsys.readouterr().err
     assert not (folder / "x.png").exists()
+
+
+def test_the_report_shows_the_looks_of_the_arms_that_have_some(folder, train, capsys):
+    for words in (["placement=pre"], ["placement=post"], ["placement=double", "diagnostics=none"]):
+        run = train(*words)
+    first = {placement: read_looks(*folder.glob(f"runs/default/*{placement}*")) for placement in ("post", "double")}
+    gptlab("compare", run.parent, "--html", "report.html")
+    page = (folder / "report.html").read_text()
+    figures = json.loads(re.search(r'<script id="payload" type="application/json">(.*?)</script>', page, re.S)[1])[
+        "figures"
+    ]
+    assert len(figures["gradients"]["data"]) == len(figures["updates"]["data"]) == 2 and not first["double"]
+    drawn = [trace["y"] for trace in figures["gradients"]["data"]]
+    assert any(y == pytest.approx(first["post"][0]["residual_grad_norm"]) for y in drawn)
+    assert "Inside the models" in page
+    gptlab("compare", run, "--html", "without.html")
+    assert "Inside the models" not in (folder / "without.html").read_text()

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from gptlab.diagnostics.inside import Look
 
@@ -190,8 +189,7 @@ def _dress(axes: Axes, title: str, y: str, *, x: str = "block", log: bool = Fals
     axes.set_ylabel(y)
     if log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_plain)
-        axes.yaxis.set_minor_formatter(_plain if _decades(axes) < 1.5 else NullFormatter())
+        _number_ticks(axes)
     if x == "block":
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -200,14 +198,17 @@ def _dress(axes: Axes, title: str, y: str, *, x: str = "block", log: bool = Fals
         axes.legend(frameon=False, fontsize="small")
 
 
-def _decades(axes: Axes) -> float:
+def _number_ticks(axes: Axes) -> None:
+    """Plain numbers, between the decades as many as there is room for."""
     low, high = axes.get_ylim()
-    return math.log10(high / low)
+    decades = math.log10(high / low)
+    digits = "123468" if decades < 1 else "125" if decades < 2.5 else "1"
 
+    def text(value: float, _: object) -> str:
+        return f"{value:g}" if f"{value:e}"[0] in digits else ""
 
-def _plain(value: float, _: object) -> str:
-    """Of the ticks between the decades only some have room for a number."""
-    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
+    axes.yaxis.set_major_formatter(text)
+    axes.yaxis.set_minor_formatter(text)
 
 
 def _saved(figure: Figure, file_format: str) -> bytes:
