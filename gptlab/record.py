@@ -11,9 +11,10 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
@@ -73,7 +74,7 @@ class Recorder:
         kept_looks = _lines_up_to(looks, self._resume_step)
         if looks.exists():
             write_text(looks, "".join(kept_looks))
-        history = [json.loads(line) for line in kept] + [panels(json.loads(line)) for line in kept_looks]
+        history = _history(map(json.loads, kept), map(json.loads, kept_looks))
         self._tracker = _open_tracker(self._settings, self._info, self._status["wandb_id"], self._config, history)
 
     def log(self, metrics: Mapping[str, float]) -> None:
@@ -162,11 +163,16 @@ def record_again(
     run_dir: Path, *, config: Mapping[str, Any], settings: WandbSettings | TrackioSettings, info: RunInfo, run_id: str
 ) -> str | None:
     """A run that has ended, as one more run of the tracker's; returns where."""
-    history = read_metrics(run_dir) + [panels(look) for look in read_looks(run_dir)]
+    history = _history(read_metrics(run_dir), read_looks(run_dir))
     if tracker := _open_tracker(settings, info, run_id, config, history):
         tracker.finish(read_status(run_dir)["state"], read_summary(run_dir))
         return f"{settings.title}: {tracker.where()}"
     return None
+
+
+def _history(metrics: Iterable[Mapping[str, Any]], looks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What was logged, in the order in which it was."""
+    return sorted([*metrics, *map(panels, looks)], key=itemgetter("step"))
 
 
 def _open_tracker(
