@@ -219,6 +219,35 @@ def _show(args: Namespace) -> int:
     return 0
 
 
+def _inspect_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another, drawn beside it")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="the picture (RUN/diagnostics.png); also .pdf, .svg")
+
+
+def _inspect(args: Namespace) -> int:
+    from rich.console import Console
+
+    from gptlab.diagnostics.inspect import inspect
+
+    inspect([run for run in (args.run, args.other) if run], args.png, Console())
+    return 0
+
+
+def _probe_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture; also .pdf, .svg")
+
+
+def _probe(args: Namespace) -> int:
+    from rich.console import Console
+
+    from gptlab.probe import probe
+
+    probe(args.words, args.png, Console())
+    return 0
+
+
 def _list_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="SLOT | use=FILE", help="slots or sections (all); a file of yours")
 
@@ -363,6 +392,20 @@ VERBS = {
   gptlab bench --sweep preset=nanogpt-cpu budget.steps=200 --cells 16 --loop-cells 4""",
         _bench_arguments,
         _bench,
+    ),
+    "inspect": Verb(
+        "inside a run, or two: activations, gradients, updates and attention by layer, as a picture",
+        """  gptlab inspect runs/demo/RUN
+  gptlab inspect runs/demo/RUN --png inside.png""",
+        _inspect_arguments,
+        _inspect,
+    ),
+    "probe": Verb(
+        "activations and gradients by layer at initialisation, of one arm or a grid, without training",
+        """  gptlab probe placement=pre,post,double,output size.n_layer=12
+  gptlab probe placement=pre,post init=xavier size.n_layer=12 --png probe.png""",
+        _probe_arguments,
+        _probe,
     ),
     "list": Verb(
         "slots, their options, and the settings of each",

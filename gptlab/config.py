@@ -163,6 +163,12 @@ class Config:
         "wandb", "beside the run's folder: W&B, or Trackio on this machine", choices=("wandb", "trackio")
     )
     wandb: Wandb = section(Wandb, "the record in Weights & Biases")
+    diagnostics: str = setting(
+        "basic",
+        "of the inside of one process: scales by layer; full: histograms, heads, dead units too",
+        choices=("none", "basic", "full"),
+    )
+    diagnostics_every: int = setting(50, "steps between two looks inside; the first step has one", at_least=1)
 
 
 class Settings(dict[str, Any]):
@@ -207,8 +213,11 @@ ARCHITECTURE = (
     *("bias", "init"),
 )
 GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
-# Where a run goes, and among how many it is divided; not what it is.
-BOOKKEEPING = ("name", "variant", "phase", "match", "parallel", "runs_dir", "record", "wandb")
+# Where a run goes, among how many it is divided, and what is written of it; not what it is.
+BOOKKEEPING = (
+    *("name", "variant", "phase", "match", "parallel", "runs_dir", "record", "wandb"),
+    *("diagnostics", "diagnostics_every"),
+)
 
 
 def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

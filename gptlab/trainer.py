@@ -12,6 +12,7 @@ import torch
 from gptlab import checkpoint, registry
 from gptlab.config import AnyConfig
 from gptlab.data import Dataset, TrainBatches
+from gptlab.diagnostics.watch import Watch, probe_batch
 from gptlab.evaluate import evaluate, of_length
 from gptlab.loss import NextTokenLoss
 from gptlab.model import build_model, seed_number
@@ -51,6 +52,7 @@ class Trainer:
         )
         self.micro = (cfg.train.micro_batch_size or cfg.train.batch_size) // processes.world
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
+        self.watch = self._watch()
         self.step = 0  # optimizer steps done
         self.seconds = 0.0  # of training, evaluations and checkpoints not counted
         self.initial_loss: float | None = None
@@ -68,6 +70,7 @@ class Trainer:
         lr = self.plan.lr(self.step, self.seconds)
         x, y = map(self.processes.rows, self.batches.batch(self.step))
         n_micro = len(x) // self.micro
+        before = self.losses.clone()
         for i, (inputs, targets) in enumerate(zip(x.split(self.micro), y.split(self.micro), strict=True)):
             self.processes.average_gradients(self.net, i == n_micro - 1)
             self._seed_dropout(f"step {self.step}.{i}{self.processes.stream}")
@@ -78,6 +81,7 @@ class Trainer:
             self.losses += loss / n_micro
             self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1))
         self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm))
+        self.watch.before_update(self.step + 1, self.grad_norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -87,6 +91,15 @@ class Trainer:
             self.copy.refresh()
         self.step += 1
         self.n_losses += 1
+        self.watch.after_update(self.step, self.losses - before)
+
+    def _watch(self) -> Watch:
+        cfg, working = self.cfg, self.copy.model if self.copy else self.model
+        inputs, targets = probe_batch(self.dataset, cfg.data.window, cfg.train.batch_size)
+        batch = inputs.to(self.machine.device), targets.to(self.machine.device)
+        level = cfg.diagnostics if self.processes.world == 1 else "none"  # several hold parts of what it looks at
+        how = level, cfg.diagnostics_every
+        return Watch(*how, self.model, working, batch, self.machine.autocast, self.max_norm)
 
     def _seed_dropout(self, name: str) -> None:
         """Dropout has a stream of its own in every step. Not torch.manual_seed, which takes half a millisecond."""
@@ -111,6 +124,7 @@ class Trainer:
         save_every = cfg.train.checkpoint_every or cfg.eval.every
         try:
             while not self.plan.done(self.step, self.seconds):
+                self.watch.before_step(self.step + 1)
                 started = time.perf_counter()
                 self.training_step()
                 log, look, save = (self.step % n == 0 for n in (cfg.train.log_every, cfg.eval.every, save_every))
@@ -121,6 +135,8 @@ class Trainer:
                 done = self.plan.done(self.step, self.seconds)
                 if log or done or self.step == 1:
                     self._log(recorder, display)
+                if self.watch.due(self.step):
+                    recorder.look(self._where() | self.watch.take())
                 if look or done:
                     self.evaluation = self._evaluate(recorder, display, folder, last=done)
                 if save or done or stopping:
@@ -146,6 +162,7 @@ class Trainer:
         self.evaluation = progress["evaluation"]
         self.losses += progress["losses"]
         self.n_losses, self.logged_at = progress["n_losses"], tuple(progress["logged_at"])
+        self.watch.restore(progress.get("watch", {}))
         return self.step
 
     def _save(self, folder: Path) -> None:
@@ -158,6 +175,7 @@ class Trainer:
             "losses": float(self.processes.mean(self.losses)),
             "n_losses": self.n_losses,
             "logged_at": self.logged_at,
+            "watch": self.watch.state(),
         }
         checkpoint.save_training(folder / "checkpoint" / checkpoint.LAST, self.model, self.optimizers, progress)
 

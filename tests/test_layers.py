@@ -25,6 +25,7 @@ plan evaluate environment progress
 wandb_run
 trackio_run
 record
+diagnostics
 lock
 sample show
 convert
@@ -33,6 +34,7 @@ trainer
 run
 experiment fraction ladder
 cells sweep_display
+probe
 launcher
 cell
 tuning sweep_file

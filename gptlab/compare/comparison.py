@@ -106,6 +106,7 @@ class Comparison:
     runs: pd.DataFrame  # arm, seed, phase ("" or tune), state, the metric, tokens, seconds, folder, where (W&B's
     #                     address or the command that sends it)
     matched: list[dict[str, Any]] = field(default_factory=list)  # sweep.yaml's: what match= changed in which arm
+    looks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by arm, inside its first run that has some
     repeats: int = 0  # runs left out because a later one has the same config and seed
 
     @property
