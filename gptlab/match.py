@@ -69,11 +69,8 @@ def matched(cfg: C) -> tuple[C, Matched | None]:
 
 def _usual(cfg: Settings) -> Settings:
     """conf/config.yaml's architecture at the size, and for the data, of `cfg`."""
-    return edit(
-        load_settings(),
-        **{section: cfg[section] for section in ("size", "data", "tokenizer")},
-        model__vocab_size=cfg.model.vocab_size,
-    )
+    same = {section: cfg[section] for section in ("size", "data", "tokenizer")}
+    return edit(load_settings(), **same, model__vocab_size=cfg.model.vocab_size)
 
 
 def _line(cfg: Settings, name: str) -> tuple[float, int, float]:

@@ -22,15 +22,7 @@ from gptlab.compose import edit
 from gptlab.config import ARCHITECTURE, SLOTS, AnyConfig, plain
 from gptlab.model import build_model
 
-PARTS = (
-    "embedding",
-    "position",
-    "attention",
-    "ffn",
-    "hidden",
-    "input",
-    "state",
-)  # as they stand in names, the head beside
+PARTS = ("embedding", "position", "attention", "ffn", "hidden", "input", "state")  # words of parameters' names
 FIGURES = ("parameters", "parameters_non_embedding", "flops_per_token")
 
 

@@ -37,7 +37,7 @@ def show(overrides: Iterable[str], console: Console) -> None:
     parts, free = parameters_by_part(model), non_embedding(model)
     flops = flops_per_token(model, cfg.data.window)
     state = state_bytes(model, registry.build("optimizer", cfg.optimizer))
-    console.print(_drawing(model, cfg), highlight=False)
+    console.print(_drawing(model, cfg), highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
@@ -55,12 +55,9 @@ def _drawing(model: LanguageModel, cfg: DictConfig) -> str:
     """From tokens to logits; a model without the slot `block` is told in words."""
     read = reads(plain(cfg))
     if "block" not in read:
-        has = ", ".join(f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in read)
-        said = [
-            f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}",
-            *([f"with {has}"] if has else []),
-        ]
-        return "\n".join([*said, ""])
+        has = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in read]
+        what = f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}"
+        return "\n".join([what, *([f"with {', '.join(has)}"] if has else []), ""])
     block = "\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines())
     return (
         f"tokens -> {_embedding(model, cfg)}, position={cfg.position.name}\n\n{block}\n\n    x {_layers(cfg)}"
