@@ -59,7 +59,7 @@ def _refuse_unread(tree: dict[str, Any], read: set[str]) -> None:
 
 
 def _refuse_leak(tree: dict[str, Any], read: set[str]) -> None:
-    if registry.entry("model", tree["model"]["name"]).cls.allows_leak:
+    if getattr(registry.entry("model", tree["model"]["name"]).cls, "allows_leak", False):
         return
     for slot in {"norm", "qk_norm"} & read:
         if getattr(registry.entry(slot, tree[slot]["name"]).cls, "leaks", False) and not tree[slot]["allow_leak"]:

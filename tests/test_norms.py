@@ -121,7 +121,7 @@ def the_table_in_the_docs():
 def test_the_table_in_the_docs_is_what_comes_out():
     x, layernorm, batchnorm = the_table_in_the_docs()
     for name, expected in (("layernorm", layernorm), ("batchnorm", batchnorm)):
-        y = component("norm", name, dim=3, eps=0)(x.view(2, 2, 3))
+        y = component("norm", name, dim=3, eps=1e-12)(x.view(2, 2, 3))
         torch.testing.assert_close(y.view(4, 3), expected, rtol=0, atol=5e-4)
 
 
@@ -140,10 +140,18 @@ def test_batchnorm_is_torchs(momentum, bias):
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x.flatten(0, 1)).view_as(x))
 
 
-@pytest.mark.parametrize("momentum", [0.0, 1.5])
-def test_batchnorm_refuses_a_momentum_that_is_none(momentum):
-    with pytest.raises(ConfigError, match=f"^norm.momentum={momentum}: must be above 0 and at most 1"):
-        component("norm", "batchnorm", momentum=momentum)
+@pytest.mark.parametrize(
+    ("knob", "rule"),
+    [
+        ("momentum=0.0", "must be above 0 and at most 1"),
+        ("momentum=1.5", "must be above 0 and"),
+        ("eps=0", "must be above 0"),
+    ],
+)
+def test_batchnorm_refuses_what_has_no_meaning(knob, rule):
+    name, value = knob.split("=")
+    with pytest.raises(ConfigError, match=f"^norm.{knob}: {rule}"):
+        component("norm", "batchnorm", **{name: float(value) if "." in value else int(value)})
 
 
 @pytest.mark.parametrize("words", ["norm=batchnorm norm.allow_leak=true", "model=mlp norm=batchnorm"])

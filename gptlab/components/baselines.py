@@ -183,7 +183,7 @@ class Recurrent(nn.Module):
             weights += [self.input.bias, self.state.bias]
         n_states = 2 if self.cell == "lstm" else 1
         start = state or (x.new_zeros(1, len(x), x.shape[-1]),) * n_states
-        run = {"gru": torch.gru, "lstm": torch.lstm, "tanh": torch.rnn_tanh}[self.cell]
+        run: Any = {"gru": torch.gru, "lstm": torch.lstm, "tanh": torch.rnn_tanh}[self.cell]
         options = {"num_layers": 1, "dropout": 0.0, "train": self.training, "bidirectional": False, "batch_first": True}
         with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             h = start if self.cell == "lstm" else start[0]

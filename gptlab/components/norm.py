@@ -12,8 +12,6 @@ learnable       false: no gain and no bias (OLMo).
 zero_centered   the gain is 1 + the parameter, which starts at 0, where weight decay pulls it (Gemma, arXiv:2403.08295).
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,6 +79,8 @@ class BatchNorm(_Scaled):
     """
 
     leaks = True
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(
         self,
@@ -94,6 +94,8 @@ class BatchNorm(_Scaled):
         allow_leak: bool = False,
     ):
         super().__init__(dim, eps, learnable, zero_centered)
+        if eps == 0:
+            raise ValueError("eps=0: must be above 0")
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum={momentum}: must be above 0 and at most 1")
         self.momentum = momentum
@@ -102,9 +104,9 @@ class BatchNorm(_Scaled):
         self.register_buffer("running_var", torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        averages: Any = self.running_mean, self.running_var  # float32, also where weights are bfloat16
-        vectors = [v if v is None else v.to(averages[0].dtype) for v in (self.scale(), self.bias)]
-        y = F.batch_norm(x.flatten(0, -2), *averages, *vectors, self.training, self.momentum, self.eps)
+        mean, var = self.running_mean, self.running_var  # float32, also where weights are bfloat16
+        gain, bias = (v if v is None else v.to(mean.dtype) for v in (self.scale(), self.bias))
+        y = F.batch_norm(x.reshape(-1, self.dim), mean, var, gain, bias, self.training, self.momentum, self.eps)
         return y.view_as(x)
 
 
