@@ -54,16 +54,17 @@ def main(out: Path) -> None:
     for kept in sorted(HERE.glob("*/kept.json")):
         name = kept.parent.name
         comparison = build_comparison([kept])
-        if (own := kept.parent / "calibrate.py").is_file():
-            files = _load(own).main()
-            rows.append((name, comparison, "how often the verdict is right: see there"))
+        said = "; ".join(_verdicts(comparison))
+        if own := next(kept.parent.glob("*.py"), None):
+            report = _load(own)
+            files, said = report.main(), getattr(report, "SAID", said)
         else:
             longer = "".join(_longer_windows(kept))
             files = {
                 "RESULTS.md": (render_markdown(comparison, "results.png") + longer).encode(),
                 "results.png": draw(comparison, "png"),
             }
-            rows.append((name, comparison, "; ".join(_verdicts(comparison))))
+        rows.append((name, comparison, said))
         (out / name).mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             (out / name / file).write_bytes(content)

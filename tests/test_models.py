@@ -14,10 +14,14 @@ from gptlab import registry
 from gptlab.cli import main
 from gptlab.compare import compare
 from gptlab.config import ConfigError
+from gptlab.convert.fields import Unsupported
+from gptlab.convert.models import to_hf
 from gptlab.data import tokenizer_from_json
+from gptlab.ladder import rungs
 from gptlab.measure import flops_per_token, meta_model
 from gptlab.model import reads
 from gptlab.plan import make_plan
+from gptlab.run import _wandb_info
 from gptlab.sample import generate, open_model, open_run
 
 BASELINES = [m for m in MODELS if m != "model=gpt"]
@@ -269,6 +273,24 @@ def test_models_are_arms_of_one_table(train_tiny, tmp_path):
         "model=rnn": True,
         "model=bigram": False,
     }
+
+
+def test_a_model_is_no_rung_of_a_ladder():
+    with pytest.raises(ConfigError, match="^model=rnn preset=gpt2: model=gpt and model=rnn have no parts to exchange"):
+        rungs("model=rnn", "preset=gpt2")
+
+
+def test_tags_are_of_the_slots_that_a_model_has():
+    words = tiny_config("model=rnn")
+    slots = [tag.partition("=")[0] for tag in _wandb_info(words, "train").tags]
+    assert {"model", "norm", "head", "init", "optimizer", "data"} <= set(slots)
+    assert not {"block", "placement", "qk_norm", "attention", "position", "ffn"} & set(slots)
+
+
+@pytest.mark.parametrize("name", [n for n in registry.names("model") if n != "gpt"])
+def test_a_baseline_is_not_taken_for_a_class_of_transformers(name):
+    with pytest.raises(Unsupported, match=f"^model={name}.*: no class of transformers has this"):
+        to_hf(tiny_model(f"model={name}"))
 
 
 def test_a_run_from_before_there_were_models_opens(train_tiny):

@@ -5,16 +5,12 @@ from itertools import combinations, product
 from pathlib import Path
 
 import pytest
-from tiny import BLOCKS, PLAIN_POSITIONS, configure
+from tiny import BLOCKS, PLAIN_POSITIONS, configure, options
 
 from gptlab import build_model, load_config, registry, train
-from gptlab.config import SLOTS, ConfigError
+from gptlab.config import ConfigError
 
 RATES = {"adamw": 1e-2, "muon": 1e-2, "lion": 3e-3, "sgd": 0.3}  # such that five steps show
-
-
-def options(slot):
-    return [f"{slot}={name}" for name in registry.names(SLOTS[slot])]
 
 
 FACTORS = {

@@ -38,7 +38,7 @@ MODELS = [
     *options("model"),
     "model=bigram_pos position=sinusoidal",
     "model=mlp model.context=3 model.hidden=24 head.tied=false",
-    "model=mlp model.hidden=24 head.width=16",
+    "model=mlp model.hidden=24 embedding.width=16 head.width=16",
     "model=mlp norm=batchnorm",
     "model=rnn model.cell=lstm",
     "model=rnn model.cell=tanh norm=none",
