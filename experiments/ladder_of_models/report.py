@@ -126,8 +126,8 @@ def _how(comparisons: dict[tuple[str, str], Comparison]) -> str:
         f"## How it was made\n\n{commands}\n    gptlab compare runs/NAME --keep experiments/ladder_of_models/KEPT.json"
         f"\n    python experiments/ladder_of_models/report.py samples runs\n    make results\n\n"
         f"{len(runs)} runs, {runs['seconds'].sum():,.0f} seconds of training in all, without those for the speeds. "
-        "Learning rates were not tuned: 3e-3, and 0.1 for the bigram's table. The machine's cores were shared with other "
-        "work while it ran, so seconds and speeds are those of a slower machine and vary.\n\n"
+        "Learning rates were not tuned: 3e-3, and 0.1 for the bigram's table. The machine's cores were shared with "
+        "other work while it ran, so seconds and speeds are those of a slower machine and vary.\n\n"
         f"{hardware}"
     )
 
