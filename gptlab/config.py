@@ -50,7 +50,7 @@ def section(kind: type, help: str) -> Any:
 
 
 @dataclass
-class Model:
+class ModelCommon:
     vocab_size: int | None = setting(None, "tokens; null: the tokenizer's. More than that is padding", at_least=1)
 
 
@@ -120,6 +120,7 @@ class Wandb:
 
 @dataclass
 class Config:
+    model: Any = slot("model", "what is trained, out of which of these parts", ModelCommon)
     block: Any = slot("block", "how attention and FFN join the stream")
     placement: Any = slot("placement", "where the norms of a sublayer sit")
     norm: Any = slot("norm", "normalisation of the stream")
@@ -133,7 +134,6 @@ class Config:
     init: Any = slot("init", "how weights start")
     match: Any = slot("match", "what the FFN's width is solved for, so that arms cost the same")
     size: Size = section(Size, "of the model")
-    model: Model = section(Model, "the rest of it")
     optimizer: Any = slot("optimizer", "from gradients to weights")
     schedule: Any = slot("schedule", "learning rate over the run", ScheduleCommon)
     data: Any = slot("data", "text to train on", DataCommon)

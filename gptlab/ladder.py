@@ -45,7 +45,10 @@ def knock_outs(start: str, end: str, common: Sequence[str] = ()) -> Arms:
 def _ends(start: str, end: str, common: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     first = load_config([*start.split(), *common])
     size = [] if any(w.startswith("size=") for w in common) else [f"size={_size(first)}"]
-    return plain(first), plain(load_config([*end.split(), *size, *common]))
+    here, there = plain(first), plain(load_config([*end.split(), *size, *common]))
+    if len(models := {f"model={tree['model']['name']}" for tree in (here, there)}) > 1:
+        raise ConfigError(f"{start} {end}: {' and '.join(sorted(models))} have no parts to exchange; sweep over model=")
+    return here, there
 
 
 def _size(cfg: DictConfig) -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gptlab.model import GPT
+from gptlab.components.model import LanguageModel
 
 LOGIT_BYTES = 2**28  # of float32 logits, at once
 
@@ -24,7 +24,7 @@ class NextTokenLoss(nn.Module):
     the tokens' cross-entropies added up, without what components add in training.
     """
 
-    def __init__(self, model: GPT, chunk: int | None, *, compile: bool = False):
+    def __init__(self, model: LanguageModel, chunk: int | None, *, compile: bool = False):
         super().__init__()
         self.model = model
         vocab_size = model.embedding.weight.shape[0]
@@ -57,7 +57,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
     return F.cross_entropy(logits.float(), targets, reduction=reduction)
 
 
-def _loss(model: GPT, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _loss(model: LanguageModel, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logits = model.logits(x)  # (N, V)
     loss, extra = cross_entropy(logits, targets), model.auxiliary_loss(logits)
     return loss if extra is None else loss + extra, loss

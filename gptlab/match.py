@@ -13,6 +13,7 @@ from gptlab import registry
 from gptlab.compose import C, edit, load_settings
 from gptlab.config import ConfigError, Settings, plain
 from gptlab.measure import figure
+from gptlab.model import reads
 
 WIDTH = "ffn.hidden"
 
@@ -51,6 +52,8 @@ def matched(cfg: C) -> tuple[C, Matched | None]:
         return cfg, None
     match = registry.build("match", cfg.match)
     arm = Settings.of(plain(cfg))
+    if "ffn" not in reads(arm):
+        raise ConfigError(f"match={cfg.match.name}: model={cfg.model.name} has no ffn to make wider; leave it out")
     reference = match.reference or figure(_usual(arm), match.figure)
     before, width_before, slope = _line(arm, match.figure)
     done = Matched(cfg.match.name, reference, before, width_before, before, width_before)
@@ -66,7 +69,8 @@ def matched(cfg: C) -> tuple[C, Matched | None]:
 
 def _usual(cfg: Settings) -> Settings:
     """conf/config.yaml's architecture at the size, and for the data, of `cfg`."""
-    return edit(load_settings(), **{section: cfg[section] for section in ("size", "model", "data", "tokenizer")})
+    same = {section: cfg[section] for section in ("size", "data", "tokenizer")}
+    return edit(load_settings(), **same, model__vocab_size=cfg.model.vocab_size)
 
 
 def _line(cfg: Settings, name: str) -> tuple[float, int, float]:

@@ -19,21 +19,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from gptlab import registry
+from gptlab.components.model import LanguageModel
 from gptlab.components.parameters import role_of
 from gptlab.compose import edit
 from gptlab.config import ARCHITECTURE, SLOTS, AnyConfig, plain
-from gptlab.model import GPT, build_model
+from gptlab.model import build_model
 
 FEW = 1e11  # FLOPs of a window that are counted by doing them
+PARTS = ("embedding", "position", "attention", "ffn", "hidden", "input", "state")  # words of parameters' names
 FIGURES = ("parameters", "parameters_non_embedding", "flops_per_token")
 
 
-def meta_model(cfg: Any) -> GPT:
+def meta_model(cfg: Any) -> LanguageModel:
     with torch.device("meta"):
         return build_model(cfg)
 
 
-def flops_per_token(model: GPT, window: int) -> float:
+def flops_per_token(model: LanguageModel, window: int) -> float:
     """FLOPs of forward and backward per training token, of all matrix products, counted as they run.
 
     `model` is on the meta device. Attention counts as the full T x T, mask or not, as in arXiv:2204.02311, appendix B.
@@ -49,12 +51,12 @@ def flops_per_token(model: GPT, window: int) -> float:
     return (outside + inside) / window
 
 
-def _of_zeros(model: GPT) -> GPT:
+def _of_zeros(model: LanguageModel) -> LanguageModel:
     """The model in memory: its arithmetic takes less time than the meta device's first, which imports a compiler."""
     return copy.deepcopy(model)._apply(lambda t: torch.zeros(t.shape, dtype=t.dtype, device="cpu"))
 
 
-def _flops(model: GPT, blocks: list[nn.Module], window: int) -> int:
+def _flops(model: LanguageModel, blocks: list[nn.Module], window: int) -> int:
     """Of one window through the model with these blocks alone."""
     kept, model.blocks = model.blocks, nn.ModuleList(blocks)
     tokens = torch.zeros(1, window, dtype=torch.long, device=model.embedding.weight.device)
@@ -86,11 +88,11 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:
-    """Parameters of each part: embedding, position, attention, ffn, norms, head; and `total`."""
-    parts = dict.fromkeys(("embedding", "position", "attention", "ffn", "norms", "head", "other"), 0)
+    """Parameters of each part: embedding, attention, norms, ..., as far as the model has them; and `total`."""
+    parts = dict.fromkeys((*PARTS, "norms", "head", "other"), 0)
     for name, p in model.named_parameters():
         words = name.split(".")
-        part = next((w for w in words if w in ("embedding", "position", "attention", "ffn", "head")), None)
+        part = next((w for w in words if w in (*PARTS, "head")), None)
         if "norm" in name and part != "ffn":
             part = "norms"
         parts[part or "other"] += p.numel()
@@ -123,11 +125,13 @@ def _state_bytes(kinds: list[tuple[nn.Parameter, int]], optimizer: Any) -> dict[
 
 
 def kv_bytes_per_token(cfg: DictConfig) -> int:
-    """Bytes of float32 keys and values that one token of generation keeps."""
-    model = meta_model(edit(cfg, size__n_layer=1))
-    cache = model.new_cache()
-    model.eval()(torch.zeros(1, 1, dtype=torch.long, device="meta"), cache)
-    return cfg["size"]["n_layer"] * sum(t.numel() * 4 for t in cache.layers[0] or ())
+    """Bytes of float32 keys and values that one more token of generation keeps; 0 where a state of fixed size does."""
+    model = meta_model(edit(cfg, size__n_layer=1)).eval()
+    cache, sizes = model.new_cache(), []
+    for _ in range(2):
+        model(torch.zeros(1, 1, dtype=torch.long, device="meta"), cache)
+        sizes.append(cache.n_bytes())
+    return cfg["size"]["n_layer"] * (sizes[1] - sizes[0])
 
 
 def cost(cfg: AnyConfig) -> dict[str, float]:
@@ -162,7 +166,7 @@ class Architecture:
 def architecture(cfg: AnyConfig) -> Architecture:
     """The same for all configs that differ in nothing that a model is made of."""
     tree = plain(cfg)
-    components = tuple(registry.entry(k, tree[k]["name"]).cls for k in ARCHITECTURE if k in SLOTS)
+    components = tuple(registry.entry(k, tree[k]["name"]).cls for k in ("model", *ARCHITECTURE) if k in SLOTS)
     read = {key: tree[key] for key in (*ARCHITECTURE, "size", "model")}  # by build_model, but for the seed
     for section, key in (("data", "window"), ("eval", "lengths"), ("train", "dropout"), ("tokenizer", "name")):
         read[section] = {key: tree[section][key]}
@@ -176,5 +180,5 @@ def _counted(components: tuple[type, ...], settings: str) -> Architecture:
 
 
 @functools.lru_cache(maxsize=1)  # for the FLOPs that are asked for next
-def _last_model(components: tuple[type, ...], settings: str) -> GPT:
+def _last_model(components: tuple[type, ...], settings: str) -> LanguageModel:
     return meta_model(json.loads(settings))

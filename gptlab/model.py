@@ -1,8 +1,4 @@
-"""A decoder-only language model out of components: embedding -> blocks -> norm -> head.
-
-Letters in shapes, here and in components/: B batch, T tokens, C width of the stream, H heads, D width of a head,
-F width of the FFN, V vocabulary, L layers.
-"""
+"""From a config to a model with its initial weights: what components ask for by name is handed out here."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,96 +6,26 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gptlab import registry
-from gptlab.components.attention import KVCache
+from gptlab.components.model import LanguageModel
 from gptlab.components.parameters import role_of
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, plain
+from gptlab.compose import differences, typed
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, plain
 
 
-class GPT(nn.Module):
-    """Tokens (B, T), int64 -> logits (B, T, V)."""
-
-    cfg: Any  # what build_model made it from
-    hf_config: Any = None  # of the transformers model that it was converted from
-
-    def __init__(
-        self,
-        max_len: int,
-        dropout: float,
-        *,
-        embedding: nn.Module,
-        position: nn.Module,
-        blocks: list[nn.Module],
-        norm: nn.Module,
-        head: nn.Module,
-    ):
-        super().__init__()
-        self.max_len = max_len
-        self.embedding: Any = embedding
-        self.dropout = nn.Dropout(dropout)
-        self.position: Any = position
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
-        self.head = head
-
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """With a cache, `tokens` follow those seen in earlier calls, and logits are those of the new ones."""
-        return self.logits(self.stream(tokens, cache))
-
-    def stream(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """What the head reads: (B, T) -> (B, T, C)."""
-        start = cache.length(0) if cache else 0
-        if start + tokens.shape[1] > self.max_len:
-            raise ValueError(f"{start + tokens.shape[1]} tokens: the model was built for at most {self.max_len}")
-        x = self.dropout(self.position.embed(self.embedding(tokens), start))  # (B, T, C)
-        for block in self.blocks:
-            x = block(x, self.position, cache)
-        return self.norm(x)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """What the head makes of the stream: (..., C) -> (..., V)."""
-        return self.head(x, self.embedding.weight)
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """All that `logits` can depend on; the token table is among them even where the head does not read it."""
-        return [p for p in dict.fromkeys([*self.head.parameters(), self.embedding.weight]) if p.requires_grad]
-
-    def new_cache(self) -> KVCache:
-        return KVCache(len(self.blocks))
-
-    def auxiliary_loss(self, logits: Tensor) -> Tensor | None:
-        """The sum of what components add to the training loss, in nats; None if none does."""
-        losses = [x for x in (m.auxiliary_loss(logits) for m in self._with_auxiliary_loss()) if x is not None]
-        return sum(losses[1:], losses[0]) if losses else None
-
-    def has_auxiliary_loss_outside_head(self) -> bool:
-        return any(m is not self.head for m in self._with_auxiliary_loss())
-
-    def _with_auxiliary_loss(self) -> list[Any]:
-        return [m for m in self.modules() if m is not self and hasattr(m, "auxiliary_loss")]
-
-
-def build_model(cfg: Any) -> GPT:
+def build_model(cfg: Any) -> LanguageModel:
     """The model that `cfg` describes, its weights drawn from `cfg.seed`. Shapes only, inside `torch.device("meta")`."""
     tree = plain(cfg)
     if tree["model"]["vocab_size"] is None:
         name = tree["tokenizer"]["name"]
         raise ConfigError(f"model.vocab_size=null: tokenizer={name} learns it from the text; set it, such as 65")
+    read = reads(tree)
+    _refuse_unread(tree, read)
+    _refuse_leak(tree, read)
     tree = with_switches(tree)
-    context = _context(tree)
-    make = partial(_make, tree, context)
-    placement = make("placement")
-    model = GPT(
-        context["max_len"],
-        context["dropout"],
-        embedding=make("embedding"),
-        position=make("position"),
-        blocks=[_block(tree, context, i) for i in range(context["n_layer"])],
-        norm=make("norm") if placement.final_norm else nn.Identity(),
-        head=make("head"),
-    )
+    model = _make(tree, _context(tree, read), "model")
     initialise(model, build_init(tree), tree["seed"])
     model.cfg = cfg
     return model
@@ -114,7 +40,44 @@ def with_switches(tree: dict[str, Any]) -> dict[str, Any]:
 
 def build_init(tree: dict[str, Any]) -> Any:
     """The `init` of a config that says the vocabulary's size."""
-    return registry.build("init", tree["init"], _context(tree))
+    return registry.build("init", tree["init"], _context(tree, reads(tree)))
+
+
+def reads(tree: Mapping[str, Any]) -> set[str]:
+    """What the model asks for, itself or by components that it asks for: slots, sizes and flags of the context."""
+    found: set[str] = set()
+    slots = ["model"]
+    while slots:
+        slot = slots.pop()
+        new = {*registry.entry(slot, tree[slot]["name"]).wants} - found
+        found |= new
+        slots += new & SLOTS.keys()
+    return found
+
+
+def lacks(read: set[str]) -> list[str]:
+    """The slots that a model has not, by what it reads."""
+    return [slot for slot in ARCHITECTURE if slot in SLOTS and slot not in (*read, "init")]
+
+
+def _refuse_unread(tree: dict[str, Any], read: set[str]) -> None:
+    """A slot that the model has not, set to what is not the baseline's. Of a size a model takes what it has."""
+    name = tree["model"]["name"]
+    for key, value in differences(Settings.of({slot: tree[slot] for slot in lacks(read)})).items():
+        raise ConfigError(f"{key}={typed(value)}: model={name} has no {key.partition('.')[0]}; leave it out")
+    if tree["train"]["dropout"] and "dropout" not in read:
+        raise ConfigError(f"train.dropout={tree['train']['dropout']}: model={name} has no dropout; leave it out")
+
+
+def _refuse_leak(tree: dict[str, Any], read: set[str]) -> None:
+    if getattr(registry.entry("model", tree["model"]["name"]).cls, "allows_leak", False):
+        return
+    for slot in {"norm", "qk_norm"} & read:
+        if getattr(registry.entry(slot, tree[slot]["name"]).cls, "leaks", False) and not tree[slot]["allow_leak"]:
+            raise ConfigError(
+                f"{slot}={tree[slot]['name']}: in training it shows a token those after it, by their statistics; "
+                f"set {slot}.allow_leak=true to have it in model={tree['model']['name']}"
+            )
 
 
 def _with_one_bias_switch(tree: dict[str, Any]) -> dict[str, Any]:
@@ -128,47 +91,59 @@ def _with_one_bias_switch(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, **{slot: {**tree[slot], **knobs} for slot, knobs in off.items()}}
 
 
-def _context(tree: dict[str, Any]) -> dict[str, Any]:
+def _context(tree: dict[str, Any], read: set[str]) -> dict[str, Any]:
     """What components can ask for by name, as far as it is the same in all layers."""
     size, attention = tree["size"], tree["attention"]
     head_dim = attention.get("head_dim")
+    if "attention" in read:
+        _check_heads(tree, head_dim)
+    context = {
+        **size,
+        "head_dim": head_dim or size["dim"] // size["n_head"],
+        "max_len": _longest(tree, read),
+        "vocab_size": tree["model"]["vocab_size"],
+        "bias": tree["bias"],
+        "dropout": tree["train"]["dropout"],
+    }
+    for slot in ("norm", "qk_norm", "head"):
+        context[slot] = partial(_sized, tree, context, slot)
+    for slot in ("embedding", "position", "placement"):
+        context[slot] = partial(_make, tree, context, slot)
+    context["block"] = partial(_block, tree, context)
+    return context
+
+
+def _check_heads(tree: dict[str, Any], head_dim: int | None) -> None:
+    size, over = tree["size"], tree["attention"].get("qk_norm_over", "head")
     if head_dim is None and size["dim"] % size["n_head"]:
         raise ConfigError(
             f"size.n_head={size['n_head']}: must divide size.dim={size['dim']}; or set attention.head_dim"
         )
     if head_dim is not None and head_dim < 1:
         raise ConfigError(f"attention.head_dim={head_dim}: must be at least 1")
-    table, matrix = (tree[slot].get("width") or size["dim"] for slot in ("embedding", "head"))
-    if tree["head"].get("tied") and table != matrix:
-        raise ConfigError(f"head.width={matrix}: is tied to the token table; set it to embedding.width={table}")
-    if attention.get("qk_norm_over", "head") != "head" and tree["qk_norm"]["name"] == "none":
-        raise ConfigError(f"attention.qk_norm_over={attention['qk_norm_over']}: there is no norm; choose a qk_norm")
-    context = {
-        **size,
-        "head_dim": head_dim or size["dim"] // size["n_head"],
-        "max_len": _longest(tree),
-        "vocab_size": tree["model"]["vocab_size"],
-        "bias": tree["bias"],
-        "dropout": tree["train"]["dropout"],
-    }
-    for slot in ("norm", "qk_norm"):
-        context[slot] = partial(_norm, tree, context, slot)
-    return context
+    if over != "head" and tree["qk_norm"]["name"] == "none":
+        raise ConfigError(f"attention.qk_norm_over={over}: there is no norm; choose a qk_norm")
 
 
-def _longest(tree: dict[str, Any]) -> int:
+def _longest(tree: dict[str, Any], read: set[str]) -> int:
     """Tokens that the model must be able to read at once, in training or in an evaluation."""
     window, lengths = tree["data"]["window"], tree["eval"]["lengths"]
     position = registry.entry("position", tree["position"]["name"])
-    if max(lengths) > 1 and not getattr(position.cls, "extrapolates", True):
+    if max(lengths) > 1 and "position" in read and not getattr(position.cls, "extrapolates", True):
         raise ConfigError(
             f"eval.lengths={lengths}: position={position.name} knows no position beyond data.window={window}; set [1]"
         )
     return window * max(lengths)
 
 
-def _norm(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int | None = None) -> nn.Module:
-    return _make(tree, {**context, "dim": dim or context["dim"]}, slot)
+def _sized(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int | None = None) -> nn.Module:
+    """A norm or a head that reads a width of `dim`; None: the stream's."""
+    dim = dim or context["dim"]
+    if slot == "head" and tree["head"].get("tied"):
+        table, matrix = tree["embedding"].get("width") or context["dim"], tree["head"].get("width") or dim
+        if table != matrix:
+            raise ConfigError(f"head.width={matrix}: is tied to the token table; set it to embedding.width={table}")
+    return _make(tree, {**context, "dim": dim}, slot)
 
 
 def _block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int) -> nn.Module:

@@ -92,6 +92,8 @@ def _steps(budget: Any, costs: dict[str, float], tokens_per_step: int) -> int | 
     if budget.tokens is not None:
         tokens = budget.tokens
     elif budget.flops is not None:
+        if not costs["flops_per_token"]:
+            raise ConfigError(f"budget.flops={budget.flops:g}: the model multiplies no matrices; set another budget")
         tokens = budget.flops / costs["flops_per_token"]
     else:
         tokens = budget.tokens_per_param * costs["parameters"]

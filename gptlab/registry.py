@@ -20,10 +20,11 @@ from hydra.core.config_store import ConfigStore
 from gptlab.config import COMMON, KINDS, SLOTS, ConfigError
 
 # What model.py hands out. Sizes: dim, head_dim, n_head, n_layer, layer_idx, max_len (tokens), vocab_size.
-# Factories of other slots' components: norm(dim), qk_norm(dim), attention(), ffn(), placement().
+# Factories of other slots' components: embedding(), position(), block(layer_idx), norm(dim), qk_norm(dim), attention(),
+# ffn(), placement(), head(dim); a dim that is left out is the stream's.
 CONTEXT = (
     *("dim", "head_dim", "n_head", "n_layer", "layer_idx", "max_len", "vocab_size", "bias", "dropout"),
-    *("norm", "qk_norm", "attention", "ffn", "placement"),
+    *("embedding", "position", "block", "norm", "qk_norm", "attention", "ffn", "placement", "head"),
 )
 PACKAGES = ("gptlab.components", "gptlab.data")
 T = TypeVar("T", bound=type)

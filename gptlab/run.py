@@ -15,7 +15,7 @@ from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
 from gptlab.lock import locked
 from gptlab.match import Matched, matched
-from gptlab.model import build_init
+from gptlab.model import build_init, lacks, reads
 from gptlab.parallel import find_processes
 from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display
@@ -213,9 +213,10 @@ def _arm(cfg: AnyConfig) -> str:
 
 def _wandb_info(cfg: AnyConfig, job_type: str) -> RunInfo:
     flat = flatten(plain(cfg))
+    lacking = lacks(reads(plain(cfg)))
     return RunInfo(
         name=f"{_arm(cfg)} seed={cfg.seed}",
         group=cfg.name,
         job_type=job_type,
-        tags=[f"{slot}={flat[slot]}" for slot in SLOTS],
+        tags=[f"{slot}={flat[slot]}" for slot in SLOTS if slot not in lacking],
     )

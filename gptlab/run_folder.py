@@ -62,7 +62,9 @@ def open_config(folder: Path) -> DictConfig:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
     registry.load(sorted((folder / "components").glob("*.py")))
-    return OmegaConf.load(folder / "config.yaml")  # type: ignore[return-value]
+    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    cfg.model.setdefault("name", "gpt")  # written when there was no other model
+    return cfg
 
 
 def kind_of(folder: Path, place: str) -> str:

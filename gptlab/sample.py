@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from gptlab import checkpoint
+from gptlab.components.model import LanguageModel
 from gptlab.compose import edit
 from gptlab.config import ConfigError
 from gptlab.data import Tokenizer, tokenizer_from_json
-from gptlab.model import GPT, build_model
+from gptlab.model import build_model
 from gptlab.record import read_json
 from gptlab.run_folder import best_weights, open_config
 
 
-def open_run(folder: Path) -> tuple[GPT, Tokenizer]:
+def open_run(folder: Path) -> tuple[LanguageModel, Tokenizer]:
     """The model of a run with its best weights, in evaluation mode, and its tokenizer."""
     model, tokenizer = open_model(folder), open_tokenizer(folder)
     if tokenizer is None:
@@ -22,7 +23,7 @@ def open_run(folder: Path) -> tuple[GPT, Tokenizer]:
     return model, tokenizer
 
 
-def open_model(folder: Path) -> GPT:
+def open_model(folder: Path) -> LanguageModel:
     cfg = edit(open_config(folder), eval__lengths=[1])  # no longer texts than it was trained on
     model = build_model(cfg)
     checkpoint.load_weights(best_weights(folder), model)
@@ -37,7 +38,7 @@ def open_tokenizer(folder: Path) -> Tokenizer | None:
 
 @torch.inference_mode()
 def generate(
-    model: GPT,
+    model: LanguageModel,
     tokens: list[int],
     n: int,
     *,

@@ -9,8 +9,9 @@ from rich.table import Table
 from torch import nn
 
 from gptlab import registry
+from gptlab.components.model import LanguageModel
 from gptlab.compose import differences, load_config, plain, typed
-from gptlab.config import ConfigError, flatten
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, flatten
 from gptlab.drawing import draw_block
 from gptlab.measure import (
     flops_per_token,
@@ -20,7 +21,7 @@ from gptlab.measure import (
     parameters_by_part,
     state_bytes,
 )
-from gptlab.model import GPT, build_init
+from gptlab.model import build_init, reads
 
 
 def show(overrides: Iterable[str], console: Console) -> None:
@@ -33,13 +34,10 @@ def show(overrides: Iterable[str], console: Console) -> None:
     model = meta_model(cfg)
     console.print(_differences(cfg))
     console.print()
-    console.print(f"tokens -> {_embedding(model, cfg)}, position={cfg.position.name}\n", highlight=False)
     parts, free = parameters_by_part(model), non_embedding(model)
     flops = flops_per_token(model, cfg.data.window)
     state = state_bytes(model, registry.build("optimizer", cfg.optimizer))
-    console.print("\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines()), highlight=False)
-    console.print(f"\n    x {_layers(cfg)}", highlight=False)
-    console.print(f"\n-> {_head(model, cfg)} -> logits\n", highlight=False)
+    console.print(_drawing(model, cfg), highlight=False, soft_wrap=True)
     if hasattr(init := build_init(plain(cfg)), "describe"):
         console.print(f"init: {init.describe()}\n", highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -55,7 +53,21 @@ def show(overrides: Iterable[str], console: Console) -> None:
     console.print(table)
 
 
-def _embedding(model: GPT, cfg: DictConfig) -> str:
+def _drawing(model: LanguageModel, cfg: DictConfig) -> str:
+    """From tokens to logits; a model without the slot `block` is told in words."""
+    read = reads(plain(cfg))
+    if "block" not in read:
+        has = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in read]
+        what = f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}"
+        return "\n".join([what, *([f"with {', '.join(has)}"] if has else []), ""])
+    block = "\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines())
+    return (
+        f"tokens -> {_embedding(model, cfg)}, position={cfg.position.name}\n\n{block}\n\n    x {_layers(cfg)}"
+        f"\n\n-> {_head(model, cfg)} -> logits\n"
+    )
+
+
+def _embedding(model: LanguageModel, cfg: DictConfig) -> str:
     """What becomes of a token before the first block; a user's own embedding may have none of it."""
     table = model.embedding
     scale = getattr(table, "scale", 1)
@@ -77,7 +89,7 @@ def _layers(cfg: DictConfig) -> str:
     return "; ".join([f"{n} layers", *found])
 
 
-def _head(model: GPT, cfg: DictConfig) -> str:
+def _head(model: LanguageModel, cfg: DictConfig) -> str:
     steps = [] if isinstance(model.norm, nn.Identity) else _norm(cfg)
     scale, softcap = getattr(model.head, "scale", 1), cfg.head.get("softcap")
     matrix = f"head ({'tied' if cfg.head.get('tied') else 'untied'})"

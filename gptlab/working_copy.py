@@ -9,14 +9,14 @@ import copy
 import torch
 from torch import Tensor
 
-from gptlab.model import GPT
+from gptlab.components.model import LanguageModel
 
 
 class WorkingCopy:
-    """`model`, with the parameters of `master` in bfloat16; buffers, such as tables of angles, stay as they are."""
+    """`model`, with the parameters of `master` in bfloat16; buffers, such as running averages, are the master's own."""
 
-    def __init__(self, master: GPT):
-        self.model = copy.deepcopy(master)
+    def __init__(self, master: LanguageModel):
+        self.model = copy.deepcopy(master, {id(buffer): buffer for buffer in master.buffers()})
         self.masters: list[Tensor] = list(master.parameters())
         self.params: list[Tensor] = list(self.model.parameters())
         for p in self.params:

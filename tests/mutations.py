@@ -16,7 +16,7 @@ class Mutation(NamedTuple):
 
 NORM, FFN, ATTENTION = "components/norm.py", "components/ffn.py", "components/attention.py"
 POSITION, PLACEMENT, BLOCK = "components/position.py", "components/placement.py", "components/block.py"
-EMBEDDING, HEAD, MODEL = "components/embedding.py", "components/head.py", "model.py"
+EMBEDDING, HEAD, MODEL = "components/embedding.py", "components/head.py", "components/model.py"
 FAMILIES, FIELDS, WEIGHTS = "convert/families.py", "convert/fields.py", "convert/weights.py"
 
 EXACT = '(up(x))), with the exact (erf) GELU."""\n\n    activation = staticmethod('
@@ -168,7 +168,7 @@ MUTATIONS = [
     ),
     Mutation("no bias in the head", HEAD, "else self.weight, self.bias)", "else self.weight)", "gptj"),
     Mutation("a head of its own not used", HEAD, "embedding if self.weight is None", "embedding if True", "gpt_neox"),
-    Mutation("no final norm", MODEL, "self.head(self.norm(x),", "self.head(x,", "gpt2"),
+    Mutation("no final norm", MODEL, "return self.norm(x)", "return x", "gpt2"),
     Mutation(
         "double norms swapped",
         PLACEMENT,

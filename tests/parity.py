@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
+from gptlab.components.model import LanguageModel
 from gptlab.convert import from_hf, to_hf
-from gptlab.model import GPT
 from gptlab.sample import generate
 
 VOCAB, PROMPT = 37, 8
@@ -120,13 +120,13 @@ def worst(values: Iterable[float]) -> float:
 
 
 @torch.no_grad()
-def one_by_one(ours: GPT, tokens: Tensor) -> Tensor:
+def one_by_one(ours: LanguageModel, tokens: Tensor) -> Tensor:
     """Logits of `tokens`, read one at a time into a cache."""
     cache = ours.new_cache()
     return torch.cat([ours(token, cache) for token in tokens.split(1, 1)], 1)
 
 
-def gradients_as_weights(model: GPT) -> GPT:
+def gradients_as_weights(model: LanguageModel) -> LanguageModel:
     """A copy that converts each gradient to where the weight goes, and knows no config of transformers."""
     copied = copy.deepcopy(model)
     copied.hf_config = None
@@ -166,7 +166,7 @@ def different(a: Any, b: Any) -> list[str]:
     return found + ["tying"] * (len(list(a.parameters())) != len(list(b.parameters())))
 
 
-def generations(theirs: Any, ours: GPT, back: Any) -> list[list[int]]:
+def generations(theirs: Any, ours: LanguageModel, back: Any) -> list[list[int]]:
     """Greedy ones up to the whole window: theirs, ours, and of what ours became, with and without a cache."""
     prompts = random_tokens(theirs, 16, PROMPT)
     likeliest = greedy(theirs, prompts, cached=False)

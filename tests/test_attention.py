@@ -15,12 +15,12 @@ from tiny import (
     WIRINGS,
     component,
     noise,
+    options,
     telling_model,
     tiny_model,
     tokens,
 )
 
-from gptlab import registry
 from gptlab.components import attention
 from gptlab.components.attention import attend, attend_by_flex, attend_explicitly
 from gptlab.config import ConfigError
@@ -230,13 +230,13 @@ def test_the_layer_is_torchs_multihead_attention(bias):
 
 @pytest.mark.parametrize(
     ("qk_norm", "position"),
-    [*product(registry.names("norm"), PLAIN_POSITIONS), *product(["rmsnorm"], POSITIONS[len(PLAIN_POSITIONS) :])],
+    [*product(options("qk_norm"), PLAIN_POSITIONS), *product(["qk_norm=rmsnorm"], POSITIONS[len(PLAIN_POSITIONS) :])],
 )
 def test_queries_keys_and_values_are_of_one_type_under_autocast(monkeypatch, qk_norm, position):
     types = []
     monkeypatch.setattr(attention, "attend", lambda q, k, v, **_: types.append({q.dtype, k.dtype, v.dtype}) or v)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        tiny_model(f"qk_norm={qk_norm}", position)(tokens())
+        tiny_model(qk_norm, position)(tokens())
     assert types == [{torch.bfloat16}] * LAYERS
 
 

@@ -162,7 +162,7 @@ def test_list_has_every_slot_option_and_setting_on_a_line_of_its_own(capsys):
 def test_list_of_one_slot(slot, line, capsys):
     gptlab("list", slot)
     lines = capsys.readouterr().out.splitlines()
-    assert lines.count(line) == (2 if slot == "norm" else 1)
+    assert lines.count(line) == (3 if slot == "norm" else 1)
     assert all(re.match(rf"{slot}\b|[ *]+{slot}[=.]", x) for x in lines)
 
 

@@ -5,6 +5,7 @@ import torch
 from tiny import (
     CHOICES,
     MODEL_SLOTS,
+    MODELS,
     OPTIONS,
     OTHER_KNOBS,
     POSITIONS_WITH_ATTENTIONS,
@@ -83,12 +84,17 @@ def test_no_two_options_of_a_slot_are_the_same_thing(slot):
 
 def assert_causal(model):
     """Changing a token changes no logits before it, and does change those after it."""
+    difference, t = causal_difference(model), WINDOW // 2
+    assert difference[:t].max() == 0
+    assert difference[t:].min() > 0 or difference[t : t + 2].min() > 0  # a window may end before the last token
+
+
+def causal_difference(model):
+    """By how much a change of the token in the middle changes the logits at each position, (T,)."""
     before, changed = tokens(), tokens()
     t = WINDOW // 2
     changed[:, t] = (changed[:, t] + 1) % VOCAB
-    difference = (model(before) - model(changed)).abs().amax((0, 2))  # (T,)
-    assert difference[:t].max() == 0
-    assert difference[t:].min() > 0 or difference[t : t + 2].min() > 0  # a window may end before the last token
+    return (model(before) - model(changed)).abs().amax((0, 2))
 
 
 @pytest.mark.parametrize(("position", "attention"), POSITIONS_WITH_ATTENTIONS)
@@ -101,18 +107,25 @@ def test_no_wiring_lets_a_token_see_a_later_one(wiring):
     assert_causal(telling_model(wiring))
 
 
-PARTS = ("norm=", "qk_norm=", "ffn=", "embedding=", "head=")
+OTHERS = ("norm=", "qk_norm=", "ffn=", "embedding=", "head=")
 
 
-@pytest.mark.parametrize("option", [*(o for o in OPTIONS if o.startswith(PARTS)), *OTHER_KNOBS])
+@pytest.mark.parametrize("option", [*(o for o in OPTIONS if o.startswith(OTHERS)), *OTHER_KNOBS])
 def test_no_part_lets_a_token_see_a_later_one(option):
     assert_causal(telling_model(option))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_model_lets_a_token_see_a_later_one(model):
+    difference = causal_difference(telling_model(model))
+    assert difference[: WINDOW // 2].max() == 0
+    assert difference[WINDOW // 2] > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", NORMS)
 def test_a_norm_keeps_shape_and_dtype(name, dtype):
-    norm = component("norm", name).to(dtype)
+    norm = component("norm", name).to(dtype).eval()
     for shape in [(16,), (5, 16), (2, 5, 16), (2, 4, 5, 16)]:
         y = norm(noise(*shape).to(dtype))
         assert y.shape == shape and y.dtype == dtype
@@ -129,7 +142,8 @@ def test_a_norm_loses_nothing_under_autocast_but_the_rounding(name):
 
 @pytest.mark.parametrize("name", NORMS)
 def test_a_norm_works_on_each_token_alone(name):
-    norm, x = component("norm", name).double(), noise(2, 5, 16)
+    """In evaluation; of those that do not in training, test_norms.py holds what they do there."""
+    norm, x = component("norm", name).double().eval(), noise(2, 5, 16)
     torch.testing.assert_close(norm(x)[:, 2], norm(x[:, 2]))
 
 

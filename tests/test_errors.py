@@ -27,8 +27,11 @@ REFUSED = {
     f"{TINY} nrom=rmsnorm": ("nrom=rmsnorm: ", "did you mean norm?"),
     f"{TINY} lr=1e-3": ("lr=1e-3: ", "did you mean optimizer.lr?"),
     f"{TINY} colour=red": ("colour=red: ", "`gptlab list`"),
-    f"{TINY} norm=rmsnrom": ("norm=rmsnrom: ", "did you mean rmsnorm?); choose from dyt, layernorm, none, rmsnorm"),
-    f"{TINY} norm=": ("norm=: ", "choose from dyt, layernorm"),
+    f"{TINY} norm=rmsnrom": (
+        "norm=rmsnrom: ",
+        "did you mean rmsnorm?); choose from batchnorm, dyt, layernorm",
+    ),
+    f"{TINY} norm=": ("norm=: ", "choose from batchnorm, dyt, layernorm"),
     f"{TINY} norm=null": ("norm=null: ", "did you mean none?"),
     f"{TINY} norm.epz=1": ("norm.epz=1: ", "did you mean norm.eps?); it has eps, learnable"),
     f"{TINY} norm.alpha=1": ("norm.alpha=1: norm=layernorm has no setting", "it is one of norm=dyt"),

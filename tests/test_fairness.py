@@ -12,6 +12,7 @@ import scipy.stats
 import torch
 from tiny import (
     BLOCKS,
+    MODELS,
     OPTIONS,
     OTHER_KNOBS,
     PLACEMENTS,
@@ -33,8 +34,8 @@ from gptlab.data import tokenizer_from_json
 from gptlab.trainer import Trainer
 
 ARMS = ["", "norm=rmsnorm ffn=swiglu position=rope", "block=parallel size.n_layer=1 train.dropout=0.2 optimizer=lion"]
-SWAPS = [o for o in OPTIONS if not o.startswith("init=")] + ["bias=false", "head.tied=false", "attention.n_kv_head=2"]
-SWAPS += OTHER_KNOBS
+SWAPS = [o for o in OPTIONS if not o.startswith(("init=", "model="))] + OTHER_KNOBS
+SWAPS += ["bias=false", "head.tied=false", "attention.n_kv_head=2"]
 
 
 # 1. A weight's initial value depends on (seed, name, shape, role), not on what other parts drew.
@@ -142,7 +143,7 @@ def expected_role(name):
     return next((role for end, role in ROLE_OF_NAME.items() if name.endswith(end)), "input")
 
 
-@pytest.mark.parametrize("option", [*SWAPS, "head.tied=false head.bias=true"])
+@pytest.mark.parametrize("option", [*SWAPS, *MODELS, "head.tied=false head.bias=true"])
 def test_3_the_initial_scale_follows_the_role(option):
     stds = {"gain": 0, "bias": 0, "residual": 0.02 / math.sqrt(2 * 2)}
     for name, p in tiny_model(option, "size.dim=64").named_parameters():

@@ -1,6 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
-from tiny import component, noise, telling_model, tiny_model, tokens
+from tiny import VOCAB, component, noise, telling_model, tiny_model, tokens
+
+import gptlab.components.norm as norm_module
+from gptlab.config import ConfigError
+from gptlab.sample import open_model
 
 
 def with_parameters(module):
@@ -100,3 +106,79 @@ def test_a_norm_without_bias_has_no_bias_and_the_rest_has(name, slot):
 def test_what_has_no_gain_cannot_be_centered():
     with pytest.raises(ValueError, match=r"^norm.zero_centered=true: without a gain there is nothing to centre; set"):
         component("norm", "rmsnorm", zero_centered=True, learnable=False)
+
+
+# batchnorm
+
+
+def the_table_in_the_docs():
+    """x, and what layernorm and batchnorm make of it, (4, 3) each: two windows of two positions."""
+    lines = [line for line in norm_module.__doc__.splitlines() if "window " in line]
+    numbers = torch.tensor([[float(n) for n in line.split("position", 1)[1].split()[1:]] for line in lines])
+    return numbers.split(3, 1)
+
+
+def test_the_table_in_the_docs_is_what_comes_out():
+    x, layernorm, batchnorm = the_table_in_the_docs()
+    for name, expected in (("layernorm", layernorm), ("batchnorm", batchnorm)):
+        y = component("norm", name, dim=3, eps=1e-12)(x.view(2, 2, 3))
+        torch.testing.assert_close(y.view(4, 3), expected, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, 1.0])
+def test_batchnorm_is_torchs(momentum, bias):
+    """In training, in the averages that it keeps, and in evaluation with these."""
+    ours = with_parameters(component("norm", "batchnorm", bias=bias, momentum=momentum, eps=1e-3))
+    theirs = torch.nn.BatchNorm1d(16, eps=1e-3, momentum=momentum, dtype=torch.float64)
+    theirs.weight.data, theirs.bias.data = ours.gain.data, ours.bias.data if bias else torch.zeros(16).double()
+    for _ in range(3):
+        x = noise(4, 5, 16) * 3 + 1
+        torch.testing.assert_close(ours(x), theirs(x.flatten(0, 1)).view_as(x))
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x.flatten(0, 1)).view_as(x))
+
+
+@pytest.mark.parametrize(
+    ("knob", "rule"),
+    [
+        ("momentum=0.0", "must be above 0 and at most 1"),
+        ("momentum=1.5", "must be above 0 and"),
+        ("eps=0", "must be above 0"),
+    ],
+)
+def test_batchnorm_refuses_what_has_no_meaning(knob, rule):
+    name, value = knob.split("=")
+    with pytest.raises(ConfigError, match=f"^norm.{knob}: {rule}"):
+        component("norm", "batchnorm", **{name: float(value) if "." in value else int(value)})
+
+
+@pytest.mark.parametrize("words", ["norm=batchnorm norm.allow_leak=true", "model=mlp norm=batchnorm"])
+def test_the_leak_of_batchnorm_is_there_in_training_alone(words):
+    """The last token of one window changes the logits of the first token of another, by way of the statistics."""
+    model, changed = telling_model(words), tokens()
+    changed[1, -1] = (changed[1, -1] + 1) % VOCAB
+    try:
+        leak = (model.train()(tokens()) - model(changed))[0, 0].abs().max()
+    finally:
+        model.eval()
+    assert leak > 1e-6
+    assert torch.equal(model(tokens())[0], model(changed)[0])
+
+
+@pytest.mark.parametrize("model", ["gpt", "rnn"])
+def test_the_leak_is_refused_unless_allowed(model):
+    for slot in ("norm", "qk_norm") if model == "gpt" else ("norm",):
+        with pytest.raises(ConfigError, match=f"^{slot}=batchnorm: .*; set {slot}.allow_leak=true to have"):
+            tiny_model(f"model={model} {slot}=batchnorm")
+        tiny_model(f"model={model} {slot}=batchnorm {slot}.allow_leak=true")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "bf16_weights"])
+def test_the_running_averages_are_learned_and_kept(precision, train_tiny):
+    summary = train_tiny("model=mlp", "norm=batchnorm", f"precision={precision}", "budget.steps=30")
+    norm = open_model(Path(summary["run_dir"])).norm
+    assert norm.running_var.dtype == torch.float32
+    assert (norm.running_mean != 0).all()
+    assert norm.running_var.max() < 0.9**30 + 0.1  # of the 1 that they begin with; what comes in varies by less

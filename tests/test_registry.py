@@ -82,7 +82,7 @@ def test_a_signature_that_leaves_something_open_is_refused_with_its_place(signat
 
 
 def test_a_kind_must_be_one_that_some_slot_takes():
-    with pytest.raises(ConfigError, match=r"^register\('nrom', 'mine'\): no such kind; choose from block, placement"):
+    with pytest.raises(ConfigError, match=r"^register\('nrom', 'mine'\): no such kind; choose from model, block"):
         register("nrom", "mine")
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from gptlab import build_model, load_config, registry
 from gptlab.components.parameters import role_of
-from gptlab.compose import check
+from gptlab.compose import _choose, check
 from gptlab.config import SLOTS
 
 VOCAB, WINDOW, LAYERS = 11, 12, 2
@@ -22,8 +22,28 @@ TINY = (
     f"size.dim=16 size.n_head=4 size.n_layer={LAYERS} data.window={WINDOW} tokenizer=char model.vocab_size={VOCAB}"
 ).split()
 
-MODEL_SLOTS = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head", "init")
-OPTIONS = [f"{slot}={name}" for slot in MODEL_SLOTS for name in registry.names(SLOTS[slot])]
+PARTS = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head")
+MODEL_SLOTS = ("model", *PARTS, "init")
+
+
+def options(slot):
+    """Each as it can be had in a GPT."""
+    entries = registry.entries(SLOTS[slot])
+    allowed = {e.name: f" {slot}.allow_leak=true" for e in entries if getattr(e.cls, "leaks", False)}
+    return [f"{slot}={e.name}{allowed.get(e.name, '')}" for e in entries]
+
+
+OPTIONS = [option for slot in MODEL_SLOTS for option in options(slot)]
+MODELS = [
+    *options("model"),
+    "model=bigram_pos position=sinusoidal",
+    "model=mlp model.context=3 model.hidden=24 head.tied=false",
+    "model=mlp model.hidden=24 embedding.width=16 head.width=16",
+    "model=mlp norm=batchnorm",
+    "model=rnn model.cell=lstm",
+    "model=rnn model.cell=tanh norm=none",
+    "model=rnn norm=batchnorm norm.allow_leak=true",
+]
 BLOCKS = [f"block={name}" for name in registry.names("block")] + ["block=parallel block.shared_norm=false"]
 PLACEMENTS = [f"placement={name}" for name in registry.names("placement")]
 BRANCH_NORMS = [f"placement={e.name}" for e in registry.entries("placement") if e.cls.norms_branch]
@@ -85,7 +105,7 @@ OTHER_KNOBS = [
     "block.branch_scale=0.3",
     "block=parallel block.branch_scale=0.3",
 ]
-CHOICES = list(dict.fromkeys(OPTIONS + POSITIONS + ATTENTIONS + OTHER_KNOBS))  # each alone
+CHOICES = list(dict.fromkeys(OPTIONS + MODELS + POSITIONS + ATTENTIONS + OTHER_KNOBS))  # each alone
 
 
 @cache
@@ -104,7 +124,7 @@ def configure(cfg, *choices):
     cfg = cfg.copy()
     for key, value in words:
         if key in SLOTS:
-            cfg[key] = OmegaConf.structured(registry.entry(key, value).schema)
+            _choose(cfg, key, value, registry.entry(key, value).schema)
     cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([f"{k}={v}" for k, v in words if k not in SLOTS]))
     check(cfg)
     return cfg

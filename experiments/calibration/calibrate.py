@@ -27,6 +27,7 @@ SPLITS = 100  # into halves
 FAMILY = 4  # arms beside the baseline
 PAIRS = (("learned", "none"), ("learned", "rope"), ("none", "rope"))  # arm, and the one it is compared with
 METRIC = "val/loss"
+SAID = "how often the verdict is right: see there"  # on the page of all verdicts
 
 
 def main() -> dict[str, bytes]:

@@ -26,6 +26,9 @@ class KVCache:
         layer = self.layers[layer_idx]
         return 0 if layer is None else layer[0].shape[-2]
 
+    def n_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for layer in self.layers for t in layer or ())
+
     def append(self, layer_idx: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add the new tokens' and return those of all."""
         layer = self.layers[layer_idx]

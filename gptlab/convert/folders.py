@@ -21,6 +21,7 @@ from rich.console import Console
 from safetensors import safe_open
 
 from gptlab import checkpoint
+from gptlab.components.model import LanguageModel
 from gptlab.compose import differences, edit, load_config, typed
 from gptlab.config import ConfigError
 from gptlab.convert.models import from_hf, read_config, to_hf
@@ -29,7 +30,7 @@ from gptlab.data import Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
 from gptlab.environment import environment
 from gptlab.measure import non_embedding
-from gptlab.model import GPT, build_model
+from gptlab.model import build_model
 from gptlab.record import write_json, write_run_files
 from gptlab.run_folder import best_weights, kind_of, open_config, weights_files, weights_hash
 from gptlab.sample import open_tokenizer
@@ -117,7 +118,7 @@ def _for_shell(word: str) -> str:
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
-def _config(model: GPT, tokenizer: Path | None, target: Path) -> tuple[DictConfig, list[str]]:
+def _config(model: LanguageModel, tokenizer: Path | None, target: Path) -> tuple[DictConfig, list[str]]:
     """The model's config with its own tokenizer, and the overrides that give it again."""
     words = {k: v for k, v in differences(model.cfg).items() if not k.startswith("tokenizer")}
     words["model.vocab_size"] = model.cfg.model.vocab_size
@@ -142,7 +143,7 @@ def read_transformers(folder: Path, place: str) -> DictConfig:
         return read_config(AutoConfig.from_pretrained(folder, **HERE))
 
 
-def open_transformers(folder: Path, place: str) -> GPT:
+def open_transformers(folder: Path, place: str) -> LanguageModel:
     """The model in a folder of transformers, its weights in the type that they are saved in.
 
     Nothing is downloaded, no code of the folder's is run, and a weight that the class lacks or the folder is an error.
@@ -254,7 +255,7 @@ def _special_ids(origin: Any) -> dict[str, Any]:
     return {name: getattr(origin, name, None) for name in ("bos_token_id", "eos_token_id")}
 
 
-def _about(model: GPT) -> str:
+def _about(model: LanguageModel) -> str:
     kind = str(next(model.parameters()).dtype).removeprefix("torch.")
     n = sum(p.numel() for p in model.parameters())
     return f"{kind}, {n:,} parameters, {non_embedding(model):,} without embeddings"

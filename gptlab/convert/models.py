@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from gptlab.components.model import LanguageModel
 from gptlab.compose import load_config, plain, typed
 from gptlab.config import flatten
 from gptlab.convert import more_families, more_gpts, more_llamas  # noqa: F401 - they add theirs to FAMILIES
@@ -17,7 +18,7 @@ from gptlab.convert.families import FAMILIES, Family
 from gptlab.convert.fields import Flags, Settings, Unsupported, flags_of, refuse
 from gptlab.convert.settings import resolved, unlike
 from gptlab.convert.weights import Place, places
-from gptlab.model import GPT, build_model
+from gptlab.model import build_model
 
 # Flags of every class that say nothing about what is computed in evaluation.
 HARMLESS = {
@@ -28,7 +29,7 @@ HARMLESS = {
 TRAINING_ONLY = ("dropout", "pdrop", "layerdrop")  # parts of a flag's name; ours is train.dropout
 
 
-def from_hf(theirs: Any) -> GPT:
+def from_hf(theirs: Any) -> LanguageModel:
     """The same model, weights, type and device; `.cfg` is its config. Dropout is a matter of training: it is 0.
 
     Raises Unsupported, one line that names the class or the flag that gptlab has no component for.
@@ -51,7 +52,7 @@ def from_hf(theirs: Any) -> GPT:
     return model.train(theirs.training)
 
 
-def to_hf(model: GPT, *, model_type: str | None = None) -> Any:
+def to_hf(model: LanguageModel, *, model_type: str | None = None) -> Any:
     """The same model as one of transformers: of the class `model_type`, or that it came from, or the first that has it.
 
     Raises Unsupported, one line that names the components in the way.

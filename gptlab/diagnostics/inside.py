@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gptlab.components.attention import scores, watched
 from gptlab.components.parameters import role_of
 from gptlab.loss import cross_entropy
-from gptlab.model import GPT
+from gptlab.components.model import LanguageModel
 
 BRANCHES = ("attention", "ffn")
 BINS, REACH = 64, 4.0  # of a histogram, which goes from -REACH to REACH root mean squares; what is beyond, at its ends
@@ -30,7 +30,7 @@ Look = dict[str, Any]
 
 
 def measure(
-    model: GPT, inputs: Tensor, targets: Tensor, autocast: AbstractContextManager, *, full: bool = False
+    model: LanguageModel, inputs: Tensor, targets: Tensor, autocast: AbstractContextManager, *, full: bool = False
 ) -> Look:
     """Of inputs and targets (B, T), int64.
 
@@ -55,7 +55,7 @@ def measure(
     return look
 
 
-def _full(model: GPT, seen: "_Hooks", loss: Tensor) -> Look:
+def _full(model: LanguageModel, seen: "_Hooks", loss: Tensor) -> Look:
     """With the gradients of `loss`, which training minimises, as means over the probe's tokens.
 
     stream_grad_rms          of the loss's gradient with respect to the stream: L + 1 values
@@ -95,7 +95,7 @@ def _full(model: GPT, seen: "_Hooks", loss: Tensor) -> Look:
 class _Hooks:
     """What forward hooks see of a pass. Whole tensors where `whole`, else only their root mean squares."""
 
-    def __init__(self, model: GPT, *, whole: bool):
+    def __init__(self, model: LanguageModel, *, whole: bool):
         n = len(model.blocks)
         self.blocks: list[Any] = list(model.blocks)
         self.whole = whole
@@ -181,7 +181,7 @@ def by_layer(norms: dict[str, float], n_layer: int) -> list[float]:
     return [math.sqrt(x) for x in squares]
 
 
-def residual_by_layer(norms: dict[str, float], model: GPT) -> list[float]:
+def residual_by_layer(norms: dict[str, float], model: LanguageModel) -> list[float]:
     """The same of the matrices that write into the stream, which arXiv:2002.04745 compares layers by."""
     roles = {name: role_of(p) for name, p in model.named_parameters()}
     return by_layer({k: v for k, v in norms.items() if roles[k] == "residual"}, len(model.blocks))
@@ -199,7 +199,7 @@ def _writers(ffn: object) -> list[nn.Module]:
     return [m for m in modules if isinstance(w := getattr(m, "weight", None), Tensor) and role_of(w) == "residual"]
 
 
-def _matrices(model: GPT, tensors: list[Tensor], params: dict[str, nn.Parameter]) -> list[Tensor]:
+def _matrices(model: LanguageModel, tensors: list[Tensor], params: dict[str, nn.Parameter]) -> list[Tensor]:
     """For each block its matrices, or their gradients, flat and one after the other."""
     parts: list[list[Tensor]] = [[] for _ in model.blocks]
     for (name, p), t in zip(params.items(), tensors, strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gptlab.data import Dataset, validation_batches
 from gptlab.diagnostics.inside import Look, by_layer, measure, residual_by_layer
-from gptlab.model import GPT
+from gptlab.components.model import LanguageModel
 
 PROBE = 512  # tokens; one window at least
 PAST = 1000  # losses that a new one is held against
@@ -34,8 +34,8 @@ class Watch:
         self,
         level: str,
         every: int,
-        model: GPT,
-        working: GPT,
+        model: LanguageModel,
+        working: LanguageModel,
         batch: tuple[Tensor, Tensor],
         autocast: Callable[[], AbstractContextManager],
         max_norm: float,

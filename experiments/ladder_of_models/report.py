@@ -1,0 +1,188 @@
+"""The report on the ladder of models: two texts, at one budget of tokens and of seconds each, and speeds by window.
+
+`python experiments/ladder_of_models/report.py samples RUNS` draws the samples of the runs below RUNS anew.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from gptlab.compare import build_comparison
+from gptlab.compare.build import gather
+from gptlab.compare.comparison import Comparison
+
+HERE = Path(__file__).parent
+TEXTS = {"shakespeare": "Tiny Shakespeare", "pystdlib": "Python's standard library"}
+# Of a text and budget; that of the first line is what the page of all verdicts shows.
+KEPT = {
+    ("pystdlib", "tokens"): "kept.json",
+    ("pystdlib", "seconds"): "kept_pystdlib_seconds.json",
+    ("shakespeare", "tokens"): "kept_shakespeare_tokens.json",
+    ("shakespeare", "seconds"): "kept_shakespeare_seconds.json",
+}
+WINDOWS, SAMPLES = HERE / "kept_windows.json", HERE / "samples.json"
+PROMPT, LENGTH = {"shakespeare": "ROMEO:\n", "pystdlib": "def "}, 200
+METRIC = "val/loss"
+
+
+def main() -> dict[str, bytes]:
+    """The files that the kept runs come to, by name."""
+    comparisons = {key: build_comparison([HERE / file]) for key, file in KEPT.items()}
+    speeds = _speeds()
+    return {"RESULTS.md": _text(comparisons, speeds).encode(), "results.png": _picture(comparisons, speeds)}
+
+
+def row() -> dict[str, object]:
+    """The line on the page of all experiments."""
+    all_of_them = [build_comparison([HERE / file]) for file in KEPT.values()]
+    first = all_of_them[0]
+    said = ", ".join(f"{r.name} {r.effect.mean:+.4f} ({r.effect.verdict})" for r in first.results if r.effect)
+    return {
+        "question": first.question,
+        "baseline": first.results[0].name,
+        "said": f"pystdlib, at equal tokens: {said}",
+        "runs": sum(len(c.runs) for c in all_of_them),
+        "seconds": sum(c.runs["seconds"].sum() for c in all_of_them),
+    }
+
+
+def _speeds() -> pd.DataFrame:
+    """Training tokens per second: arms down, windows across."""
+    runs = gather([WINDOWS]).runs
+    rows = [(r.config["variant"], r.config["data"]["window"], r.number("speed/tokens_per_s")) for r in runs]
+    frame = pd.DataFrame(rows, columns=["arm", "window", "speed"])
+    return frame.pivot_table(index="arm", columns="window", values="speed", sort=False)
+
+
+def _text(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame) -> str:
+    first = next(iter(comparisons.values()))
+    parts = [
+        f"# {first.question}",
+        f"What others found: {first.literature}",
+        _answer(comparisons, speeds),
+        "![Loss against tokens and seconds, speed against window](results.png)",
+        *(_budget(text, budget, comparison) for (text, budget), comparison in comparisons.items()),
+        _speed_table(speeds),
+        _samples(),
+        _how(comparisons),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _answer(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame) -> str:
+    """The verdict on the RNN in each setting, and what a longer window does to either speed."""
+    lines = ["## The RNN against the transformer", ""]
+    for (text, budget), comparison in comparisons.items():
+        rnn, gpt = (next(r for r in comparison.results if r.name == name) for name in ("rnn", "gpt"))
+        spent = "the same tokens" if budget == "tokens" else "the same seconds"
+        assert rnn.effect
+        lines.append(
+            f"- {TEXTS[text]}, {spent}: rnn {rnn.mean:.3f}, gpt {gpt.mean:.3f} nats per token, "
+            f"a difference of {rnn.effect.mean:+.3f}: {rnn.effect.verdict}; the rnn trains on "
+            f"{rnn.costs['tokens_per_s'] / gpt.costs['tokens_per_s']:.2f} times as many tokens a second."
+        )
+    short, long = speeds.columns[0], speeds.columns[-1]
+    ratio = speeds.loc["rnn"] / speeds.loc["gpt"]
+    lines.append(
+        f"- At a window of {short} tokens the rnn is {ratio[short]:.2f} times as fast as the gpt, at {long} "
+        f"{ratio[long]:.2f} times."
+    )
+    return "\n".join(lines)
+
+
+def _budget(text: str, budget: str, comparison: Comparison) -> str:
+    gpt = comparison.baseline
+    spent = f"{gpt.costs['tokens']:,.0f} tokens" if budget == "tokens" else f"{gpt.costs['seconds']:.0f} seconds"
+    rows = [
+        f"## {TEXTS[text]}, {spent}",
+        "",
+        f"| arm | n | {METRIC} mean ± sd | difference ± 95% | verdict | parameters | tokens/s | tokens |",
+        "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for r in comparison.results:
+        effect = f"{r.effect.mean:+.4f} ± {r.effect.high - r.effect.mean:.4f}" if r.effect else "baseline"
+        rows.append(
+            f"| {r.name} | {len(r.scores)} | {r.mean:.4f} ± {r.sd:.4f} | {effect} "
+            f"| {r.effect.verdict if r.effect else ''} | {r.costs['parameters']:,.0f} "
+            f"| {r.costs['tokens_per_s']:,.0f} | {r.costs['tokens']:,.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def _speed_table(speeds: pd.DataFrame) -> str:
+    head = [f"| tokens/s in windows of | {' | '.join(str(w) for w in speeds.columns)} |"]
+    rule = [f"| --- | {' | '.join('---:' for _ in speeds.columns)} |"]
+    rows = [f"| {arm} | {' | '.join(f'{s:,.0f}' for s in row)} |" for arm, row in speeds.iterrows()]
+    return "\n".join(["## Training speed against the window's length", "", *head, *rule, *rows])
+
+
+def _samples() -> str:
+    parts = ["## Samples", f"The first {LENGTH} characters at temperature 1, seed 0, after the budget of tokens."]
+    for text, of_arm in json.loads(SAMPLES.read_text(encoding="utf-8")).items():
+        for arm, sample in of_arm.items():
+            body = "\n".join(f"    {line}".rstrip() for line in sample.splitlines())
+            parts.append(f"{TEXTS[text]}, {arm}:\n\n{body}")
+    return "\n\n".join(parts)
+
+
+def _how(comparisons: dict[tuple[str, str], Comparison]) -> str:
+    runs = pd.concat([c.runs for c in comparisons.values()])
+    commands = "\n".join(f"    {c.command}" for c in [*comparisons.values(), build_comparison([WINDOWS])])
+    hardware = "\n".join(f"- {line}" for line in dict.fromkeys(h for c in comparisons.values() for h in c.hardware))
+    return (
+        f"## How it was made\n\n{commands}\n    gptlab compare runs/NAME --keep experiments/ladder_of_models/KEPT.json"
+        f"\n    python experiments/ladder_of_models/report.py samples runs\n    make results\n\n"
+        f"{len(runs)} runs, {runs['seconds'].sum():,.0f} seconds of training in all, without those for the speeds. "
+        "Learning rates were not tuned: 3e-3, and 0.1 for the bigram's table. The machine's cores were shared with "
+        "other work while it ran, so seconds and speeds are those of a slower machine and vary.\n\n"
+        f"{hardware}"
+    )
+
+
+def _picture(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame) -> bytes:
+    figure, axes = plt.subplots(2, 3, figsize=(14, 8), dpi=80, layout="constrained", width_ratios=[1, 1, 0.8])
+    for row, text in zip(axes, TEXTS, strict=True):
+        for ax, budget in zip(row, ("tokens", "seconds"), strict=False):
+            for name, points in comparisons[text, budget].curves.items():
+                seeds = points.groupby("step")["seed"].transform("count")
+                mean = points[seeds == points["seed"].nunique()].groupby("step")[[budget, METRIC]].mean()
+                ax.plot(mean[budget], mean[METRIC], "o-", markersize=3, label=name)
+            ax.set(title=TEXTS[text], xlabel=f"training {budget}", ylabel=f"{METRIC} (nats per token)", xscale="log")
+        row[0].legend(frameon=False)
+    for arm, row in speeds.iterrows():
+        axes[0, 2].plot(row.index, row, "o-", label=arm)
+    axes[0, 2].set(title="Training speed", xlabel="tokens in a window", ylabel="tokens/s", xscale="log", yscale="log")
+    axes[1, 2].set_visible(False)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return out.getvalue()
+
+
+def draw_samples(runs: Path) -> None:
+    """Of seed 0 of every arm, at the budget of tokens."""
+    from gptlab.compare.runs import load_runs
+    from gptlab.sample import generate, open_run
+
+    samples: dict[str, dict[str, str]] = {}
+    for text in TEXTS:
+        for run in load_runs([runs / f"ladder-{text}-tokens"]):
+            if run.seed == 0:
+                model, tokenizer = open_run(run.folder)
+                drawn = generate(model, tokenizer.encode(PROMPT[text]).tolist(), LENGTH, n_tokens_known=256)
+                samples.setdefault(text, {})[run.config["variant"]] = tokenizer.decode(pd.Series(drawn).to_numpy())
+    SAMPLES.write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    draw_samples(Path(sys.argv[2]))
