@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gptlab.components.attention import scores, watched
+from gptlab.components.model import LanguageModel
 from gptlab.components.parameters import role_of
 from gptlab.loss import cross_entropy
-from gptlab.components.model import LanguageModel
 
 BRANCHES = ("attention", "ffn")
 BINS, REACH = 64, 4.0  # of a histogram, which goes from -REACH to REACH root mean squares; what is beyond, at its ends
@@ -134,8 +134,8 @@ class _Hooks:
         if layer == 0:
             self.stream = [self._keep(args[0])]
 
-    def _leave_block(self, block: nn.Module, args: Any, x: Tensor) -> None:
-        self.stream.append(self._keep(x))
+    def _leave_block(self, block: nn.Module, args: Any, x: Any) -> None:
+        self.stream.append(self._keep(x[0] if isinstance(x, tuple) else x))  # a recurrent one gives its state too
 
     def _leave_branch(self, name: str, branch: nn.Module, args: Any, y: Tensor) -> None:
         self.branches[name][self.layer] = self._keep(y)
