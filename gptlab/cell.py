@@ -8,7 +8,7 @@ from gptlab import registry
 from gptlab.cells import PlannedArm, Sweep
 from gptlab.compose import load_settings
 from gptlab.config import ConfigError, Settings
-from gptlab.data import Dataset
+from gptlab.data import AnyDataset
 from gptlab.init_from import plan_start
 from gptlab.lock import state_of
 from gptlab.match import Matched
@@ -66,7 +66,7 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
     Raises ConfigError with a line for each problem.
     """
     shared = set(all_overrides[0]).intersection(*all_overrides) if len(all_overrides) > 1 else set()
-    datasets: dict[str, Dataset] = {}
+    datasets: dict[str, AnyDataset] = {}
     cells: dict[Path, Cell] = {}
     problems: dict[str, str] = {}  # a line for each, with the first cell that has it
     for overrides in all_overrides:
@@ -99,7 +99,7 @@ def _names(overrides: list[str], shared: set[str]) -> tuple[str, str]:
     return variant, " ".join([variant, *tuned[-1:], *(w for w in overrides if w.startswith("seed="))])
 
 
-def _dataset(cfg: Settings, known: dict[str, Dataset]) -> Dataset:
+def _dataset(cfg: Settings, known: dict[str, AnyDataset]) -> AnyDataset:
     key = f"{cfg.data} {cfg.tokenizer} {cfg.eval.lengths}"
     if key not in known:
         known[key] = open_dataset(cfg)

@@ -18,7 +18,9 @@ def open_run(folder: Path) -> tuple[GPT, Tokenizer]:
     """The model of a run with its best weights, in evaluation mode, and its tokenizer."""
     model, tokenizer = open_model(folder), open_tokenizer(folder)
     if tokenizer is None:
-        raise ConfigError(f"{folder}: has no tokenizer.json, so it reads no text; convert it with its tokenizer")
+        raise ConfigError(
+            f"{folder}: has no tokenizer.json, so it reads no text; take a run that was trained on one, or convert with a tokenizer"
+        )
     return model, tokenizer
 
 
