@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from gptlab.checkpoint import read_weights
-from gptlab.config import ConfigError
+from gptlab.config import AnyConfig, ConfigError
 from gptlab.convert.folders import open_transformers, read_transformers
 from gptlab.data import AnyDataset, TaskDataset, Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
@@ -65,7 +65,7 @@ class Start:
         return lines
 
 
-def plan_start(cfg: DictConfig, dataset: AnyDataset) -> Start | None:
+def plan_start(cfg: AnyConfig, dataset: AnyDataset) -> Start | None:
     """What `cfg`, its vocabulary's size known, starts from; None if from `init`.
 
     Raises ConfigError for what does not fit, unless train.init_partial says that it need not.

@@ -19,7 +19,7 @@ def open_run(folder: Path) -> tuple[GPT, Tokenizer]:
     model, tokenizer = open_model(folder), open_tokenizer(folder)
     if tokenizer is None:
         raise ConfigError(
-            f"{folder}: has no tokenizer.json, so it reads no text; take a run that was trained on one, or convert with a tokenizer"
+            f"{folder}: has no tokenizer.json, so it reads no text; take a run on text, or convert with a tokenizer"
         )
     return model, tokenizer
 

@@ -102,7 +102,7 @@ def _on_gpu(tokens: np.ndarray, device: "torch.device") -> "Tensor | None":
 
 
 def stream(seed: int, index: int) -> np.random.Generator:
-    """Random numbers of their own for every (seed, index): Philox is counter-based, so making one costs microseconds."""
+    """Random numbers of its own for every (seed, index): Philox is counter-based, so one is made in microseconds."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
 
 

@@ -23,8 +23,9 @@ class Grammar(Task):
     score = "excess"
 
     def __init__(self, *, n_kinds: int = 4, n_words: int = 8, p_open: float = 0.2, p_close: float = 0.25):
-        if n_kinds < 1 or n_words < 1:
-            raise ValueError(f"n_kinds={n_kinds}: both it and n_words={n_words} must be at least 1")
+        for knob, value in (("n_kinds", n_kinds), ("n_words", n_words)):
+            if value < 1:
+                raise ValueError(f"{knob}={value}: must be at least 1")
         if not (0 < p_open < p_close and p_open + p_close < 1):
             raise ValueError(f"p_open={p_open}: must be above 0, below p_close={p_close}, and both together below 1")
         self.n_kinds, self.n_words, self.p_open, self.p_close = n_kinds, n_words, p_open, p_close

@@ -35,10 +35,10 @@ class Graded(Task):
     def levels_in(self, window: int) -> list[int]:
         """Ascending."""
         top = self.largest(window)
+        if not top:
+            raise ConfigError(f"data.window={window}: too short to ask anything; give at least 4")
         levels = sorted({top // 4, top // 2, top} - {0} if self.levels is None else set(self.levels))
-        if not levels:
-            raise ConfigError(f"data.window={window}: too short for a question; give at least 4")
-        if levels[0] < 1 or levels[-1] > top:
+        if not levels or levels[0] < 1 or levels[-1] > top:
             told = f"data.{self.knob}={self.levels}: from 1 to {top} fit data.window={window}"
             raise ConfigError(f"{told} and the vocabulary; change one of them")
         return levels

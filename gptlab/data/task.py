@@ -102,10 +102,11 @@ class TaskDataset:
     def slices(self, window: int) -> list[str]:
         return self.task.slices(window)
 
-    def validation_batches(self, window: int, batch_size: int, n_tokens: int) -> "Iterator[tuple[Tensor, ...]]":
+    def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> "Iterator[tuple[Tensor, ...]]":
         """Inputs, targets, slices and floors of about n_tokens tokens: (B, T) each."""
         import torch
 
+        assert n_tokens is not None, "open_task refuses it"
         examples = self.task.validation(stream(VALIDATION, window), -(-n_tokens // window), window)
         columns = *_pair(examples), torch.from_numpy(examples.slices), torch.from_numpy(examples.floor)
         yield from zip(*(column.split(batch_size) for column in columns), strict=True)
@@ -129,9 +130,8 @@ class TaskDataset:
 def open_task(task: Task, cfg: AnyConfig) -> TaskDataset:
     """Refuses what has no say with a task, and windows that are too short for it."""
     name = cfg.data.name
-    unused = {"tokenizer": (cfg.tokenizer.name, "byte")}
-    unused |= {"data.sampling": (cfg.data.sampling, "random"), "data.val_fraction": (cfg.data.val_fraction, 0.1)}
-    for place, (value, default) in unused.items():
+    unused = [("tokenizer", cfg.tokenizer.name, "byte"), ("data.sampling", cfg.data.sampling, "random")]
+    for place, value, default in [*unused, ("data.val_fraction", cfg.data.val_fraction, 0.1)]:
         if value != default:
             rule = f"has no say with data={name}, which makes its own tokens"
             raise ConfigError(f"{place}={value}: {rule}; leave it at {place}={default}")
