@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def _longer_windows(kept: Path) -> Iterator[str]:
     """What `eval.lengths` measured, for the arms that can be evaluated there, the first of them as the baseline."""
     material = gather([kept])
     known = {key for run in material.runs for key in run.summary}
-    for metric in sorted(key for key in known if key.startswith("val/loss_") and key.endswith("x")):
+    for metric in sorted(key for key in known if re.fullmatch(r"val/loss_\d+x", key)):
         first = next(arm for arm in material.arms if all(metric in run.summary for run in arm.runs))
         comparison = build(material, metric=metric, baseline=first.label)
         yield f"\n## In windows {metric[9:-1]} times as long as in training\n\n"
