@@ -20,8 +20,8 @@ HERE = Path(__file__).parent
 HEAD = """# What was asked, and what came out
 
 Each folder is a question: its experiment's file, the numbers of its runs, and RESULTS.md with the tables, the picture
-and what others found. All are small models on one text, trained for minutes on two CPU cores: they show what the tool
-says, and hold for such models. A verdict here is no verdict on a large one.
+and what others found. All are small models on one text, or on a task, trained for minutes on two CPU cores: they show
+what the tool says, and hold for such models. A verdict here is no verdict on a large one.
 
     gptlab sweep experiments/ffn/ffn.yaml                        # runs it, or goes on with it
     gptlab compare runs/ffn --html report.html                   # the report

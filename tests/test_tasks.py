@@ -13,7 +13,7 @@ from torch import nn
 from gptlab import load_config, registry, train
 from gptlab.cli import main
 from gptlab.config import ConfigError
-from gptlab.data import Grammar, Recall, Task, open_task
+from gptlab.data import Examples, Grammar, Recall, Task, open_task
 from gptlab.data.batches import stream
 from gptlab.data.task import UNCOUNTED, VALIDATION, TaskBatches
 from gptlab.evaluate import evaluate
@@ -386,6 +386,31 @@ def run(tmp_path):
         return train(load_config(f"{sizes} {place} {words}".split()), quiet=True)
 
     return train_it
+
+
+def test_a_task_of_ones_own_is_a_class_that_makes_examples(run, own_registry):
+    @registry.register("data", "last_is_first")
+    class LastIsFirst(Task):
+        """Random tokens; the last is the first again."""
+
+        vocab_size = 5
+
+        def slices(self, window):
+            return ["all"]
+
+        def training(self, rng, n, window):
+            tokens = rng.integers(5, size=(n, window + 1))
+            tokens[:, -1] = tokens[:, 0]
+            counts = np.zeros((n, window), dtype=bool)
+            counts[:, -1] = True
+            return Examples(tokens, counts, np.zeros((n, window), dtype=int), np.zeros((n, window)))
+
+        validation = training
+
+    summary = run("data=last_is_first")
+    assert summary["state"] == "finished"
+    assert summary["val/accuracy"] == summary["val/accuracy_all"]
+    assert summary["val/loss"] == summary["val/loss_position-9-16"]
 
 
 @pytest.mark.parametrize("name", TASKS)
