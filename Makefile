@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test slow parity results lint types check clean
+.PHONY: help demo test slow parity results bench lint types check clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
@@ -21,6 +21,9 @@ parity: .venv/installed-dev ## compare every family with transformers' own class
 
 results: .venv/installed ## make every RESULTS.md and picture of experiments/ from the numbers kept there
 	$(BIN)/python experiments/results.py
+
+bench: .venv/installed-dev ## time steps and a sweep, also of a checkout (NANOGPT=PATH), and make benchmarks/README.md
+	$(BIN)/python benchmarks/bench.py $(NANOGPT)
 
 lint: .venv/installed-dev ## ruff
 	$(BIN)/ruff check .

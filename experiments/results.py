@@ -1,5 +1,7 @@
 """Makes every RESULTS.md and picture of this folder, and README.md, the page of all verdicts, from the kept numbers.
 
+A folder with a script of its own has them made by its `main()`, and its line on the page by its `row()`.
+
 `python experiments/results.py [FOLDER]` writes them beside the kept numbers, or into FOLDER (`make results`).
 """
 
@@ -8,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gptlab.compare import build_comparison
 from gptlab.compare.build import build, gather
@@ -51,20 +54,28 @@ On a GPU, the same at the size of Karpathy's lecture (10.65M parameters, 5,000 s
 
 
 def main(out: Path) -> None:
-    rows = []
-    for kept in sorted(HERE.glob("*/kept.json")):
-        name = kept.parent.name
-        comparison = build_comparison([kept])
-        if (own := kept.parent / "calibrate.py").is_file():
-            files = _load(own).main()
-            rows.append((name, comparison, "how often the verdict is right: see there"))
-        else:
+    rows = {}
+    for folder in sorted(path for path in HERE.iterdir() if path.is_dir()):
+        name, kept = folder.name, folder / "kept.json"
+        if own := next(folder.glob("*.py"), None):
+            made = _load(own)
+            files, rows[name] = made.main(), made.row()
+        elif kept.is_file():
+            comparison = build_comparison([kept])
             longer = "".join(_longer_windows(kept))
             files = {
                 "RESULTS.md": (render_markdown(comparison, "results.png") + longer).encode(),
                 "results.png": draw(comparison, "png"),
             }
-            rows.append((name, comparison, "; ".join(_verdicts(comparison))))
+            rows[name] = {
+                "question": comparison.question,
+                "baseline": comparison.results[0].name,
+                "said": "; ".join(_verdicts(comparison)),
+                "runs": len(comparison.runs),
+                "seconds": comparison.runs["seconds"].sum(),
+            }
+        else:
+            continue
         (out / name).mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             (out / name / file).write_bytes(content)
@@ -110,14 +121,12 @@ def _verdicts(comparison: Comparison) -> Iterator[str]:
             yield f"**effects over the grid**: {'; '.join(said)}"
 
 
-def _page(rows: list[tuple[str, Comparison, str]]) -> str:
+def _page(rows: dict[str, dict[str, Any]]) -> str:
     lines = ["| question | baseline | verdicts, with the difference in nats per token | runs | training |"]
     lines += ["| --- | --- | --- | ---: | ---: |"]
-    for name, comparison, said in rows:
-        minutes = comparison.runs["seconds"].sum() / 60
-        question = f"[{comparison.question}]({name}/RESULTS.md)"
-        baseline = comparison.results[0].name
-        lines.append(f"| {question} | {baseline} | {said} | {len(comparison.runs)} | {minutes:.0f} min |")
+    for name, row in rows.items():
+        question, minutes = f"[{row['question']}]({name}/RESULTS.md)", row["seconds"] / 60
+        lines.append(f"| {question} | {row['baseline']} | {row['said']} | {row['runs']} | {minutes:.0f} min |")
     words = "\n".join(f"- **{word}**: {meaning}." for word, meaning in DEFINITIONS.items())
     return "\n".join([HEAD, *lines, "", "What the words mean:", "", words, ""])
 

@@ -1,18 +1,19 @@
 """A cell of a sweep: composed, built and planned before any cell starts, and afterwards what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gptlab import registry
 from gptlab.cells import PlannedArm, Sweep
 from gptlab.compose import load_settings
-from gptlab.config import ConfigError, Settings
-from gptlab.data import AnyDataset
+from gptlab.config import ConfigError
 from gptlab.init_from import plan_start
 from gptlab.lock import state_of
 from gptlab.match import Matched
-from gptlab.measure import figure
+from gptlab.measure import architecture, figure
+from gptlab.parallel import find_processes
 from gptlab.plan import Plan, choose_machine, make_plan
 from gptlab.record import read_status, read_summary, write_json
 from gptlab.run import fair, open_dataset, tracker_settings, with_vocabulary
@@ -66,20 +67,25 @@ def check_cells(all_overrides: Sequence[list[str]], *, device_is_here: bool = Tr
     Raises ConfigError with a line for each problem.
     """
     shared = set(all_overrides[0]).intersection(*all_overrides) if len(all_overrides) > 1 else set()
-    datasets: dict[str, AnyDataset] = {}
+    once = _Once()
     cells: dict[Path, Cell] = {}
     problems: dict[str, str] = {}  # a line for each, with the first cell that has it
     for overrides in all_overrides:
         arm, label = _names(overrides, shared)
         try:
             cfg = load_settings(overrides)
-            tracker_settings(cfg)
-            device = choose_machine(cfg).device.type if device_is_here else cfg.device
-            dataset = _dataset(cfg, datasets)
+            once(tracker_settings, cfg, read=[cfg.record, cfg.runs_dir, cfg.wandb])
+            find_processes(cfg)
+            device = cfg.device
+            if device_is_here:
+                device = str(once(choose_machine, cfg, read=[cfg.device, cfg.precision, cfg.compile]).device)
+            dataset = once(open_dataset, cfg, read=[cfg.data, cfg.tokenizer, cfg.eval.lengths])
             cfg, match = fair(cfg, dataset)
             full = with_vocabulary(cfg, dataset)
             plan = make_plan(full)
-            plan_start(full, dataset)
+            if cfg.train.init_from is not None:
+                said = [cfg.train.init_from, cfg.train.init_partial, cfg.data, cfg.tokenizer]
+                once(plan_start, full, dataset, read=[*said, architecture(full)])
             folder = run_dir(cfg)
             cells[folder] = Cell(overrides, arm, label, folder, plan, device, match)
         except ConfigError as e:
@@ -99,11 +105,22 @@ def _names(overrides: list[str], shared: set[str]) -> tuple[str, str]:
     return variant, " ".join([variant, *tuned[-1:], *(w for w in overrides if w.startswith("seed="))])
 
 
-def _dataset(cfg: Settings, known: dict[str, AnyDataset]) -> AnyDataset:
-    key = f"{cfg.data} {cfg.tokenizer} {cfg.eval.lengths}"
-    if key not in known:
-        known[key] = open_dataset(cfg)
-    return known[key]
+class _Once:
+    """Calls a function once for all cells that are alike in what it reads; if it refuses one, it refuses them all."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any, read: Sequence[Any]) -> Any:
+        key = f"{function.__name__} {read}"
+        if key not in self.known:
+            try:
+                self.known[key] = function(*arguments)
+            except ConfigError as e:
+                self.known[key] = e
+        if isinstance(self.known[key], ConfigError):
+            raise ConfigError(str(self.known[key]))
+        return self.known[key]
 
 
 def with_references(planned: Sweep) -> Sweep:

@@ -21,6 +21,10 @@ def check(cfg: AnyConfig) -> None:
                 )
     for place, value, rules in _ruled_values(tree, Config):
         _check_value(place, value, **rules)
+    init, optimizer = (registry.entry(slot_name, tree[slot_name]["name"]) for slot_name in ("init", "optimizer"))
+    if hasattr(init.cls, "lr_scale") and not getattr(optimizer.cls, "elementwise", False):
+        able = ", ".join(e.name for e in registry.entries("optimizer") if getattr(e.cls, "elementwise", False))
+        raise ConfigError(f"init={init.name}: its learning rates are not for optimizer={optimizer.name}; choose {able}")
     _check_budget({f"budget.{k}": v for k, v in tree["budget"].items()})
     if not (name := tree["name"]) or "/" in name or name.startswith("."):
         raise ConfigError(f"name={name}: must be a folder's name; leave out / and a leading dot")

@@ -6,6 +6,8 @@ header what else a resume needs. `best.safetensors` holds the weights alone.
 
 import json
 import os
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gptlab.components.optimizer import Optimizer
+from gptlab.parallel import as_held, gathered
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -38,12 +41,15 @@ def save_training(path: Path, model: nn.Module, optimizers: list[Optimizer], pro
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    model.load_state_dict(read_weights(path))
+    model.load_state_dict(read_weights(path, model.state_dict()))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, held: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """All weights in a file, whole, or each as this process holds it in `held`."""
+    held = held or {}
     with safe_open(path, "pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys() if not k.startswith("optimizer/")}  # noqa: SIM118
+        names = [k for k in file.keys() if not k.startswith("optimizer/")]  # noqa: SIM118
+        return {k: as_held(file.get_tensor(k), held.get(k)) for k in names}
 
 
 def load_training(path: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
@@ -52,20 +58,24 @@ def load_training(path: Path, model: nn.Module, optimizers: list[Optimizer]) -> 
     params = dict(model.named_parameters())
     with safe_open(path, "pt") as file:
         header = file.metadata()
-        values = {k: file.get_tensor(k) for k in file.keys() if k.startswith("optimizer/")}  # noqa: SIM118
-    for place, value in {**values, **json.loads(header["numbers"])}.items():
-        _, i, key, name = place.split("/", 3)
-        p = params[name]
-        if isinstance(value, Tensor):
-            value = value.to(p.device)
-        optimizers[int(i)].state[p][key] = value
+        tensors = ((k, file.get_tensor(k)) for k in file.keys() if k.startswith("optimizer/"))  # noqa: SIM118
+        for place, value in chain(tensors, json.loads(header["numbers"]).items()):
+            _, i, key, name = place.split("/", 3)
+            p = params[name]
+            if isinstance(value, Tensor):
+                value = as_held(value, p).to(p.device)
+            optimizers[int(i)].state[p][key] = value
     return json.loads(header["progress"])
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """By the first process, of what all have."""
+    on_host = gathered(tensors)
+    if on_host is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    save_file({k: t.detach().contiguous().cpu() for k, t in tensors.items()}, partial, header)
+    save_file(on_host, partial, header)
     partial.chmod(0o644)  # the library makes it readable by its owner alone
     with open(partial, "rb") as file:
         os.fsync(file.fileno())

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from gptlab.config import ConfigError, did_you_mean
+
+SECONDS_FOR_THE_FIRST = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _dispatch(words)
         sys.stdout.flush()
     except ConfigError as e:
+        _let_the_first_speak(2)
         for line in str(e).splitlines():
             print(f"gptlab: {line}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        _let_the_first_speak(130)
         print("gptlab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # `gptlab list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def _let_the_first_speak(code: int) -> None:
+    """Of torchrun's processes all make the same mistake: the first tells it, and with its end the others are ended."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
+        time.sleep(SECONDS_FOR_THE_FIRST)  # who is still there then is alone with it
 
 
 def _dispatch(words: list[str]) -> int:
@@ -65,6 +78,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise ConfigError(f"{words[0]}: no such verb{did_you_mean(words[0], VERBS)}; choose from {', '.join(VERBS)}")
+    if words[0] != "train" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"{words[0]}: one process does this; start it without torchrun, which is for `gptlab train`")
     if words[0] == "train" and any(w in ("-m", "--multirun") for w in words):
         words = ["sweep", *(w for w in words[1:] if w not in ("-m", "--multirun"))]
     verb = VERBS[words[0]]
@@ -157,6 +172,30 @@ def _compare(args: Namespace) -> int:
     return 0
 
 
+def _bench_arguments(parser: ArgumentParser) -> None:
+    _overrides(parser)
+    parser.add_argument(
+        "--against", action="append", metavar="PEER", help="beside it: nanogpt=PATH of a checkout, hf, x-transformers"
+    )
+    parser.add_argument("--blocks", type=int, metavar="N", help="of steps, interleaved (7); with --sweep, rounds (1)")
+    parser.add_argument("--steps", type=int, metavar="N", help="in a block (as many as take 1.5 seconds)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch, in each process (its own default)")
+    parser.add_argument("--peer-precision", choices=("float32", "bf16"), help="(float32 on a CPU, else as gptlab's)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with machine and versions")
+    parser.add_argument("--sweep", action="store_true", help="time a sweep of small cells against loops instead")
+    parser.add_argument("--cells", type=int, metavar="N", help="of the sweep (16), which differ in the seed")
+    parser.add_argument("--loop-cells", type=int, metavar="N", help="run so many of them in a loop, and scale (all)")
+
+
+def _bench(args: Namespace) -> int:
+    from rich.console import Console
+
+    from gptlab.bench.command import bench
+
+    bench(args, Console())
+    return 0
+
+
 def _dashboard_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--entity", metavar="NAME", help="user or team in W&B (the key's own)")
     parser.add_argument("--project", metavar="NAME", default="gptlab", help="the wandb.project of the runs (gptlab)")
@@ -177,6 +216,35 @@ def _show(args: Namespace) -> int:
     from gptlab.show import show
 
     show(args.overrides, Console())
+    return 0
+
+
+def _inspect_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another, drawn beside it")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="the picture (RUN/diagnostics.png); also .pdf, .svg")
+
+
+def _inspect(args: Namespace) -> int:
+    from rich.console import Console
+
+    from gptlab.diagnostics.inspect import inspect
+
+    inspect([run for run in (args.run, args.other) if run], args.png, Console())
+    return 0
+
+
+def _probe_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture; also .pdf, .svg")
+
+
+def _probe(args: Namespace) -> int:
+    from rich.console import Console
+
+    from gptlab.probe import probe
+
+    probe(args.words, args.png, Console())
     return 0
 
 
@@ -315,6 +383,29 @@ VERBS = {
   gptlab show preset=gpt2 size=175b data.window=2048""",
         _overrides,
         _show,
+    ),
+    "bench": Verb(
+        "the speed of a training step, or of a sweep, here and beside other people's code",
+        """  gptlab bench preset=nanogpt-cpu
+  gptlab bench preset=nanogpt-cpu --against nanogpt=../nanoGPT --against hf --json bench.json
+  gptlab bench size=small ffn=swiglu position=rope --threads 1
+  gptlab bench --sweep preset=nanogpt-cpu budget.steps=200 --cells 16 --loop-cells 4""",
+        _bench_arguments,
+        _bench,
+    ),
+    "inspect": Verb(
+        "inside a run, or two: activations, gradients, updates and attention by layer, as a picture",
+        """  gptlab inspect runs/demo/RUN
+  gptlab inspect runs/demo/RUN --png inside.png""",
+        _inspect_arguments,
+        _inspect,
+    ),
+    "probe": Verb(
+        "activations and gradients by layer at initialisation, of one arm or a grid, without training",
+        """  gptlab probe placement=pre,post,double,output size.n_layer=12
+  gptlab probe placement=pre,post init=xavier size.n_layer=12 --png probe.png""",
+        _probe_arguments,
+        _probe,
     ),
     "list": Verb(
         "slots, their options, and the settings of each",

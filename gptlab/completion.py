@@ -38,7 +38,7 @@ def complete(line: str, names: Names, verbs: list[str]) -> list[str]:
     if len(before) < 2:
         return [v for v in verbs if v.startswith(word)]
     verb = before[1]
-    if verb in ("compare", "sample", "convert"):
+    if verb in ("compare", "inspect", "sample", "convert"):
         return _paths(word, "/")
     keys = _keys(names, before)
     if "=" in word:
@@ -47,7 +47,7 @@ def complete(line: str, names: Names, verbs: list[str]) -> list[str]:
         return sorted({k.partition(".")[0] for k in keys if k.startswith(word)})
     # `train.` until the dot is typed, then `train.batch_size=`
     found = {k.partition(".")[0] + "." if "." in k and "." not in word else f"{k}=" for k in keys if k.startswith(word)}
-    return sorted(found) + (_paths(word, ".yaml") if verb == "sweep" else [])
+    return sorted(found) + (_paths(word, ".yaml") if verb in ("sweep", "probe") else [])
 
 
 def _keys(names: Names, before: list[str]) -> dict[str, list[str]]:

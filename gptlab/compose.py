@@ -109,7 +109,7 @@ class _Start:
         return self._read[text]
 
 
-@functools.lru_cache(maxsize=64)  # a third of a MB each
+@functools.lru_cache(maxsize=512)  # a fifth of a MB each
 def _start(preset: str | None, size: str | None, components: tuple[tuple[str, str, type], ...]) -> _Start:
     """`components` are slots, names and schemas; a name alone may mean another component after another `use`."""
     cfg = _compose_files(preset, size).copy()
@@ -135,6 +135,8 @@ def _parse_one(text: str) -> Override:
     key, equals, value = text.partition("=")
     if key.startswith("~"):
         raise ConfigError(f"{text}: nothing can be deleted; a component is switched off by none, a value by null")
+    if key.split(".")[0].split("/")[0] in ("hydra", "sweep"):
+        raise ConfigError(f"{text}: is said to `gptlab sweep` on its command line; it is no setting of a run")
     if not equals or not key or "@" in key:
         raise ConfigError(f"{text}: not a setting; write key=value, such as norm=rmsnorm")
     try:
@@ -181,12 +183,12 @@ def _refuse_extras(override: Override) -> None:
 
 
 def files_in(group: str) -> list[str]:
-    return [p.stem for p in _files(CONF / group)]
+    return list(_files(CONF / group))
 
 
 @functools.cache
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml"), key=lambda p: p.stem)
+def _files(folder: Path) -> dict[str, Path]:
+    return {p.stem: p for p in sorted(folder.glob("*.yaml"), key=lambda p: p.stem)}
 
 
 @functools.cache
@@ -320,7 +322,7 @@ def named_differences(cfg: AnyConfig) -> dict[str, Any]:
     """
     flat = flatten(plain(cfg))
     found = _differences(flat, cfg)
-    files = _files(CONF / "size") if any(k.startswith("size.") for k in found) else []
+    files = list(_files(CONF / "size").values()) if any(k.startswith("size.") for k in found) else []
     file, named = sizes.best_fit(files, flat, found)
     first = "size" if file and sizes.preset_of(file) else None
     return {k: named[k] for k in sorted(named, key=lambda k: (k != first, _importance(k)))}

@@ -148,6 +148,11 @@ class Config:
         "bf16: autocast; bf16_weights: all but the optimizer; auto: the first on GPUs, the second on CPUs that have it",
         choices=("auto", "float32", "bf16", "bf16_weights"),
     )
+    parallel: str = setting(
+        "auto",
+        "several processes, as torchrun starts them: auto: ddp; fsdp: the model in parts",
+        choices=("auto", "ddp", "fsdp"),
+    )
     compile: bool | None = setting(None, "torch.compile; null: on CUDA only")
     use: Any = setting(None, "your own component file, or a list of them")
     name: str = setting("default", "of the experiment or sweep")
@@ -158,6 +163,12 @@ class Config:
         "wandb", "beside the run's folder: W&B, or Trackio on this machine", choices=("wandb", "trackio")
     )
     wandb: Wandb = section(Wandb, "the record in Weights & Biases")
+    diagnostics: str = setting(
+        "basic",
+        "of the inside of one process: scales by layer; full: histograms, heads, dead units too",
+        choices=("none", "basic", "full"),
+    )
+    diagnostics_every: int = setting(50, "steps between two looks inside; the first step has one", at_least=1)
 
 
 class Settings(dict[str, Any]):
@@ -202,7 +213,11 @@ ARCHITECTURE = (
     *("bias", "init"),
 )
 GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
-BOOKKEEPING = ("name", "variant", "phase", "match", "runs_dir", "record", "wandb")  # where a run goes, not what it is
+# Where a run goes, among how many it is divided, and what is written of it; not what it is.
+BOOKKEEPING = (
+    *("name", "variant", "phase", "match", "parallel", "runs_dir", "record", "wandb"),
+    *("diagnostics", "diagnostics_every"),
+)
 
 
 def flatten(tree: dict[str, Any], at: str = "") -> dict[str, Any]:

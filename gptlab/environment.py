@@ -1,5 +1,6 @@
 """What a run ran on, for env.json: enough to tell why two machines differ in speed or in the last digit."""
 
+import functools
 import os
 import platform
 import socket
@@ -23,17 +24,23 @@ def environment(data_hash: str | None) -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": _versions(),
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpus": gpus,
         "cuda": torch.version.cuda if gpus else None,
-        "git": _git(),
+        "git": _git(Path.cwd()),
         "data_hash": data_hash,
     }
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
+
+
+@functools.cache
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
@@ -41,14 +48,19 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit of the checkout we stand in, and whether a tracked file differs from it; None outside of one."""
+@functools.cache
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout we stand in, and whether a tracked file differs from it; None outside of one.
+
+    Asked once in a process: what it runs is what it imported, whatever is committed meanwhile.
+    """
     try:
-        commit = _output("git", "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_output("git", "status", "--porcelain", "--untracked-files=no"))}
+        commit = _output(folder, "git", "rev-parse", "HEAD")
+        changed = _output(folder, "git", "status", "--porcelain", "--untracked-files=no")
+        return {"commit": commit, "dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):  # no git, no checkout, no commit yet
         return None
 
 
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+def _output(folder: Path, *command: str) -> str:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -7,6 +7,7 @@ import torch
 
 from gptlab.data import AnyDataset, Tally
 from gptlab.loss import NextTokenLoss
+from gptlab.parallel import ONE, Processes
 
 
 def evaluate(
@@ -19,6 +20,7 @@ def evaluate(
     device: torch.device,
     autocast: AbstractContextManager,
     by_position: bool = False,
+    processes: Processes = ONE,
 ) -> dict[str, float]:
     """What the dataset measures; `by_position` adds the loss at the places of a window."""
     loss.eval()
@@ -26,14 +28,15 @@ def evaluate(
     sums = torch.zeros(len(Tally._fields), len(dataset.slices(window)), window, dtype=float64, device=device)
     with torch.inference_mode(), autocast:
         for batch in dataset.validation_batches(window, batch_size, n_tokens):
-            x, y, slices, floor = (t.to(device) for t in batch)
+            has_rows = processes.rank < len(batch[0])  # else the first, uncounted: all must go through the model
+            x, y, slices, floor = ((processes.rows(t) if has_rows else t[:1]).to(device) for t in batch)
             nats, hits = loss(x, y)  # (B, T) each
-            counts = y >= 0
-            added = torch.stack([nats.to(float64), hits.to(float64), floor.to(float64) * counts, counts.to(float64)])
+            counts = (y >= 0) & has_rows
+            added = torch.stack([t.to(float64) * counts for t in (nats, hits, floor, counts)])
             for i in range(sums.shape[1]):
                 sums[:, i, : y.shape[1]] += (added * (slices == i)).sum(1)  # the last window may be shorter
     loss.train()
-    tally = Tally(*sums.cpu().double().numpy())
+    tally = Tally(*processes.sum(sums).cpu().double().numpy())
     return dataset.measure(tally) | (_by_position(tally) if by_position else {})
 
 

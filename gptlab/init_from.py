@@ -23,6 +23,7 @@ from gptlab.data import AnyDataset, TaskDataset, Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
 from gptlab.lock import is_locked
 from gptlab.measure import meta_model
+from gptlab.parallel import as_held
 from gptlab.run_folder import best_weights, kind_of, weights_hash
 from gptlab.sample import open_tokenizer
 
@@ -48,7 +49,7 @@ class Start:
         weights = _weights(Path(self.path).expanduser())
         with torch.no_grad():
             for name in self.taken:
-                state[name].copy_(weights[name])
+                state[name].copy_(as_held(weights[name], state[name]))
 
     def record(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -48,7 +49,10 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def state_of(folder: Path) -> str:
-    """As recorded; `interrupted` where the process that said `running` is gone, `waiting` before a first start."""
-    state = read_status(folder).get("state", "waiting")
+def state_of(folder: Path, status: dict[str, Any] | None = None) -> str:
+    """As recorded; `interrupted` where the process that said `running` is gone, `waiting` before a first start.
+
+    `status` is what status.json says, for who has read it already.
+    """
+    state = (read_status(folder) if status is None else status).get("state", "waiting")
     return "interrupted" if state == "running" and not is_locked(folder) else state

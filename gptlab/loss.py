@@ -56,8 +56,8 @@ class NextTokenLoss(nn.Module):
         return (slice(i, min(i + size, n_tokens)) for i in range(0, n_tokens, size))
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    """Of (N, V) and (N,), in float32; 0 for targets that do not count."""
+def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Of (N, V) and (N,), in float32; what does not count is 0, and no part of the mean."""
     return F.cross_entropy(logits.float(), targets, reduction=reduction, ignore_index=UNCOUNTED)
 
 

@@ -4,6 +4,7 @@ Counting takes a twentieth of a second, and the thousands of cells of a sweep ha
 once in a process.
 """
 
+import copy
 import functools
 import json
 from collections import Counter, defaultdict
@@ -13,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from gptlab import registry
 from gptlab.components.parameters import role_of
@@ -21,6 +24,7 @@ from gptlab.compose import edit
 from gptlab.config import ARCHITECTURE, SLOTS, AnyConfig, plain
 from gptlab.model import GPT, build_model
 
+FEW = 1e11  # FLOPs of a window that are counted by doing them
 FIGURES = ("parameters", "parameters_non_embedding", "flops_per_token")
 
 
@@ -35,6 +39,8 @@ def flops_per_token(model: GPT, window: int) -> float:
     `model` is on the meta device. Attention counts as the full T x T, mask or not, as in arXiv:2204.02311, appendix B.
     Blocks with parameters of the same shapes are counted once and multiplied.
     """
+    if 6 * window * sum(p.numel() for p in model.parameters()) < FEW:
+        model = _of_zeros(model)
     blocks = list(model.blocks)
     alike = Counter(tuple((n, p.shape) for n, p in block.named_parameters()) for block in blocks)
     one_of = {tuple((n, p.shape) for n, p in block.named_parameters()): block for block in blocks}
@@ -43,17 +49,40 @@ def flops_per_token(model: GPT, window: int) -> float:
     return (outside + inside) / window
 
 
+def _of_zeros(model: GPT) -> GPT:
+    """The model in memory: its arithmetic takes less time than the meta device's first, which imports a compiler."""
+    return copy.deepcopy(model)._apply(lambda t: torch.zeros(t.shape, dtype=t.dtype, device="cpu"))
+
+
 def _flops(model: GPT, blocks: list[nn.Module], window: int) -> int:
     """Of one window through the model with these blocks alone."""
     kept, model.blocks = model.blocks, nn.ModuleList(blocks)
-    tokens = torch.zeros(1, window, dtype=torch.long, device="meta")
+    tokens = torch.zeros(1, window, dtype=torch.long, device=model.embedding.weight.device)
     try:
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:  # as separate products, which have formulas
             F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
-        return counter.get_total_flops()
+        return counter.total
     finally:
         model.blocks = kept
         model.zero_grad()
+
+
+class _FlopCounter(TorchDispatchMode):
+    """torch's formulas, added up. Its own FlopCounterMode imports torch's compiler, a second before the first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # torch's name; false: nothing here needs protection from a compiler
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:
@@ -103,18 +132,18 @@ def kv_bytes_per_token(cfg: DictConfig) -> int:
 
 def cost(cfg: AnyConfig) -> dict[str, float]:
     """The figures of the record: parameters, parameters without embeddings, FLOPs per token, bytes of state."""
-    architecture = _architecture(cfg)
+    counted = architecture(cfg)
     optimizer = registry.build("optimizer", cfg["optimizer"])
-    figures = {name: getattr(architecture, name) for name in FIGURES}
-    return figures | {"state_bytes": sum(_state_bytes(architecture.kinds, optimizer).values())}
+    figures = {name: getattr(counted, name) for name in FIGURES}
+    return figures | {"state_bytes": sum(_state_bytes(counted.kinds, optimizer).values())}
 
 
 def figure(cfg: AnyConfig, name: str) -> float:
     """One of FIGURES."""
-    return getattr(_architecture(cfg), name)
+    return getattr(architecture(cfg), name)
 
 
-class _Architecture:
+class Architecture:
     """What is counted of a model: parameters at once, FLOPs, which take longest, when they are asked for."""
 
     def __init__(self, components: tuple[type, ...], settings: str):
@@ -130,7 +159,8 @@ class _Architecture:
         return flops_per_token(_last_model(*self._described), json.loads(settings)["data"]["window"])
 
 
-def _architecture(cfg: AnyConfig) -> _Architecture:
+def architecture(cfg: AnyConfig) -> Architecture:
+    """The same for all configs that differ in nothing that a model is made of."""
     tree = plain(cfg)
     components = tuple(registry.entry(k, tree[k]["name"]).cls for k in ARCHITECTURE if k in SLOTS)
     read = {key: tree[key] for key in (*ARCHITECTURE, "size", "model")}  # by build_model, but for the seed
@@ -140,9 +170,9 @@ def _architecture(cfg: AnyConfig) -> _Architecture:
 
 
 @functools.cache
-def _counted(components: tuple[type, ...], settings: str) -> _Architecture:
+def _counted(components: tuple[type, ...], settings: str) -> Architecture:
     """The names in `settings` alone would not do: another file of the user's may have another component of a name."""
-    return _Architecture(components, settings)
+    return Architecture(components, settings)
 
 
 @functools.lru_cache(maxsize=1)  # for the FLOPs that are asked for next

@@ -83,10 +83,11 @@ class GPT(nn.Module):
 
 def build_model(cfg: Any) -> GPT:
     """The model that `cfg` describes, its weights drawn from `cfg.seed`. Shapes only, inside `torch.device("meta")`."""
-    tree = with_one_bias_switch(plain(cfg))
+    tree = plain(cfg)
     if tree["model"]["vocab_size"] is None:
         name = tree["tokenizer"]["name"]
         raise ConfigError(f"model.vocab_size=null: tokenizer={name} learns it from the text; set it, such as 65")
+    tree = with_switches(tree)
     context = _context(tree)
     make = partial(_make, tree, context)
     placement = make("placement")
@@ -99,12 +100,24 @@ def build_model(cfg: Any) -> GPT:
         norm=make("norm") if placement.final_norm else nn.Identity(),
         head=make("head"),
     )
-    initialise(model, registry.build("init", tree["init"], context), tree["seed"])
+    initialise(model, build_init(tree), tree["seed"])
     model.cfg = cfg
     return model
 
 
-def with_one_bias_switch(tree: dict[str, Any]) -> dict[str, Any]:
+def with_switches(tree: dict[str, Any]) -> dict[str, Any]:
+    """With what one setting says of several parts: bias=false, and an `init` that goes with settings of other parts."""
+    tree = _with_one_bias_switch(tree)
+    init = build_init(tree)
+    return init.with_settings(tree) if hasattr(init, "with_settings") else tree
+
+
+def build_init(tree: dict[str, Any]) -> Any:
+    """The `init` of a config that says the vocabulary's size."""
+    return registry.build("init", tree["init"], _context(tree))
+
+
+def _with_one_bias_switch(tree: dict[str, Any]) -> dict[str, Any]:
     """With bias=false every component's `bias` or `..._bias` knob is off; what is off by default is refused if on."""
     if tree["bias"]:
         return tree
@@ -161,7 +174,10 @@ def _norm(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int 
 def _block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int) -> nn.Module:
     inner = {**context, "layer_idx": layer_idx}
     factories = {slot: partial(_make, tree, inner, slot) for slot in ("attention", "ffn", "placement")}
-    return _make(tree, {**inner, **factories}, "block")
+    block = _make(tree, {**inner, **factories}, "block")
+    for p in block.parameters():
+        p.layer_idx = layer_idx
+    return block
 
 
 def _make(tree: dict[str, Any], context: Mapping[str, Any], slot: str) -> Any:
@@ -174,8 +190,12 @@ def _make(tree: dict[str, Any], context: Mapping[str, Any], slot: str) -> Any:
 def initialise(model: nn.Module, init: Any, seed: int) -> None:
     """Draw every weight from (seed, its name) alone, so that no weight depends on what other parts there are.
 
-    A component that has `init_weights(generator)` draws its own parameters; `init` draws the others by role.
+    A component that has `init_weights(generator)` draws its own parameters; `init` draws the others by role, and may
+    scale the learning rates of all.
     """
+    if hasattr(init, "lr_scale"):
+        for p in model.parameters():
+            p.lr_scale = init.lr_scale(role_of(p))  # type: ignore[attr-defined]
     for path, module in model.named_modules():
         if hasattr(module, "init_weights"):
             module.init_weights(_generator(seed, path))

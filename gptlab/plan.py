@@ -13,6 +13,7 @@ import torch
 from gptlab import registry
 from gptlab.config import ConfigError
 from gptlab.measure import cost
+from gptlab.parallel import world_size
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,10 @@ def choose_machine(cfg: Any) -> Machine:
 
 
 def _fastest_precision(device: torch.device) -> str:
+    """Not autocast on a CPU: its casts cost a small model what bfloat16 gains it."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return "bf16"
-    if device.type == "cpu" and "amx_bf16" in cpu_flags():  # the casts of autocast cost a small model what they gain
+    if device.type == "cpu" and "amx_bf16" in cpu_flags() and world_size() == 1:
         return "bf16_weights"
     return "float32"
 

@@ -1,6 +1,7 @@
 """The record of a run: plain files in its folder first, then Weights & Biases or Trackio.
 
 metrics.jsonl   one JSON object a line, on its way to the disk as soon as it is logged; NaN as Python's json writes it
+diagnostics.jsonl    the same of the looks inside the model, apart because they are long (gptlab/diagnostics)
 status.json     state (running, finished, diverged, failed, interrupted) and its reason, process, times
 summary.json    the final numbers; there only when the run came to its end
 config.yaml, overrides.txt, env.json, components/    what was run, and on what
@@ -8,17 +9,21 @@ config.yaml, overrides.txt, env.json, components/    what was run, and on what
 
 import json
 import os
-import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Any, Literal, Self, TextIO
 
+from gptlab.signals import Stopped
 from gptlab.trackio_run import TrackioRun, TrackioSettings
-from gptlab.wandb_run import RunInfo, WandbRun, WandbSettings, agents_run_id, new_id
+from gptlab.wandb_run import Histogram, RunInfo, WandbRun, WandbSettings, agents_run_id, new_id
+
+LOOKS = "diagnostics.jsonl"
 
 
 class Recorder:
@@ -65,18 +70,28 @@ class Recorder:
         kept = _lines_up_to(path, self._resume_step)
         write_text(path, "".join(kept))
         self._metrics = path.open("a", encoding="utf-8", buffering=1)  # a line is the operating system's at once
-        history = [json.loads(line) for line in kept]
+        looks = self.run_dir / LOOKS
+        kept_looks = _lines_up_to(looks, self._resume_step)
+        if looks.exists():
+            write_text(looks, "".join(kept_looks))
+        history = _history(map(json.loads, kept), map(json.loads, kept_looks))
         self._tracker = _open_tracker(self._settings, self._info, self._status["wandb_id"], self._config, history)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, then W&B or Trackio. Holds `step` and `tokens` beside whatever was measured."""
         assert self._metrics is not None and "step" in metrics
-        try:
-            self._metrics.write(json.dumps(metrics) + "\n")
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.run_dir / "metrics.jsonl")) from error
+        _write_line(self._metrics, metrics, self.run_dir / "metrics.jsonl")
         if self._tracker:
             self._tracker.log(metrics)
+
+    def look(self, look: Mapping[str, Any]) -> None:
+        """One line of diagnostics.jsonl, and its `panels` for W&B or Trackio."""
+        assert "step" in look
+        path = self.run_dir / LOOKS
+        with path.open("a", encoding="utf-8") as file:
+            _write_line(file, look, path)
+        if self._tracker:
+            self._tracker.log(panels(look))
 
     def finish(
         self, state: Literal["finished", "diverged"], summary: Mapping[str, Any], reason: str | None = None
@@ -127,15 +142,59 @@ class Recorder:
         write_json(self.run_dir / "status.json", self._status)
 
 
+class NoRecorder(Recorder):
+    """Of a process beside the first, which records for all of them."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def finish(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def where(self) -> None:
+        pass
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+def panels(look: Mapping[str, Any]) -> dict[str, Any]:
+    """A look as a tracker draws it: `stream_rms/03` for each layer, of heads the mean, a Histogram as it is.
+
+    The largest logit of an attention is that of all its heads. Single parameters are in the file alone.
+    """
+    found: dict[str, Any] = {}
+    for name, value in look.items():
+        if isinstance(value, list):
+            of_heads = max if name.endswith("_max") else fmean
+            for layer, x in enumerate(value):
+                if x != []:  # of an attention that is not ours, no heads are known
+                    found[f"{name}/{layer:02}"] = of_heads(x) if isinstance(x, list) else x
+        elif not isinstance(value, dict):
+            found[name] = value
+    return {name: Histogram(**x) if isinstance(x, dict) else x for name, x in found.items()}
+
+
 def record_again(
     run_dir: Path, *, config: Mapping[str, Any], settings: WandbSettings | TrackioSettings, info: RunInfo, run_id: str
 ) -> str | None:
     """A run that has ended, as one more run of the tracker's; returns where."""
-    history = read_metrics(run_dir)
+    history = _history(read_metrics(run_dir), read_looks(run_dir))
     if tracker := _open_tracker(settings, info, run_id, config, history):
         tracker.finish(read_status(run_dir)["state"], read_summary(run_dir))
         return f"{settings.title}: {tracker.where()}"
     return None
+
+
+def _history(metrics: Iterable[Mapping[str, Any]], looks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What was logged, in the order in which it was."""
+    return sorted([*metrics, *map(panels, looks)], key=itemgetter("step"))
 
 
 def _open_tracker(
@@ -143,7 +202,7 @@ def _open_tracker(
     info: RunInfo,
     run_id: str,
     config: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[Mapping[str, Any]],
 ) -> WandbRun | TrackioRun | None:
     if isinstance(settings, TrackioSettings):
         return TrackioRun(settings, info, run_id, config, history)
@@ -176,6 +235,11 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in _whole_lines(run_dir / "metrics.jsonl")]
 
 
+def read_looks(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of diagnostics.jsonl, as whole as read_metrics's; none of a run without diagnostics."""
+    return [json.loads(line) for line in _whole_lines(run_dir / LOOKS)]
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
@@ -195,6 +259,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def _write_line(file: TextIO, content: Mapping[str, Any], path: Path) -> None:
+    try:
+        file.write(json.dumps(content) + "\n")
+        file.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
@@ -209,9 +281,8 @@ def _outcome(error: BaseException) -> tuple[str, str]:
     """State and reason, in one line, of a run that this exception ended."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "SIGINT"
-    if isinstance(error, SystemExit):  # how a handler of SIGTERM ends the run: 128 + the signal's number
-        names: dict[Any, str] = {128 + s: s.name for s in signal.Signals}
-        return "interrupted", names.get(error.code, f"exit {error.code}")
+    if isinstance(error, SystemExit):
+        return "interrupted", str(error) if isinstance(error, Stopped) else f"exit {error.code}"
     return "failed", " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -1,9 +1,5 @@
 """One run, from its config to its record."""
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +15,22 @@ from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
 from gptlab.lock import locked
 from gptlab.match import Matched, matched
+from gptlab.model import build_init
+from gptlab.parallel import find_processes
 from gptlab.plan import Machine, choose_machine, make_plan
 from gptlab.progress import Display, headline
-from gptlab.record import Recorder, read_json, read_status, read_summary, record_again, write_json, write_run_files
+from gptlab.record import (
+    NoRecorder,
+    Recorder,
+    read_json,
+    read_status,
+    read_summary,
+    record_again,
+    write_json,
+    write_run_files,
+)
 from gptlab.run_folder import ENDED, run_dir, use_files
+from gptlab.signals import Stop
 from gptlab.trackio_run import TrackioSettings
 from gptlab.trainer import Trainer
 from gptlab.wandb_run import RunInfo, WandbSettings, agents_run_id, resolve_mode
@@ -40,34 +48,38 @@ def train_matched(
     cfg: Settings, match: Matched | None, *, quiet: bool = False, job_type: str = "train"
 ) -> dict[str, Any]:
     """`train` of what `fair` gave."""
+    processes = find_processes(cfg)
     folder = run_dir(cfg)
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet or not processes.is_first)
     if done := _outcome(folder):
-        where = _tell_the_agent(cfg, folder, job_type)
+        where = _tell_the_agent(cfg, folder, job_type) if processes.is_first else None
         told = f"{_closing_lines(done, folder, where)} has ended already; delete it to run again"
         console.print(told, markup=False, highlight=False, soft_wrap=True)
         return done
     settings = tracker_settings(cfg)
     machine = choose_machine(cfg)
     dataset = open_dataset(cfg)
-    full = with_vocabulary(cfg, dataset)
+    full: Any = with_vocabulary(cfg, dataset)
     plan = make_plan(full)
     start = plan_start(full, dataset)
     if machine.device.type == "cpu":
         keep_freed_memory()
-    with locked(folder), _sigterm() as stop:
-        if done := _outcome(folder):  # another process was quicker
-            return done
-        trainer = Trainer(full, plan, machine, dataset)
+    with processes.joined(machine.device), processes.by_first(locked(folder)), Stop() as stop:
         last = folder / "checkpoint" / checkpoint.LAST
-        if last.exists():
+        done, resumes = processes.of_first((_outcome(folder), last.exists()))
+        if done:  # another run of it was quicker
+            return done
+        if resumes:
             _refuse_another_text(folder, dataset)
-        resumed = trainer.restore(last) if last.exists() else None
+        trainer = Trainer(full, plan, machine, dataset, processes)
+        resumed = trainer.restore(last) if resumes else None
         if start and resumed is None:
             start.apply(trainer.model)
-        _write_before(folder, full, machine, dataset, start, match)
-        info = _wandb_info(full, job_type)
-        recorder = Recorder(folder, config=_recorded(full), settings=settings, info=info, resume_step=resumed)
+        recorder: Recorder = NoRecorder()
+        if processes.is_first:
+            _write_before(folder, full, machine, dataset, start, match)
+            info = _wandb_info(full, job_type)
+            recorder = Recorder(folder, config=_recorded(full), settings=settings, info=info, resume_step=resumed)
         with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
             _introduce(display, folder, trainer, resumed, start, match)
             summary = trainer.run(recorder, display, folder, stop)
@@ -149,12 +161,14 @@ def _introduce(
         f"model    {cost['parameters']:,.0f} parameters, {cost['parameters_non_embedding']:,.0f} without embeddings;"
         f" {cost['flops_per_token'] / 1e6:,.2f} MFLOPs per token"
     )
+    if hasattr(init := build_init(plain(cfg)), "describe"):
+        display.line(f"init     {init.describe()}")
     if match:
         display.line(f"match    {match.describe()}")
     tokens = f", {cfg.tokenizer.name} tokens" if data.tokenizer else ""
     display.line(f"data     {cfg.data.name}{tokens}: {data.describe()}")
     display.line(f"budget   {trainer.plan.describe()}")
-    display.line(f"machine  {trainer.machine.describe()}")
+    display.line(f"machine  {trainer.machine.describe()}{trainer.processes.describe()}")
     for line in start.describe() if start else []:
         display.line(f"start    {line}")
     if resumed is not None:
@@ -216,17 +230,3 @@ def _wandb_info(cfg: AnyConfig, job_type: str) -> RunInfo:
         job_type=job_type,
         tags=[f"{slot}={flat[slot]}" for slot in SLOTS],
     )
-
-
-@contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """Set by SIGTERM, as SLURM sends it: the run saves a checkpoint after the step that it is in, and ends."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody listen
-        yield stop
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)

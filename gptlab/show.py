@@ -20,7 +20,7 @@ from gptlab.measure import (
     parameters_by_part,
     state_bytes,
 )
-from gptlab.model import GPT
+from gptlab.model import GPT, build_init
 
 
 def show(overrides: Iterable[str], console: Console) -> None:
@@ -40,6 +40,8 @@ def show(overrides: Iterable[str], console: Console) -> None:
     console.print("\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines()), highlight=False)
     console.print(f"\n    x {_layers(cfg)}", highlight=False)
     console.print(f"\n-> {_head(model, cfg)} -> logits\n", highlight=False)
+    if hasattr(init := build_init(plain(cfg)), "describe"):
+        console.print(f"init: {init.describe()}\n", highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
@@ -77,7 +79,7 @@ def _layers(cfg: DictConfig) -> str:
 
 def _head(model: GPT, cfg: DictConfig) -> str:
     steps = [] if isinstance(model.norm, nn.Identity) else _norm(cfg)
-    scale, softcap = cfg.head.get("scale", 1), cfg.head.get("softcap")
+    scale, softcap = getattr(model.head, "scale", 1), cfg.head.get("softcap")
     matrix = f"head ({'tied' if cfg.head.get('tied') else 'untied'})"
     steps += [*_projection(model.head), matrix if scale == 1 else f"{matrix} x {scale:.4g}"]
     return " -> ".join(steps + ([f"softcap {softcap:g}"] if softcap else []))

@@ -20,6 +20,7 @@ from gptlab.record import read_json, read_status
 from gptlab.sweep_display import ENDS, last_metrics
 
 ORDER = ("finished", "diverged", "failed", "running", "interrupted", "waiting")
+OUTCOMES = ("finished", "diverged")  # final; a failed cell may be tried again
 SECONDS_BETWEEN_LOOKS = 2.0
 LAST_BYTES = 4096  # of a log
 
@@ -31,7 +32,7 @@ class Seen:
     label: str
     folder: Path | None  # not known before the tuning has chosen
     state: str
-    share: float  # of its budget that is spent
+    share: float  # of its budget that is spent, while it has no outcome
     elapsed: float  # seconds of wall-clock since it started, or that it took
     metrics: dict[str, Any]  # the last that it logged
 
@@ -45,21 +46,26 @@ def show_status(folder: Path, console: Console, *, watch: bool = False) -> None:
     with Live(render(folder, cells), console=console, refresh_per_second=4) as live:
         while any(c.state not in ENDS for c in cells):
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            cells = look(folder)
+            cells = look(folder, cells)
             live.update(render(folder, cells))
 
 
-def look(folder: Path) -> list[Seen]:
+def look(folder: Path, before: Sequence[Seen] = ()) -> list[Seen]:
+    """Every cell; what was seen to have its outcome before has it still, and is not looked at again."""
     if not (folder / "sweep.yaml").is_file():
         raise ConfigError(f"status {folder}: not a sweep's folder; there is no sweep.yaml in it")
-    return [_look_at(line, folder) for line in read_json(folder / "sweep.yaml")["cells"]]
+    known = {c.folder.name: c for c in before if c.folder and c.state in OUTCOMES}
+    lines = read_json(folder / "sweep.yaml")["cells"]
+    return [known.get(line["folder"]) or _look_at(line, folder) for line in lines]
 
 
 def _look_at(line: dict[str, Any], top: Path) -> Seen:
     if line["folder"] is None:
         return Seen(line["label"], None, "waiting", 0.0, 0.0, {})
     folder = top / line["folder"]
-    state, metrics, status = state_of(folder), last_metrics(folder / "metrics.jsonl"), read_status(folder)
+    status = read_status(folder)
+    state = state_of(folder, status)
+    metrics = {} if state in OUTCOMES else last_metrics(folder / "metrics.jsonl")
     spent, budget = metrics.get("step" if line["steps"] else "seconds", 0.0), line["steps"] or line["seconds"]
     started, updated = (_when(status.get(k)) for k in ("started", "updated"))
     now = datetime.now(UTC) if state == "running" else updated

@@ -1,54 +1,68 @@
 """All cells of a sweep: checked before the first one starts, run by Hydra's launchers, finished ones skipped."""
 
 import json
+import os
 import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
 from gptlab.cell import Cell, check_cells, note_failure, with_references
 from gptlab.cells import plan_sweep
 from gptlab.compose import load_settings
-from gptlab.config import ConfigError
-from gptlab.launcher import Launch, WorkerDied, prepare_launcher
+from gptlab.config import ConfigError, did_you_mean
+from gptlab.gpus import gpus_for, place_on_gpu
+from gptlab.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
 from gptlab.lock import Busy, is_locked
+from gptlab.plan import choose_machine
 from gptlab.record import read_status, write_json
 from gptlab.run import fair, train_matched
 from gptlab.run_folder import run_dir
+from gptlab.signals import Stopped
 from gptlab.sweep_display import SweepDisplay
 from gptlab.sweep_file import write_sweep
 from gptlab.tuning import best_values
 
 SETTLED = ("finished", "diverged", "failed")  # not run again, a failed cell unless asked to
 SECONDS_BETWEEN_LOOKS = 1.0
+PER_GPU = "sweep.per_gpu"
 MOST_DEATHS = 2  # of a cell's process; after the first it goes on from its checkpoint
 
 
 def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None = None, **arms: Any) -> dict[str, int]:
     """Run the cells of `words` that have no outcome yet; returns how many are in each state.
 
-    Words whose key starts with `hydra` choose and set the launcher; `arms` are plan_sweep's options. What is to be
-    tuned is tuned first. Raises ConfigError, a line for each bad cell, before anything is written.
+    Words whose key starts with `hydra` choose and set the launcher, sweep.per_gpu is how many cells a GPU takes at once
+    (1); `arms` are plan_sweep's options. What is to be tuned is tuned first. Raises ConfigError, a line for each bad
+    cell, before anything is written.
     """
     console = console or Console()
-    launcher = [w for w in words if w.startswith("hydra")]
-    here = not any("submitit_slurm" in w for w in launcher)  # else there may be devices that are not here
-    planned = with_references(plan_sweep([w for w in words if not w.startswith("hydra")], **arms))
+    launcher, own, words = split_words(words)
+    here = not on_slurm(launcher)  # else there may be devices that are not here
+    per_gpu = _per_gpu(own, here)
+    planned = with_references(plan_sweep(words, **arms))
     tuning = check_cells(planned.tuning_cells(), device_is_here=here) if planned.tune else []
     first = planned.combinations[0]
     cells = check_cells([planned.cell(a, s, first) for s in planned.seeds for a in planned.arms], device_is_here=here)
-    if not launcher and any(c.device != "cpu" for c in cells):
-        launcher = ["hydra.launcher.n_jobs=1"]  # a worker per core would crowd the one GPU that they all choose
     also = f" and {_count(tuning)} of tuning" if tuning else ""
     console.print(f"{planned.name}: {_count(cells)}{also}, all checked", markup=False, highlight=False)
     top = cells[0].folder.parent
-    launch = prepare_launcher(launcher, top, run_cell)
+    gpus = {gpu for device in {c.device for c in cells} for gpu in gpus_for(device)} if here else ()
+    launch = prepare_launcher(
+        launcher,
+        top,
+        partial(run_cell, per_gpu=per_gpu if here else None),
+        n_cells=max(len(tuning), len(cells)),
+        places=per_gpu * len(gpus),
+    )
     counts: Counter[str] = Counter()
     chosen = None
     if tuning:
@@ -65,6 +79,27 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     return dict(counts)
 
 
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Those for the launcher, those for the sweep itself, and what is left: of its cells."""
+    launcher = [w for w in words if w.startswith("hydra")]
+    own = [w for w in words if w.startswith("sweep.")]
+    return launcher, own, [w for w in words if w not in launcher and w not in own]
+
+
+def _per_gpu(own: list[str], here: bool) -> int:
+    per_gpu = 1
+    for word in own:
+        key, _, value = word.partition("=")
+        if key != PER_GPU:
+            raise ConfigError(f"{word}: no such setting{did_you_mean(key, [PER_GPU])}; the sweep itself has {PER_GPU}")
+        if not here:
+            raise ConfigError(f"{word}: SLURM deals out its GPUs; set hydra.launcher.gpus_per_node instead")
+        if not value.isdecimal() or int(value) < 1:
+            raise ConfigError(f"{word}: must be an int of at least 1, the cells that a GPU takes at once")
+        per_gpu = int(value)
+    return per_gpu
+
+
 def _run(cells: list[Cell], launch: Launch, console: Console, retry: bool) -> Counter[str]:
     if retry:
         for cell in cells:
@@ -78,7 +113,8 @@ def _run(cells: list[Cell], launch: Launch, console: Console, retry: bool) -> Co
 def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay) -> None:
     """Run what has no outcome; what another process is running is waited for, and taken over if that one dies."""
     deaths: Counter[Path] = Counter()
-    while pending := [c for c in cells if c.state not in SETTLED]:
+    pending = cells
+    while pending := [c for c in pending if c.state not in SETTLED]:
         free = [c for c in pending if not is_locked(c.folder)]
         if not free:
             display.waiting_for_others(len(pending))
@@ -97,20 +133,30 @@ def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay)
                     cell.fail(f"its process died {MOST_DEATHS} times ({e})")
 
 
-def run_cell(job: DictConfig) -> None:
-    """A launcher's job: train one cell, its output in the run folder's log.txt, its outcome in status.json."""
+def run_cell(job: DictConfig, per_gpu: int | None = None) -> None:
+    """A launcher's job: train one cell, its output in the run folder's log.txt, its outcome in status.json.
+
+    It takes one of the `per_gpu` places of a GPU; None: the GPU is its own.
+    """
     cfg, match = fair(load_settings(json.loads(job.cell)))
     folder = run_dir(cfg)
     folder.mkdir(parents=True, exist_ok=True)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
     with (
         open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
         redirect_stdout(log),
         redirect_stderr(log),
     ):
         try:
-            train_matched(cfg, match, job_type=cfg.phase or "sweep")
+            with place_on_gpu(str(choose_machine(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
+                train_matched(cfg, match, job_type=cfg.phase or "sweep")
         except Busy as e:
             print(e)
+        except Stopped as e:
+            if job.threads is not None:  # a worker of joblib's, which would go on with the next cell
+                os._exit(128 + e.number)
+            raise
         except Exception as e:
             traceback.print_exc()
             note_failure(folder, f"{type(e).__name__}: {e}")

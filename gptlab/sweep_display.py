@@ -1,7 +1,9 @@
 """What a running sweep shows: bars for it and for its running cells on a terminal, a line per ended cell anyway."""
 
 import json
+import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from gptlab.record import read_summary
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SHARE_OF_TIME = 0.02  # that looking may take, where a look takes long
 ENDS = ("finished", "diverged", "failed")
 
 
@@ -20,6 +23,7 @@ class Shown(Protocol):
     label: str
     folder: Path
     plan: Any
+    failure: str
 
     @property
     def state(self) -> str: ...
@@ -30,7 +34,7 @@ class SweepDisplay:
 
     def __init__(self, console: Console, cells: Sequence[Shown]):
         self.console, self.cells = console, cells
-        self.ended = {c.folder for c in cells if c.state in ENDS}
+        self.left = {c.folder: c for c in cells if c.state not in ENDS}
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,15 +44,19 @@ class SweepDisplay:
             transient=True,
             disable=not console.is_terminal,
         )
-        self.total = self.bars.add_task("sweep", total=len(cells), completed=len(self.ended))
+        self.total = self.bars.add_task("sweep", total=len(cells), completed=self.n_ended)
         self.running: dict[Path, TaskID] = {}
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.told_waiting = False
 
+    @property
+    def n_ended(self) -> int:
+        return len(self.cells) - len(self.left)
+
     def __enter__(self) -> Self:
-        if self.ended:
-            self._line(f"{len(self.ended)} of {len(self.cells)} cells have ended already")
+        if self.n_ended:
+            self._line(f"{self.n_ended} of {len(self.cells)} cells have ended already")
         self.bars.start()
         self.thread.start()
         return self
@@ -66,23 +74,28 @@ class SweepDisplay:
             self.told_waiting = True
 
     def _watch(self) -> None:
-        while not self.stop.wait(SECONDS_BETWEEN_LOOKS):
+        pause = SECONDS_BETWEEN_LOOKS
+        while not self.stop.wait(pause):
+            started = time.perf_counter()
             self._look()
+            pause = max(SECONDS_BETWEEN_LOOKS, (time.perf_counter() - started) / SHARE_OF_TIME)
         self._look()
 
     def _look(self) -> None:
-        done = float(len(self.ended))
-        for cell in self.cells:
-            if cell.folder in self.ended:
+        """At the cells that have begun, which are few of those that have not ended."""
+        done = float(self.n_ended)
+        there = {top: names_in(top) for top in {folder.parent for folder in self.left}}
+        for folder, cell in list(self.left.items()):
+            if folder.name not in there[folder.parent] and not cell.failure:
                 continue
             state = cell.state
             if state in ENDS:
-                self.ended.add(cell.folder)
+                del self.left[folder]
                 self._end(cell, state)
                 done += 1
             elif state == "running":
                 done += self._advance(cell)
-        self.bars.update(self.total, completed=done, description=f"sweep {len(self.ended)}/{len(self.cells)}")
+        self.bars.update(self.total, completed=done, description=f"sweep {self.n_ended}/{len(self.cells)}")
 
     def _advance(self, cell: Shown) -> float:
         """Update a running cell's bar; returns the share of it that is done."""
@@ -99,10 +112,17 @@ class SweepDisplay:
             self.bars.remove_task(self.running.pop(cell.folder))
         summary = read_summary(cell.folder)
         loss = f"  val/loss {summary['val/loss']:.4f}" if summary.get("val/loss") is not None else ""
-        self._line(f"[{len(self.ended)}/{len(self.cells)}] {state}{loss}  {cell.label}")
+        self._line(f"[{self.n_ended}/{len(self.cells)}] {state}{loss}  {cell.label}")
 
     def _line(self, text: str) -> None:
         self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def names_in(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:  # not there yet
+        return set()
 
 
 def last_metrics(path: Path) -> dict[str, Any]:

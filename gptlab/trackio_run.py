@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
-from gptlab.wandb_run import MINIMA, RunInfo, one_line
+from gptlab.wandb_run import MINIMA, RunInfo, for_tracker, one_line
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrackioRun:
         info: RunInfo,
         run_id: str,
         config: Mapping[str, Any],
-        history: Iterable[Mapping[str, float]] = (),
+        history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self.error: str | None = None
         self._logged = 0  # lines
@@ -94,13 +94,14 @@ class TrackioRun:
         """Whether Trackio writes files that its dashboard reads in later, as it does on network filesystems."""
         return self._trackio.utils.get_storage_mode() == "jsonl"
 
-    def log(self, metrics: Mapping[str, float]) -> None:
+    def log(self, metrics: Mapping[str, Any]) -> None:
         """Queued; a thread of Trackio's writes twice a second."""
         if self.error:
             return
         self._step = int(metrics.get("step", self._step))
         self._logged += 1
-        values = {key: value for key, value in metrics.items() if key != "step"}  # Trackio's own column
+        values = for_tracker(metrics, self._trackio)
+        values.pop("step", None)  # Trackio's own column
         self._curves |= values.keys()
         try:
             self._run.log(values, step=self._step)

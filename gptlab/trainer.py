@@ -3,8 +3,6 @@
 import math
 import signal
 import statistics
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,15 @@ import torch
 from gptlab import checkpoint, registry
 from gptlab.config import AnyConfig
 from gptlab.data import AnyDataset
+from gptlab.diagnostics.watch import Watch, probe_batch
 from gptlab.evaluate import evaluate, of_length
 from gptlab.loss import NextTokenLoss
 from gptlab.model import build_model, seed_number
+from gptlab.parallel import ONE, Processes, whole
 from gptlab.plan import Machine, Plan
 from gptlab.progress import Display
 from gptlab.record import Recorder
+from gptlab.signals import Stop, Stopped
 from gptlab.working_copy import WorkingCopy
 
 FAR_OFF = 0.1  # an initial loss further than this share from ln V deserves a warning
@@ -36,19 +37,22 @@ class Diverged(Exception):
 class Trainer:
     """Model, optimizers and batches of one run, and how far it is."""
 
-    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: AnyDataset):
+    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: AnyDataset, processes: Processes = ONE):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
-        self.model = build_model(cfg).to(machine.device)  # what optimizers and checkpoints know, in float32
+        self.processes = processes
+        self.model = processes.place(build_model(cfg), machine.device)  # what optimizers and checkpoints know, float32
         self.copy = WorkingCopy(self.model) if machine.precision == "bf16 weights" else None
         self.objective = NextTokenLoss(
             self.copy.model if self.copy else self.model, cfg.train.loss_chunk, compile=machine.compile
         )
+        self.net = processes.wrap(self.objective, machine.device)  # the objective, as training goes through it
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
         self.batches = dataset.train_batches(
             cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, machine.device
         )
-        self.micro = cfg.train.micro_batch_size or cfg.train.batch_size
+        self.micro = (cfg.train.micro_batch_size or cfg.train.batch_size) // processes.world
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
+        self.watch = self._watch()
         self.step = 0  # optimizer steps done
         self.seconds = 0.0  # of training, evaluations and checkpoints not counted
         self.initial_loss: float | None = None
@@ -64,17 +68,20 @@ class Trainer:
     def training_step(self) -> None:
         """One optimizer step, on the batch that (seed, step) names."""
         lr = self.plan.lr(self.step, self.seconds)
-        x, y = self.batches.batch(self.step)
+        x, y = map(self.processes.rows, self.batches.batch(self.step))
         n_micro = len(x) // self.micro
+        before = self.losses.clone()
         for i, (inputs, targets) in enumerate(zip(x.split(self.micro), y.split(self.micro), strict=True)):
-            self._seed_dropout(f"step {self.step}.{i}")
+            self.processes.average_gradients(self.net, i == n_micro - 1)
+            self._seed_dropout(f"step {self.step}.{i}{self.processes.stream}")
             total, loss = self.loss(inputs, targets)
             (total / n_micro).backward()
             if self.copy:
                 self.copy.hand_over_gradients()
             self.losses += loss / n_micro
             self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1))
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
+        self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm))
+        self.watch.before_update(self.step + 1, self.grad_norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -84,6 +91,15 @@ class Trainer:
             self.copy.refresh()
         self.step += 1
         self.n_losses += 1
+        self.watch.after_update(self.step, self.losses - before)
+
+    def _watch(self) -> Watch:
+        cfg, working = self.cfg, self.copy.model if self.copy else self.model
+        inputs, targets = probe_batch(self.dataset, cfg.data.window, cfg.train.batch_size)
+        batch = inputs.to(self.machine.device), targets.to(self.machine.device)
+        level = cfg.diagnostics if self.processes.world == 1 else "none"  # several hold parts of what it looks at
+        how = level, cfg.diagnostics_every
+        return Watch(*how, self.model, working, batch, self.machine.autocast, self.max_norm)
 
     def _seed_dropout(self, name: str) -> None:
         """Dropout has a stream of its own in every step. Not torch.manual_seed, which takes half a millisecond."""
@@ -97,10 +113,10 @@ class Trainer:
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What is to be minimised, and the cross-entropy in it: means over the tokens, in nats."""
         with self.machine.autocast():
-            return self.objective(inputs, targets)
+            return self.net(inputs, targets)
 
-    def run(self, recorder: Recorder, display: Display, folder: Path, stop: threading.Event) -> dict[str, Any]:
-        """Steps until the budget is spent or `stop` is set; logs, evaluates and saves between. Returns the summary."""
+    def run(self, recorder: Recorder, display: Display, folder: Path, stop: Stop) -> dict[str, Any]:
+        """Steps until the budget is spent or `stop` ends them; logs, evaluates, saves between. Returns the summary."""
         self.objective.train()
         if self.copy:  # a checkpoint may have been restored since it was made
             self.copy.refresh()
@@ -108,22 +124,27 @@ class Trainer:
         save_every = cfg.train.checkpoint_every or cfg.eval.every
         try:
             while not self.plan.done(self.step, self.seconds):
+                self.watch.before_step(self.step + 1)
                 started = time.perf_counter()
                 self.training_step()
                 log, look, save = (self.step % n == 0 for n in (cfg.train.log_every, cfg.eval.every, save_every))
-                stopping = stop.is_set()
+                stopping = self.processes.any(stop.is_set())
                 if log or look or save or stopping or self.step == 1:
                     self._wait_and_refuse_divergence()
-                self.seconds += time.perf_counter() - started
+                self.seconds += self.processes.clock(time.perf_counter() - started)
                 done = self.plan.done(self.step, self.seconds)
                 if log or done or self.step == 1:
                     self._log(recorder, display)
+                if self.watch.due(self.step):
+                    recorder.look(self._where() | self.watch.take())
                 if look or done:
                     self.evaluation = self._evaluate(recorder, display, folder, last=done)
                 if save or done or stopping:
                     self._save(folder)
                 if stopping and not done:
-                    sys.exit(128 + signal.SIGTERM)
+                    stop.pass_on()
+                    if self.processes.world > 1:  # another one may have heard it
+                        raise Stopped(signal.SIGTERM, 128 + signal.SIGTERM)
         except Diverged as e:
             summary = self._summary({"diverged_step": e.step})
             recorder.finish("diverged", summary, reason=str(e))
@@ -141,6 +162,7 @@ class Trainer:
         self.evaluation = progress["evaluation"]
         self.losses += progress["losses"]
         self.n_losses, self.logged_at = progress["n_losses"], tuple(progress["logged_at"])
+        self.watch.restore(progress.get("watch", {}))
         return self.step
 
     def _save(self, folder: Path) -> None:
@@ -150,15 +172,16 @@ class Trainer:
             "initial_loss": self.initial_loss,
             "best": self.best if math.isfinite(self.best) else None,
             "evaluation": self.evaluation,
-            "losses": float(self.losses),
+            "losses": float(self.processes.mean(self.losses)),
             "n_losses": self.n_losses,
             "logged_at": self.logged_at,
+            "watch": self.watch.state(),
         }
         checkpoint.save_training(folder / "checkpoint" / checkpoint.LAST, self.model, self.optimizers, progress)
 
     def _log(self, recorder: Recorder, display: Display) -> None:
         self._wait_and_refuse_divergence()
-        loss = float(self.losses) / self.n_losses
+        loss = float(self.processes.mean(self.losses)) / self.n_losses
         step, seconds = self.logged_at
         metrics = self._where() | {
             "train/loss": loss,
@@ -206,12 +229,13 @@ class Trainer:
             device=self.machine.device,
             autocast=self.machine.autocast(),
             by_position=by_position,
+            processes=self.processes,
         )
         return {of_length(metric, length): value for metric, value in result.items()}
 
     def _wait_and_refuse_divergence(self) -> None:
         """The host waits for the device here, where its time counts as training, and not at every step."""
-        first_bad = float(self.first_bad)
+        first_bad = float(self.processes.min(self.first_bad))
         if math.isfinite(first_bad):
             raise Diverged(int(first_bad))
 

@@ -46,6 +46,24 @@ class RunInfo:
     tags: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Histogram:
+    """Counts in equal bins from `low` to `high`; each tracker has a class of its own for it."""
+
+    low: float
+    high: float
+    counts: list[int]
+
+    def for_tracker(self, tracker: ModuleType) -> Any:
+        n = len(self.counts)
+        edges = [self.low + (self.high - self.low) * i / n for i in range(n + 1)]
+        return tracker.Histogram(np_histogram=(self.counts, edges))
+
+
+def for_tracker(metrics: Mapping[str, Any], tracker: ModuleType) -> dict[str, Any]:
+    return {k: v.for_tracker(tracker) if isinstance(v, Histogram) else v for k, v in metrics.items()}
+
+
 def resolve_mode(mode: str | None) -> str:
     """`mode`, else WANDB_MODE, else online if an API key is configured, else offline. Asks neither user nor network."""
     place = "wandb.mode" if mode else "WANDB_MODE"
@@ -87,7 +105,7 @@ class WandbRun:
         info: RunInfo,
         run_id: str,
         config: Mapping[str, Any],
-        history: Iterable[Mapping[str, float]] = (),
+        history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self.error: str | None = None
         folder = _wandb_dir(settings)
@@ -100,12 +118,12 @@ class WandbRun:
                 self.log(metrics)
             self._remove_superseded(folder, run_id)
 
-    def log(self, metrics: Mapping[str, float]) -> None:
+    def log(self, metrics: Mapping[str, Any]) -> None:
         """Without W&B's own step=, which would drop what a resumed run logs; the x axis is `tokens`."""
         if self.error:
             return
         try:
-            self._run.log(dict(metrics))
+            self._run.log(for_tracker(metrics, import_wandb()))
         except Exception as error:
             self._give_up(error)
 

@@ -105,12 +105,22 @@ def test_an_example_that_shows_something_shows_it(words, capsys):
     assert capsys.readouterr().out.count("\n") > 5
 
 
-@pytest.mark.parametrize("words", every_example("sample", "compare"))
+@pytest.mark.parametrize("words", every_example("sample", "compare", "inspect"))
 def test_an_example_that_reads_a_run_reads_it(words, run, capsys):
     gptlab(*(w.replace("RUN", run.name) for w in words))
     assert capsys.readouterr().out.strip()
     for flag in {"--csv", "--png", "--markdown", "--html", "--keep"} & set(words):
         assert Path(words[words.index(flag) + 1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("words", every_example("probe"))
+def test_an_example_of_probing_probes(words, run, capsys):
+    """With a smaller model, and on the text that is here."""
+    small = "size=tiny size.n_layer=2 data=text data.path=text.txt tokenizer=char device=cpu"
+    gptlab(*words, *small.split())
+    assert "placement=post" in capsys.readouterr().out
+    if "--png" in words:
+        assert Path(words[words.index("--png") + 1]).stat().st_size > 0
 
 
 def test_list_has_every_slot_option_and_setting_on_a_line_of_its_own(capsys):

@@ -2,7 +2,11 @@ import math
 
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import tiny_config, tiny_model
+
+from gptlab.components.position import NoPosition
+from gptlab.config import ConfigError
+from gptlab.measure import meta_model
 
 C, V, F, L = 128, 500, 512, 2
 WIDE = f"size.dim={C} size.n_head=4 model.vocab_size={V} data.window=200 head.tied=false ffn=relu"
@@ -21,6 +25,9 @@ STDS = {
     "xavier": [C**-0.5, C**-0.5, (2 / (C + F)) ** 0.5, C**-0.5, (2 / (C + F)) ** 0.5, C**-0.5],
     "small": [(2 / 5 / C) ** 0.5] * 6,
     "torch": [1, 1, (3 * C) ** -0.5, (3 * C) ** -0.5, (3 * F) ** -0.5, (3 * C) ** -0.5],
+    "mup": [0.02, 0.02, 0.02, 0.02 / DEPTH, 0.02 / DEPTH, 0.02],  # C is its base width
+    "depth_scaled": [C**-0.5, C**-0.5, C**-0.5, C**-0.5 / 2, F**-0.5 / 2, C**-0.5],
+    "zero_output": [0.02, 0.02, 0.02, 0, 0, 0.02],
 }
 
 
@@ -30,7 +37,7 @@ def test_every_role_starts_at_its_scale(init):
     for (role, name), std in zip(PARTS.items(), STDS[init], strict=True):
         w = weights[name]
         assert w.std().item() == pytest.approx(std, rel=0.05), role
-        assert abs(w.mean().item()) < 4 * std / math.sqrt(w.numel()), role
+        assert abs(w.mean().item()) <= 4 * std / math.sqrt(w.numel()), role
 
 
 @pytest.mark.parametrize("init", STDS)
@@ -53,6 +60,32 @@ def test_the_distribution_is_the_one_asked_for(init, flat):
 
 def test_small_is_cut_at_three_standard_deviations():
     assert tiny_model(WIDE, "init=small").embedding.weight.abs().max() <= 3 * (2 / 5 / C) ** 0.5
+
+
+@pytest.mark.parametrize(("by", "depths"), [("layer", [1, 2, 3, 4]), ("depth", [4, 4, 4, 4])])
+def test_depth_scaled_goes_by_the_layer_or_by_their_number(by, depths):
+    model = tiny_model(WIDE, f"init=depth_scaled init.std=0.1 init.cutoff=2 init.by={by} size.n_layer=4")
+    cut = 0.880  # the standard deviation of N(0, 1) cut at 2
+    for block, depth in zip(model.blocks, depths, strict=True):
+        std = 0.1 / math.sqrt(2 * depth)
+        assert block.ffn.down.weight.std().item() == pytest.approx(cut * std, rel=0.05)
+        assert block.ffn.down.weight.abs().max() <= 2 * std
+        assert block.ffn.up.weight.std().item() == pytest.approx(cut * 0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("wiring", ["block=serial", "block=parallel", "ffn=swiglu placement=double norm=rmsnorm"])
+def test_with_zero_output_every_block_starts_as_if_it_were_not_there(wiring):
+    block = tiny_model("init=zero_output", wiring).blocks[0]
+    x = torch.randn(2, 5, 16)
+    assert torch.equal(block(x, NoPosition()), x)
+
+
+@pytest.mark.parametrize("init", ["gpt2", "mup"])
+@pytest.mark.parametrize("std", [0, 0.5])
+def test_head_std_is_the_output_matrix_own(init, std):
+    usual, other = (dict(tiny_model(WIDE, f"init={init}", s).named_parameters()) for s in ("", f"init.head_std={std}"))
+    assert other["head.weight"].std().item() == pytest.approx(std, rel=0.05)
+    assert [n for n in usual if not torch.equal(usual[n], other[n])] == ["head.weight"]
 
 
 def test_gpt2_scales_by_its_std_and_depth():
@@ -82,3 +115,17 @@ def test_a_component_that_draws_its_own_is_left_to_it():
     model = torch.nn.ModuleDict({"own": Own()})
     initialise(model, None, seed=0)
     assert (model["own"].w == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ("init.std=-1", r"^init.std=-1.0: must not be negative$"),
+        ("init.head_std=1", r"^init.head_std=1.0: a tied head is the token table; set head.tied=false$"),
+        ("init=depth_scaled init.std=0", r"^init.std=0.0: must be above 0$"),
+        ("init=depth_scaled init.cutoff=0", r"^init.cutoff=0.0: must be above 0$"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings, line):
+    with pytest.raises(ConfigError, match=line):
+        meta_model(tiny_config(settings))

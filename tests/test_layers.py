@@ -12,9 +12,10 @@ ROOT = Path(gptlab.__file__).parent
 ORDER = """
 config
 registry
-check sizes allocator
+check sizes allocator signals gpus
 compose
 components data
+parallel
 checkpoint listing completion
 run_folder
 model
@@ -24,6 +25,7 @@ plan evaluate environment progress
 wandb_run
 trackio_run
 record
+diagnostics
 lock
 sample show
 convert
@@ -32,11 +34,12 @@ trainer
 run
 experiment fraction ladder
 cells sweep_display
+probe
 launcher
 cell
 tuning sweep_file
 sweep status
-compare dashboard
+compare dashboard bench
 cli
 __init__ __main__
 """

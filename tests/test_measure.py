@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from tiny import VOCAB, WINDOW, tiny_config, tiny_model
 
-from gptlab import load_config, registry
+from gptlab import load_config, measure, registry
 from gptlab.measure import (
     flops_per_token,
     kv_bytes_per_token,
@@ -42,6 +45,35 @@ def test_flops_are_those_counted_by_hand(choices, expected):
 @pytest.mark.parametrize("choices", ["attention.window=3", "attention.softcap=5", "position=alibi"])
 def test_a_mask_saves_no_counted_flops(choices):
     assert flops(choices) == flops()
+
+
+PARTS = [
+    *(f"ffn={name}" for name in registry.names("ffn")),
+    *(f"norm={name}" for name in registry.names("norm")),
+    *(f"position={name}" for name in registry.names("position")),
+    "attention.n_kv_head=1 attention.softcap=5 qk_norm=rmsnorm head.z_loss=0.1 head.tied=false",
+]
+
+
+@pytest.mark.parametrize("choices", PARTS)
+def test_arithmetic_and_shapes_alone_count_alike(choices, monkeypatch):
+    done = flops(choices)
+    monkeypatch.setattr(measure, "FEW", 0)
+    assert flops(choices) == done
+
+
+def test_to_train_imports_no_compiler(tmp_path):
+    words = f"train size=tiny budget.steps=2 wandb.mode=disabled eval.tokens=300 runs_dir={tmp_path} compile=false"
+    code = f"""
+import sys
+from gptlab.cli import main
+try:
+    main({words.split()})
+except SystemExit as e:
+    print(e.code, {{"torch._dynamo", "sympy", "pandas"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 set()", done
 
 
 def test_counting_leaves_the_model_as_it_was():

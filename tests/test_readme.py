@@ -47,6 +47,8 @@ def test_every_command_is_one_that_gptlab_takes(command, folder, capsys):
         assert len(cells) > 1
         for cell in cells:
             load_config(cell)
+    elif verb == "bench":
+        load_config(VERBS["bench"].parser("bench").parse_intermixed_args(words).overrides)
     elif verb in ("show", "list"):
         with pytest.raises(SystemExit) as caught:
             main([verb, *words])

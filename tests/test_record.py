@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gptlab.environment import environment
+from gptlab.environment import _git, environment
 from gptlab.record import Recorder, read_metrics, read_status, read_summary, write_json, write_run_files
+from gptlab.signals import Stopped
 from gptlab.wandb_run import RunInfo, WandbSettings
 
 
@@ -67,7 +68,7 @@ def test_divergence_is_an_outcome_and_nan_is_kept(tmp_path):
     [
         (RuntimeError("out of\n  memory"), "failed", "RuntimeError: out of memory"),
         (KeyboardInterrupt(), "interrupted", "SIGINT"),
-        (SystemExit(128 + signal.SIGTERM), "interrupted", "SIGTERM"),
+        (Stopped(signal.SIGTERM, 143), "interrupted", "SIGTERM"),
         (SystemExit("stop"), "interrupted", "exit stop"),
     ],
 )
@@ -209,6 +210,9 @@ def test_environment_names_versions_machine_and_commit(tmp_path, monkeypatch):
     for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "one"]):
         subprocess.run(git + command, check=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    _git.cache_clear()  # as in another process
     assert environment(None)["git"] == {"commit": commit, "dirty": False}
     (tmp_path / "file").write_text("two")
+    assert environment(None)["git"] == {"commit": commit, "dirty": False}  # what was imported is that commit
+    _git.cache_clear()
     assert environment(None)["git"] == {"commit": commit, "dirty": True}

@@ -101,6 +101,24 @@ def test_two_runs_are_in_the_store_as_they_were_logged(two_arms):
     assert last == {"step": 20, "final/val/loss": 0.1, "parameters": 11_000}  # which its dashboard draws as bars
 
 
+def test_a_look_inside_is_stored_as_panels_by_layer(tmp_path):
+    look = {"step": 1, "tokens": 768, "stream_rms": [0.5, 1.5], "parameters": {"w": [1.0, 2.0, 3.0]}}
+    look["histogram/stream"] = [{"low": -1.0, "high": 1.0, "counts": [3, 5]}]
+    script = f"""
+with recorder() as record:
+    log(record, [1, 2])
+    record.look({look!r})
+    record.finish("finished", {{}})
+"""
+    done = run(tmp_path, RUN + script)
+    assert (done.returncode, done.stderr) == (0, "")
+    [(_, _, _, lines)] = stored(tmp_path)
+    [line] = [x for x in lines if "stream_rms/00" in x]
+    histogram = line["histogram/stream/00"]
+    assert (line["step"], line["stream_rms/00"], line["stream_rms/01"]) == (1, 0.5, 1.5)
+    assert (histogram["values"], histogram["bins"]) == ([3, 5], [-1, 0, 1]) and "parameters" not in line
+
+
 @pytest.mark.parametrize("mode", ["sqlite", "jsonl"])
 def test_a_killed_and_resumed_run_has_every_step_once(tmp_path, mode):
     killed = """

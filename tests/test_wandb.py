@@ -14,7 +14,7 @@ import pytest
 from wandb_standin import standin
 
 from gptlab.config import ConfigError
-from gptlab.record import read_metrics, read_status
+from gptlab.record import read_looks, read_metrics, read_status
 from gptlab.wandb_run import WandbSettings, new_id, resolve_mode
 
 RUN = """
@@ -52,6 +52,26 @@ def run(root: Path, script: str, env: dict[str, str], **options) -> subprocess.C
     )
 
 
+LOOK = {
+    "step": 1,
+    "tokens": 768,
+    "logits/max": 1.5,
+    "stream_rms": [0.5, 1.5],
+    "attention_entropy": [[1.0, 2.0], []],
+    "attention_logit_max": [[4.0, 5.0], []],
+    "histogram/stream": [{"low": -1.0, "high": 1.0, "counts": [3, 5]}],
+    "parameters": {"w": [1.0, 2.0, 3.0]},
+}
+SEEN = {
+    "tokens": 768,
+    "logits/max": 1.5,
+    "stream_rms/00": 0.5,
+    "stream_rms/01": 1.5,
+    "attention_entropy/00": 1.5,
+    "attention_logit_max/00": 5.0,
+}
+
+
 def offline_records(path: Path) -> Iterator:
     """The records of a .wandb file: a header of 7 bytes, then LevelDB's log format in blocks of 32 KiB."""
     from wandb.proto.wandb_internal_pb2 import Record
@@ -79,6 +99,33 @@ def no_key(tmp_path, monkeypatch):
         monkeypatch.delenv(key)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+def test_a_look_inside_arrives_as_panels_by_layer_and_again_after_a_kill(tmp_path):
+    """Once from the run that was killed before its checkpoint of step 5, once from the file on disk."""
+    with standin() as server:
+        script = f"""
+try:
+    with recorder() as record:
+        record.look({LOOK!r})
+        record.look({LOOK | {"step": 9}!r})
+        raise SystemExit(143)
+except SystemExit:
+    pass
+with recorder(resume_step=5) as record:
+    record.finish("finished", {{"val/loss": 2.0}})
+"""
+        done = run(tmp_path, script, server.env)
+        assert done.returncode == 0 and done.stderr == ""
+        [sent] = server.runs.values()
+    for line in sent.history:
+        assert {k: v for k, v in line.items() if k in SEEN} == SEEN
+        assert not any("parameters" in k or k == "attention_entropy/01" for k in line)
+        histogram = {k.removeprefix("histogram/stream/00").strip("."): v for k, v in line.items() if "histogram" in k}
+        histogram = histogram.get("", histogram)
+        assert (histogram["_type"], histogram["values"], histogram["bins"]) == ("histogram", [3, 5], [-1, 0, 1])
+    assert [line["step"] for line in sent.history][:2] == [1, 9]
+    assert [look["step"] for look in read_looks(tmp_path / "lab" / "arm one")] == [1]
 
 
 def test_online_run_arrives_whole_and_goes_on_under_its_id(tmp_path):

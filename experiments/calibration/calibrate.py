@@ -42,6 +42,18 @@ def main() -> dict[str, bytes]:
     return {"RESULTS.md": text.encode(), "results.png": _picture(scores, same, power)}
 
 
+def row() -> dict[str, object]:
+    """What the page of all experiments says of this one."""
+    comparison = build_comparison([HERE / "kept.json"])
+    return {
+        "question": comparison.question,
+        "baseline": comparison.results[0].name,
+        "said": "how often the verdict is right: see there",
+        "runs": len(comparison.runs),
+        "seconds": comparison.runs["seconds"].sum(),
+    }
+
+
 def _claims(differences: np.ndarray) -> np.ndarray:
     """Rows of paired differences -> -1 where the verdict is better (the loss is lower), 1 for worse, 0 for neither."""
     test = stats.ttest_1samp(differences, 0, axis=1)

@@ -20,6 +20,7 @@ from gptlab.compare.readings import read_all
 from gptlab.compare.runs import Run, Sweep, load_runs, load_sweep, read_curve
 from gptlab.compare.tuning import tunings, value
 from gptlab.config import ConfigError
+from gptlab.record import read_looks
 
 MARGIN = 0.005  # of the baseline's mean, where none is said
 AGAINST = ("baseline", "previous")
@@ -123,6 +124,7 @@ def build(
         runs=list_runs(by_label, material.tuning, list(sweep.tune), metric),
         breakdowns=breakdowns({label: _finished(arm) for label, arm in by_label.items()}),
         matched=sweep.matched,
+        looks={label: _looks(arm) for label, arm in by_label.items()},
         repeats=material.repeats,
     )
 
@@ -185,6 +187,11 @@ def _result(arm: Arm, label: str, baseline: Arm, reference: str | None, scores: 
 
 def _median(runs: Sequence[Run], key: str) -> float:
     return pd.Series([run.number(key) for run in runs], dtype=float).median()
+
+
+def _looks(arm: Arm) -> list[dict[str, Any]]:
+    """Kept runs have none."""
+    return next((looks for run in arm.runs if run.points is None and (looks := read_looks(run.folder))), [])
 
 
 def _curves(arms: Mapping[str, Arm], metric: str) -> tuple[str, dict[str, pd.DataFrame]]:

@@ -122,6 +122,7 @@ class Comparison:
     #                     address or the command that sends it)
     breakdowns: list[Breakdown] = field(default_factory=list)
     matched: list[dict[str, Any]] = field(default_factory=list)  # sweep.yaml's: what match= changed in which arm
+    looks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by arm, inside its first run that has some
     repeats: int = 0  # runs left out because a later one has the same config and seed
 
     @property

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -156,6 +157,19 @@ def _check_positive(**knobs: float | None) -> None:
             raise ValueError(f"{name}={value}: must be above 0; null for none")
 
 
+_listeners: list[Callable[..., None]] = []  # none in training
+
+
+@contextmanager
+def watched(listen: Callable[..., None]) -> Iterator[None]:
+    """Inside, `listen` is told of every call of `attend`: q, k, and what `scores` takes beside them."""
+    _listeners.append(listen)
+    try:
+        yield
+    finally:
+        _listeners.remove(listen)
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -172,6 +186,8 @@ def attend(
     q (B, H, T_q, D), k and v (B, H_kv, T_k, D) -> (B, H, T_q, D). `position` biases the scores, if given; `scale` is
     1 / sqrt(D), if not.
     """
+    for listen in _listeners:
+        listen(q, k, scale=scale, window=window, softcap=softcap, position=position)
     plain = window is None and softcap is None and position is None
     if q.is_cuda and not plain and not dropout:
         return attend_by_flex(q, k, v, scale=scale, window=window, softcap=softcap, position=position)
@@ -202,13 +218,25 @@ def attend_explicitly(
     dropout: float = 0.0,
 ) -> Tensor:
     """The equation, written out. What the other ways are held to."""
-    k, v = _repeat_kv(q, k), _repeat_kv(q, v)
-    scores = q @ k.transpose(-2, -1) * (scale or q.shape[-1] ** -0.5)  # (B, H, T_q, T_k)
+    s = scores(q, k, scale=scale, window=window, softcap=softcap, position=position)
+    return F.dropout(s.softmax(-1), dropout) @ _repeat_kv(q, v)
+
+
+def scores(
+    q: Tensor,
+    k: Tensor,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    position: Position | None = None,
+) -> Tensor:
+    """What the softmax reads, (B, H, T_q, T_k): scaled, capped, biased, and -inf where a query sees no key."""
+    s = q @ _repeat_kv(q, k).transpose(-2, -1) * (scale or q.shape[-1] ** -0.5)
     if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
+        s = softcap * torch.tanh(s / softcap)
     mask = _mask(q, k.shape[-2], window, position)
-    scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return F.dropout(scores.softmax(-1), dropout) @ v
+    return s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask
 
 
 def attend_by_flex(

@@ -59,11 +59,11 @@ class RMSNorm(_Scaled):
 
 @register("norm", "dyt", source="arXiv:2503.10622")
 class DyT(nn.Module):
-    """tanh(alpha * x) * gain + bias: squashes instead of normalising; alpha is one learned scalar."""
+    """tanh(alpha * x) * gain + bias: squashes instead of normalising; alpha is one learned number."""
 
     def __init__(self, dim: int, *, alpha: float = 0.5, bias: bool = True):
         super().__init__()
-        self.alpha = tag(nn.Parameter(torch.tensor(alpha)), "gain")
+        self.alpha = tag(nn.Parameter(torch.full((1,), alpha)), "gain")
         self.gain = tag(nn.Parameter(torch.ones(dim)), "gain")
         self.bias = tag(nn.Parameter(torch.zeros(dim)), "bias") if bias else None
 

@@ -1,7 +1,8 @@
 """Optimizers. An option turns parameters into a list of steppers, or of torch's optimizers, with weight decay by role.
 
 Matrices are decayed; norms, biases and embeddings are not, unless `decay=all`.
-`slots` says how many float32 numbers of state a parameter costs.
+`slots` says how many float32 numbers of state a parameter costs. `elementwise`: a step changes each weight by about the
+learning rate, however large the gradient; an init with learning rates by role (mup) is for those.
 """
 
 from collections import defaultdict
@@ -11,11 +12,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from gptlab.components.parameters import MATRICES, role_of
+from gptlab.components.parameters import HIDDEN, MATRICES, lr_scale_of, role_of
 from gptlab.registry import register
 
 Decay = Literal["matrices", "all"]
-Group = dict[str, Any]  # params, lr, weight_decay
+Group = dict[str, Any]  # params, lr, weight_decay, lr_scale
 
 
 class Optimizer(Protocol):
@@ -43,7 +44,8 @@ class Stepper:
     def step(self) -> None:
         for group in self.param_groups:
             if params := [p for p in group["params"] if p.grad is not None]:
-                self.update(group, params, [p.grad for p in params])
+                scaled = {**group, "lr": group["lr"] * group["lr_scale"]}
+                self.update(scaled, params, [p.grad for p in params])
 
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
@@ -62,13 +64,16 @@ class Stepper:
 
 
 def _groups(parameters: Iterable[nn.Parameter], weight_decay: float, decay: str) -> list[Group]:
-    """Parameter groups: the decayed and the others."""
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    """Parameter groups: the decayed and the others, each for every scale of the learning rate.
+
+    The decay of a step is lr * weight_decay, which a scale of the learning rate leaves as it is (mup's MuAdamW).
+    """
+    groups: dict[tuple[bool, float], Group] = {}
     for p in parameters:
-        (decayed if decay == "all" or role_of(p) in MATRICES else others).append(p)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [g for g in groups if g["params"]]
+        spared, scale = decay != "all" and role_of(p) not in MATRICES, lr_scale_of(p)
+        new = {"params": [], "weight_decay": 0.0 if spared else weight_decay / scale, "lr_scale": scale}
+        groups.setdefault((spared, scale), new)["params"].append(p)
+    return [groups[key] for key in sorted(groups)]
 
 
 def _check(lr: float, weight_decay: float, **betas: float) -> None:
@@ -84,6 +89,8 @@ def _check(lr: float, weight_decay: float, **betas: float) -> None:
 @register("optimizer", "adamw", source="arXiv:1711.05101")
 class AdamW:
     """Adam with decoupled weight decay."""
+
+    elementwise = True
 
     def __init__(
         self,
@@ -202,7 +209,7 @@ class Muon:
 
     @staticmethod
     def _takes(p: Tensor) -> bool:
-        return p.ndim == 2 and role_of(p) in ("input", "gate", "residual")
+        return p.ndim == 2 and role_of(p) in HIDDEN
 
     def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
         parameters = list(parameters)
@@ -224,6 +231,8 @@ class Muon:
 @register("optimizer", "lion", source="arXiv:2302.06675, algorithm 2")
 class Lion:
     """The sign of an interpolation between momentum and gradient."""
+
+    elementwise = True
 
     def __init__(
         self,

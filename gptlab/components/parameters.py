@@ -17,7 +17,8 @@ from torch import Tensor, nn
 Role = Literal["embedding", "position", "input", "gate", "residual", "head", "gain", "bias"]
 P = TypeVar("P", bound=Tensor)
 ROLES: tuple[Role, ...] = get_args(Role)
-MATRICES: tuple[Role, ...] = ("input", "gate", "residual", "head")  # decayed; what Muon takes, the head aside
+HIDDEN: tuple[Role, ...] = ("input", "gate", "residual")  # matrices within the blocks: what Muon takes
+MATRICES: tuple[Role, ...] = (*HIDDEN, "head")  # decayed
 
 
 def tag(parameter: P, role: Role, *, gain: float = 1.0) -> P:
@@ -29,6 +30,11 @@ def tag(parameter: P, role: Role, *, gain: float = 1.0) -> P:
 def role_of(parameter: Tensor) -> Role:
     """Its role. Of an untagged one, by shape: a matrix reads the stream, anything smaller is a gain."""
     return getattr(parameter, "role", "input" if parameter.ndim >= 2 else "gain")
+
+
+def lr_scale_of(parameter: Tensor) -> float:
+    """What its learning rate is multiplied by: what an `init` with learning rates by role gave it, else 1."""
+    return getattr(parameter, "lr_scale", 1.0)
 
 
 class Linear(nn.Linear):

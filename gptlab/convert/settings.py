@@ -9,7 +9,7 @@ from gptlab.components.ffn import Gated, Plain, hidden_width
 from gptlab.components.position import yarn_attention_factor
 from gptlab.compose import plain
 from gptlab.config import flatten
-from gptlab.model import with_one_bias_switch
+from gptlab.model import with_switches
 
 SCALING_KNOBS: dict[str, set[str]] = {  # of rope, by position.scaling
     "none": set(),
@@ -23,7 +23,7 @@ MODEL = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn"
 def resolved(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """{"norm": "rmsnorm", "norm.eps": 1e-6, "ffn.hidden": 3072, ...}: no null that stands for a number, nothing that
     has no effect, and of patterns the value in each layer."""
-    tree = with_one_bias_switch(cfg if isinstance(cfg, dict) else plain(cfg))
+    tree = with_switches(cfg if isinstance(cfg, dict) else plain(cfg))
     parts = {slot: dict(tree[slot]) for slot in MODEL}
     size, layers = tree["size"], range(tree["size"]["n_layer"])
     for norm in (parts["norm"], parts["qk_norm"]):

@@ -14,6 +14,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GPTLAB_CACHE") or "~/.cache/gptlab").expanduser()
 
 
+def stamp(file: Path) -> tuple[str, int, int]:
+    """Another one whenever the file was written to."""
+    found = file.stat()
+    return str(file), found.st_size, found.st_mtime_ns
+
+
 def write_cached(path: Path, content: bytes | memoryview) -> None:
     """Write a file of the cache in whole or not at all: it appears under its name when it is complete."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

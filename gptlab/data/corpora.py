@@ -6,13 +6,13 @@ import os
 import sysconfig
 import tokenize
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
 from gptlab.config import ConfigError
-from gptlab.data.cache import cache_folder, write_cached
+from gptlab.data.cache import cache_folder, stamp, write_cached
 from gptlab.data.documents import find_files, join_documents, read_documents, read_utf8, text_of
 from gptlab.registry import register
 
@@ -20,6 +20,10 @@ from gptlab.registry import register
 class Corpus(Protocol):
     def text(self) -> str:
         """All documents, a blank line between two; never empty."""
+        ...
+
+    def stamp(self) -> Hashable | None:
+        """Told without reading: another one whenever the text may be another; None where that is not known."""
         ...
 
 
@@ -37,6 +41,9 @@ class PyStdlib:
     def text(self) -> str:
         root = Path(sysconfig.get_path("stdlib"))
         return join_documents(map(_read_source, self._modules(root)), f"data=pystdlib: no source text in {root}")
+
+    def stamp(self) -> Hashable:
+        return sysconfig.get_path("stdlib")  # nobody edits the library of a running interpreter
 
     def _modules(self, root: Path) -> list[Path]:
         modules = []
@@ -67,10 +74,17 @@ class TinyShakespeare:
     def text(self) -> str:
         if self.path:
             return join_documents([read_utf8(self.path)], f"data.path={self.path}")
-        cached = cache_folder() / "tinyshakespeare.txt"
+        cached = self._cached()
         if not cached.is_file() or not self._is_genuine(cached.read_bytes()):
             write_cached(cached, self._download())
         return read_utf8(cached)
+
+    def stamp(self) -> Hashable | None:
+        file = self.path or self._cached()
+        return stamp(file) if file.is_file() else None
+
+    def _cached(self) -> Path:
+        return cache_folder() / "tinyshakespeare.txt"
 
     def _download(self) -> bytes:
         instead = "use data=pystdlib, which needs no network, or data.path=FILE"
@@ -105,6 +119,9 @@ class Text:
         documents = (document for file in self.files for document in read_documents(file, self.field))
         return join_documents(documents, f"data.path={self.path}")
 
+    def stamp(self) -> Hashable:
+        return self.field, tuple(map(stamp, self.files))
+
 
 @register("data", "huggingface", source="github.com/huggingface/datasets")
 class HuggingFace:
@@ -133,11 +150,17 @@ class HuggingFace:
     def text(self) -> str:
         if os.path.isdir(self.path):  # may change under us, and is quick to read
             return self._stream()
-        key = hashlib.sha256(repr(sorted(vars(self).items())).encode()).hexdigest()
-        cached = cache_folder() / "huggingface" / f"{key}.txt"
+        cached = self._cached()
         if not cached.is_file():
             write_cached(cached, self._stream().encode())
         return read_utf8(cached)
+
+    def stamp(self) -> Hashable | None:
+        return stamp(self._cached()) if self._cached().is_file() and not os.path.isdir(self.path) else None
+
+    def _cached(self) -> Path:
+        key = hashlib.sha256(repr(sorted(vars(self).items())).encode()).hexdigest()
+        return cache_folder() / "huggingface" / f"{key}.txt"
 
     def _stream(self) -> str:
         try:

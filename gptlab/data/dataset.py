@@ -1,9 +1,10 @@
 """A corpus as tokens: split, tokenised once, and opened from the cache as memory-mapped files."""
 
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +13,7 @@ import numpy as np
 
 from gptlab.config import ConfigError
 from gptlab.data.batches import TrainBatches, validation_batches
-from gptlab.data.cache import cache_folder, locked, write_cached
+from gptlab.data.cache import cache_folder, locked, stamp, write_cached
 from gptlab.data.corpora import Corpus
 from gptlab.data.task import Tally
 from gptlab.data.tokenizers import Tokenizer, TokenizerOption, tokenizer_from_json
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # listing the data options must not cost the import of torch
 
 FORMAT = 1  # of the cache; raise it when the same settings come to give other tokens or other files
 SPLITS = ("train", "val")
+META = "meta.json"  # beside the tokens: the tokenizer, and how many tokens of which type there are
 
 
 @dataclass(frozen=True)
@@ -79,26 +81,42 @@ class Dataset:
 def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_fraction: float) -> Dataset:
     """Split the text by characters, validation last, and tokenise each split, unless the cache has it.
 
-    A split must have at least window + 1 tokens.
+    A split must have at least window + 1 tokens. What has not changed is read once in a process.
     """
-    text = data.text()
-    text_hash = hashlib.sha256(text.encode()).hexdigest()
-    n_train = int((1 - val_fraction) * len(text))
+    text_hash, n_characters, text = _identify(data)
+    n_train = int((1 - val_fraction) * n_characters)
     key = json.dumps([FORMAT, text_hash, n_train, tokenizer.cache_key])
     folder = cache_folder() / "tokens" / hashlib.sha256(key.encode()).hexdigest()
-    if not _is_complete(folder):
+    if not (opened := _open(folder)):
         with locked(folder):
-            if not _is_complete(folder):  # else another run filled it while we waited
+            if not (opened := _open(folder)):  # else another run filled it while we waited
+                text = data.text() if text is None else text
                 _fill(folder, tokenizer, text[:n_train], text[n_train:])
-    meta = _read_meta(folder)
-    for split in SPLITS:
-        if meta[split] <= window:
+                opened = _open(folder)
+    assert opened
+    train, val, ready = opened
+    for split, tokens in zip(SPLITS, (train, val), strict=True):
+        if len(tokens) <= window:
             raise ConfigError(
-                f"data.window={window}: the {split} split has {meta[split]} tokens and must have window + 1 = "
+                f"data.window={window}: the {split} split has {len(tokens)} tokens and must have window + 1 = "
                 f"{window + 1}; set a smaller window, give a longer text or change data.val_fraction"
             )
-    train, val = (np.memmap(_tokens_file(folder, split), dtype=meta["dtype"], mode="r") for split in SPLITS)
-    return Dataset(train, val, tokenizer_from_json(meta["tokenizer"]), text_hash)
+    return Dataset(train, val, ready, text_hash)
+
+
+_known: dict[Hashable, tuple[str, int]] = {}  # by corpus and stamp, what _identify found
+
+
+def _identify(data: Corpus) -> tuple[str, int, str | None]:
+    """sha256 of the text in UTF-8, hex; its characters; the text itself, if it had to be read for that."""
+    key = type(data), data.stamp() if hasattr(data, "stamp") else None  # a user's corpus may have none
+    if key in _known:
+        return *_known[key], None
+    text = data.text()
+    found = hashlib.sha256(text.encode()).hexdigest(), len(text)
+    if key[1] is not None:
+        _known[key] = found
+    return *found, text
 
 
 def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:
@@ -108,21 +126,37 @@ def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:
         tokens = tokenizer.encode(text)
         meta[split] = len(tokens)
         write_cached(_tokens_file(folder, split), tokens.data)
-    write_cached(folder / "meta.json", json.dumps(meta).encode())  # last: it says that the others are there
+    write_cached(folder / META, json.dumps(meta).encode())  # last: it says that the others are there
 
 
-def _is_complete(folder: Path) -> bool:
-    """Whether the folder was filled to the end and its files are as long as they were then."""
+def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
+    """Both splits and the tokenizer, if the folder was filled to the end and its files are as long as then."""
     try:
-        meta = _read_meta(folder)
+        files = [folder / META, *(_tokens_file(folder, split) for split in SPLITS)]
+        return _open_unchanged(folder, tuple(map(stamp, files)))
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=4)
+def _open_unchanged(
+    folder: Path, stamps: tuple[tuple[str, int, int], ...]
+) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
+    try:
+        meta = json.loads((folder / META).read_bytes())
         sizes = [meta[split] * np.dtype(meta["dtype"]).itemsize for split in SPLITS]
-        return sizes == [_tokens_file(folder, split).stat().st_size for split in SPLITS]
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not what _fill wrote
-        return False
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "meta.json").read_bytes())
+        tokenizer = meta["tokenizer"]
+    except (ValueError, KeyError, TypeError):  # not what _fill wrote
+        return None
+    if sizes != [size for _, size, _ in stamps[1:]]:
+        return None
+    train, val = (
+        np.memmap(_tokens_file(folder, split), dtype=meta["dtype"], mode="r")
+        if meta[split]
+        else np.empty(0, dtype=meta["dtype"])  # which cannot be mapped
+        for split in SPLITS
+    )
+    return train, val, tokenizer_from_json(tokenizer)
 
 
 def _tokens_file(folder: Path, split: str) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gptlab.config import ConfigError
 from gptlab.data.bpe import GPT2_SPLIT, byte_of_character
+from gptlab.data.cache import stamp
 from gptlab.data.tokenizers import Tokenizer
 from gptlab.registry import register
 
@@ -24,6 +25,7 @@ LINE_END = re.compile(r"(?<=\S\n)(?=\S)")
 _WORDS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"""
 _OTHERS = r""" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
 SPLITS = (GPT2_SPLIT, rf"{_WORDS}|\p{{N}}{{1,3}}|{_OTHERS}", rf"{_WORDS}|\p{{N}}|{_OTHERS}")  # + Llama 3's, Qwen's
+OF_TOKENS, OF_MODEL = ("special_tokens_map.json", "tokenizer_config.json"), "config.json"  # files beside it
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # how a SentencePiece vocabulary writes a single byte
 
 
@@ -125,26 +127,9 @@ class HuggingFace:
             raise ConfigError("tokenizer.path=null: tokenizer=huggingface needs one; give a folder with tokenizer.json")
         given = Path(path).expanduser()
         file = given / "tokenizer.json" if given.is_dir() else given
-        try:
-            text = file.read_text(encoding="utf-8")
-        except FileNotFoundError as e:
-            missing = "no tokenizer.json in it" if given.is_dir() else "no such file or folder"
-            mend = "give one that exists; an older folder gets it by AutoTokenizer.from_pretrained and save_pretrained"
-            raise ConfigError(f"tokenizer.path={path}: {missing}; {mend}") from e
-        except (OSError, UnicodeDecodeError) as e:
-            raise ConfigError(f"tokenizer.path={path}: cannot be read ({_line(e)}); give a tokenizer.json") from e
-        try:
-            self.fixed_vocab_size = _checked_vocab_size(text)
-        except Exception as e:  # the library raises no class of its own
-            raise ConfigError(
-                f"tokenizer.path={path}: {file.name} is none of the tokenizers library ({_line(e)}); give one that is"
-            ) from e
-        self.state = {"name": "huggingface", "tokenizer": text, "config": _config(file.parent, json.loads(text))}
-
-    @property
-    def cache_key(self) -> str:
-        content = json.dumps([self.state["tokenizer"], self.state["config"]], sort_keys=True)
-        return f"huggingface-{hashlib.sha256(content.encode()).hexdigest()}"
+        beside = [file.parent / name for name in (*OF_TOKENS, OF_MODEL)]
+        stamps = tuple(stamp(f) if f.is_file() else None for f in (file, *beside))
+        self.fixed_vocab_size, self.state, self.cache_key = _open(path, file, stamps)
 
     def fit(self, train: str, val: str) -> HuggingFaceTokenizer:
         return self.from_json(self.state)
@@ -155,10 +140,28 @@ class HuggingFace:
 
 
 @functools.lru_cache(maxsize=2)  # large ones take a second, and a config is composed more than once
-def _checked_vocab_size(tokenizer_json: str) -> int:
+def _open(path: str, file: Path, stamps: tuple[object, ...]) -> tuple[int, dict[str, Any], str]:
+    """Size of the vocabulary, all of it, and a name for that, of a tokenizer.json and the files beside it."""
     from tokenizers import Tokenizer as LibraryTokenizer
 
-    return _vocab_size(LibraryTokenizer.from_str(tokenizer_json).get_vocab(with_added_tokens=True))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as e:
+        missing = "no such file or folder" if file == Path(path).expanduser() else "no tokenizer.json in it"
+        mend = "give one that exists; an older folder gets it by AutoTokenizer.from_pretrained and save_pretrained"
+        raise ConfigError(f"tokenizer.path={path}: {missing}; {mend}") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"tokenizer.path={path}: cannot be read ({_line(e)}); give a tokenizer.json") from e
+    try:
+        size = _vocab_size(LibraryTokenizer.from_str(text).get_vocab(with_added_tokens=True))
+    except Exception as e:  # the library raises no class of its own
+        raise ConfigError(
+            f"tokenizer.path={path}: {file.name} is none of the tokenizers library ({_line(e)}); give one that is"
+        ) from e
+    config = _config(file.parent, json.loads(text))
+    content = json.dumps([text, config], sort_keys=True)
+    key = f"huggingface-{hashlib.sha256(content.encode()).hexdigest()}"
+    return size, {"name": "huggingface", "tokenizer": text, "config": config}, key
 
 
 def _line(e: Exception) -> str:
@@ -167,8 +170,8 @@ def _line(e: Exception) -> str:
 
 def _config(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Which tokens begin, end and pad a text, by their names in transformers, and whether text can spell them."""
-    found = _read(folder / "special_tokens_map.json") | _read(folder / "tokenizer_config.json")
-    numbers = _read(folder / "config.json")  # of the model; older folders say it only there
+    found = _read(folder / OF_TOKENS[0]) | _read(folder / OF_TOKENS[1])
+    numbers = _read(folder / OF_MODEL)  # older folders say it only there
     contents = {token["id"]: token["content"] for token in settings.get("added_tokens", ())}
     config: dict[str, Any] = {"split_special_tokens": bool(found.get("split_special_tokens", False))}
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):

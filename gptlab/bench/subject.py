@@ -1,0 +1,47 @@
+"""What is timed: the Trainer that `gptlab train` would make, without its run's folder."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from gptlab.compose import load_config
+from gptlab.config import ConfigError
+from gptlab.data import Dataset
+from gptlab.plan import Machine, Plan, choose_machine, make_plan
+from gptlab.run import fair, open_dataset, with_vocabulary
+from gptlab.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Subject:
+    cfg: DictConfig  # complete, as `match` and the text's vocabulary make it
+    plan: Plan
+    machine: Machine
+    dataset: Dataset
+
+    def trainer(self) -> Trainer:
+        trainer = Trainer(self.cfg, self.plan, self.machine, self.dataset)
+        trainer.model.train()
+        return trainer
+
+    @property
+    def micro(self) -> int:
+        """Windows in a forward pass."""
+        return self.cfg.train.micro_batch_size or self.cfg.train.batch_size
+
+    @property
+    def n_micro(self) -> int:
+        """Forward passes in a step."""
+        return self.cfg.train.batch_size // self.micro
+
+
+def prepare(overrides: Iterable[str]) -> Subject:
+    """The text is tokenised by then. Raises ConfigError as `gptlab train` does."""
+    cfg = load_config(overrides)
+    machine = choose_machine(cfg)
+    dataset = open_dataset(cfg)
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(f"data={cfg.data.name}: bench reads a text; choose one, such as data=pystdlib")
+    full = with_vocabulary(fair(cfg, dataset)[0], dataset)
+    return Subject(full, make_plan(full), machine, dataset)
