@@ -6,6 +6,7 @@ A folder with a script of its own has them made by its `main()`, and its line on
 """
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,8 @@ HERE = Path(__file__).parent
 HEAD = """# What was asked, and what came out
 
 Each folder is a question: its experiment's file, the numbers of its runs, and RESULTS.md with the tables, the picture
-and what others found. All are small models on one text, trained for minutes on two CPU cores: they show what the tool
-says, and hold for such models. A verdict here is no verdict on a large one.
+and what others found. All are small models on one text, or on a task, trained for minutes on two CPU cores: they show
+what the tool says, and hold for such models. A verdict here is no verdict on a large one.
 
     gptlab sweep experiments/ffn/ffn.yaml                        # runs it, or goes on with it
     gptlab compare runs/ffn --html report.html                   # the report
@@ -91,7 +92,7 @@ def _longer_windows(kept: Path) -> Iterator[str]:
     """What `eval.lengths` measured, for the arms that can be evaluated there, the first of them as the baseline."""
     material = gather([kept])
     known = {key for run in material.runs for key in run.summary}
-    for metric in sorted(key for key in known if key.startswith("val/loss_") and key.endswith("x")):
+    for metric in sorted(key for key in known if re.fullmatch(r"val/loss_\d+x", key)):
         first = next(arm for arm in material.arms if all(metric in run.summary for run in arm.runs))
         comparison = build(material, metric=metric, baseline=first.label)
         yield f"\n## In windows {metric[9:-1]} times as long as in training\n\n"

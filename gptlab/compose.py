@@ -33,6 +33,7 @@ from gptlab.config import (
     flatten,
     plain,
 )
+from gptlab.data.task import Task
 
 ORDER = {f.name: i for i, f in enumerate(fields(Config))}
 C = TypeVar("C", DictConfig, Settings)
@@ -118,7 +119,9 @@ def _start(preset: str | None, size: str | None, components: tuple[tuple[str, st
 
 
 def fixed_vocab_size(cfg: AnyConfig) -> int | None:
-    """Tokens in the vocabulary where the tokenizer alone fixes it, without a look at the text."""
+    """Tokens in the vocabulary where a task, or else the tokenizer alone fixes it, without a look at the text."""
+    if issubclass(registry.entry("data", cfg.data.name).cls, Task):
+        return registry.build("data", cfg.data).vocab_size
     tokenizer = registry.build("tokenizer", cfg.tokenizer)
     return tokenizer.fixed_vocab_size
 

@@ -136,7 +136,7 @@ class Config:
     size: Size = section(Size, "of the model")
     optimizer: Any = slot("optimizer", "from gradients to weights")
     schedule: Any = slot("schedule", "learning rate over the run", ScheduleCommon)
-    data: Any = slot("data", "text to train on", DataCommon)
+    data: Any = slot("data", "what to train on: a text, or a task that makes its own tokens", DataCommon)
     tokenizer: Any = slot("tokenizer", "text to tokens")
     budget: Budget = section(Budget, "how long to train: exactly one is set, the others follow from it")
     train: Train = section(Train, "a training step, and what is kept of it")

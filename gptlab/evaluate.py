@@ -1,40 +1,55 @@
-"""Validation: the same tokens every time, each but the first predicted once."""
+"""Validation: the same tokens every time, each that counts predicted once."""
 
-import math
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
 
-from gptlab.data import Dataset, validation_batches
+from gptlab.data import AnyDataset, Tally
 from gptlab.loss import NextTokenLoss
 from gptlab.parallel import ONE, Processes
 
 
 def evaluate(
     loss: NextTokenLoss,
-    dataset: Dataset,
+    dataset: AnyDataset,
     *,
     window: int,
     batch_size: int,
     n_tokens: int | None,
     device: torch.device,
     autocast: AbstractContextManager,
+    by_position: bool = False,
     processes: Processes = ONE,
 ) -> dict[str, float]:
-    """val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
+    """What the dataset measures; `by_position` adds the loss at the places of a window."""
     loss.eval()
-    total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    n_predicted = 0
+    float64 = torch.float64 if device.type != "mps" else torch.float32
+    sums = torch.zeros(len(Tally._fields), len(dataset.slices(window)), window, dtype=float64, device=device)
     with torch.inference_mode(), autocast:
-        for x, y in validation_batches(dataset.val, window, batch_size, n_tokens):
-            n_predicted += y.numel()
-            has_rows = processes.rank < len(x)  # else it computes the first, uncounted: all must go through the model
-            x, y = (processes.rows(t) if has_rows else t[:1] for t in (x, y))
-            summed = loss(x.to(device), y.to(device))
-            total += summed if has_rows else 0
+        for batch in dataset.validation_batches(window, batch_size, n_tokens):
+            has_rows = processes.rank < len(batch[0])  # else the first, uncounted: all must go through the model
+            x, y, slices, floor = ((processes.rows(t) if has_rows else t[:1]).to(device) for t in batch)
+            nats, hits = loss(x, y)  # (B, T) each
+            counts = (y >= 0) & has_rows
+            added = torch.stack([t.to(float64) * counts for t in (nats, hits, floor, counts)])
+            for i in range(sums.shape[1]):
+                sums[:, i, : y.shape[1]] += (added * (slices == i)).sum(1)  # the last window may be shorter
     loss.train()
-    nats = float(processes.sum(total))
-    return {"val/loss": nats / n_predicted, "val/bpb": nats / math.log(2) / dataset.val_bytes(n_predicted + 1)}
+    tally = Tally(*processes.sum(sums).cpu().double().numpy())
+    return dataset.measure(tally) | (_by_position(tally) if by_position else {})
+
+
+def _by_position(tally: Tally) -> dict[str, float]:
+    """The loss in nats per token at the places 1, 2, 3 to 4, 5 to 8, ... of the window: val/loss_position-5-8."""
+    nats, n = tally.nats.sum(0), tally.n.sum(0)  # (T,)
+    bounds = np.unique([0, *(2**k for k in range(len(n).bit_length())), len(n)])
+    found = {}
+    for first, last in zip(bounds[:-1] + 1, bounds[1:], strict=True):
+        if counted := n[first - 1 : last].sum():
+            place = f"{first}" if first == last else f"{first}-{last}"
+            found[f"val/loss_position-{place}"] = float(nats[first - 1 : last].sum() / counted)
+    return found
 
 
 def of_length(metric: str, length: int) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gptlab.checkpoint import read_weights
 from gptlab.config import AnyConfig, ConfigError
 from gptlab.convert.folders import open_transformers, read_transformers
-from gptlab.data import Dataset, Tokenizer
+from gptlab.data import AnyDataset, TaskDataset, Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
 from gptlab.lock import is_locked
 from gptlab.measure import meta_model
@@ -66,7 +66,7 @@ class Start:
         return lines
 
 
-def plan_start(cfg: AnyConfig, dataset: Dataset) -> Start | None:
+def plan_start(cfg: AnyConfig, dataset: AnyDataset) -> Start | None:
     """What `cfg`, its vocabulary's size known, starts from; None if from `init`.
 
     Raises ConfigError for what does not fit, unless train.init_partial says that it need not.
@@ -140,11 +140,13 @@ def _tokenizer_of(path: str) -> str:
     return f"tokenizer={tokenizer.name}"
 
 
-def _same_tokens(folder: Path, dataset: Dataset) -> bool | None:
-    """Tried on the run's own text: two tokenizers may be one under two names."""
+def _same_tokens(folder: Path, dataset: AnyDataset) -> bool | None:
+    """Tried on the run's own text: two tokenizers may be one under two names. A task's tokens are no text's."""
     theirs = _tokenizer_in(folder)
     if theirs is None:
         return None
+    if isinstance(dataset, TaskDataset):
+        return False
     text = dataset.tokenizer.decode(dataset.val[:PROBE])
     try:
         return theirs.encode(text).tolist() == dataset.tokenizer.encode(text).tolist()

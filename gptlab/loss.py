@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gptlab.components.model import LanguageModel
+from gptlab.data.task import UNCOUNTED
 
 LOGIT_BYTES = 2**28  # of float32 logits, at once
 
@@ -20,8 +21,9 @@ LOGIT_BYTES = 2**28  # of float32 logits, at once
 class NextTokenLoss(nn.Module):
     """Of a model on inputs and targets, each (B, T). `chunk` is in tokens; null: what takes LOGIT_BYTES.
 
-    In training it gives what is to be minimised and the cross-entropy in it, both means over the tokens; in evaluation
-    the tokens' cross-entropies added up, without what components add in training.
+    A target below 0 does not count. In training it gives what is to be minimised and the cross-entropy in it, means
+    over the tokens that count; in evaluation, without what components add in training, the cross-entropy of each token,
+    0 where it does not count, and whether the likeliest token is the right one, (B, T) each.
     """
 
     def __init__(self, model: LanguageModel, chunk: int | None, *, compile: bool = False):
@@ -35,12 +37,14 @@ class NextTokenLoss(nn.Module):
         self.of_chunk = torch.compile(_loss, dynamic=False) if compile else _loss
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Any:
+        shape = targets.shape
         x, targets = self.stream(inputs).flatten(0, 1), targets.flatten()  # (B T, C), (B T)
         if not self.training:
-            chunks = self.chunks(len(targets))
-            return torch.stack([cross_entropy(self.model.logits(x[c]), targets[c], "sum") for c in chunks]).sum()
+            parts = [_each(self.model.logits(x[c]), targets[c]) for c in self.chunks(len(targets))]
+            nats, hits = (torch.cat(part).view(shape) for part in zip(*parts, strict=True))
+            return nats, hits
         if len(targets) <= self.chunk:
-            total, loss = self.of_chunk(self.model, x, targets)
+            total, loss = self.of_chunk(self.model, x, targets, (targets >= 0).sum(), len(targets))
             return total, loss.detach()
         head = self.model.head_parameters()
         return _Chunked.apply(self, x, targets, *head)
@@ -53,14 +57,20 @@ class NextTokenLoss(nn.Module):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Of (N, V) and (N,), in float32."""
-    return F.cross_entropy(logits.float(), targets, reduction=reduction)
+    """Of (N, V) and (N,), in float32; what does not count is 0, and no part of the mean."""
+    return F.cross_entropy(logits.float(), targets, reduction=reduction, ignore_index=UNCOUNTED)
 
 
-def _loss(model: LanguageModel, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _each(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, V), (N,) -> nats and hits, (N,) each."""
+    return cross_entropy(logits, targets, "none"), logits.argmax(-1) == targets
+
+
+def _loss(model: LanguageModel, x: Tensor, targets: Tensor, n_counted: Tensor, n_tokens: int) -> tuple[Tensor, Tensor]:
+    """These tokens' part in means over n_counted ones and, of what components add, over n_tokens."""
     logits = model.logits(x)  # (N, V)
-    loss, extra = cross_entropy(logits, targets), model.auxiliary_loss(logits)
-    return loss if extra is None else loss + extra, loss
+    loss, extra = cross_entropy(logits, targets, "sum") / n_counted, model.auxiliary_loss(logits)
+    return loss if extra is None else loss + extra * (len(targets) / n_tokens), loss
 
 
 class _Chunked(torch.autograd.Function):
@@ -71,18 +81,18 @@ class _Chunked(torch.autograd.Function):
         dx = torch.empty_like(x)
         dhead: list[Tensor | None] = [None for _ in head]  # summed in float32
         totals = torch.zeros(2, device=x.device)
+        n_counted = (targets >= 0).sum()
         for chunk in loss_of.chunks(len(x)):
-            share = (chunk.stop - chunk.start) / len(x)
             with torch.enable_grad():
                 part = x[chunk].detach().requires_grad_()
-                total, loss = loss_of.of_chunk(loss_of.model, part, targets[chunk])
-                gradients: Any = torch.autograd.grad(total * share, [part, *head], allow_unused=True)
+                total, loss = loss_of.of_chunk(loss_of.model, part, targets[chunk], n_counted, len(x))
+                gradients: Any = torch.autograd.grad(total, [part, *head], allow_unused=True)
             dx[chunk] = gradients[0]
             for i, gradient in enumerate(gradients[1:]):
                 if gradient is not None:  # None: of a token table that the head does not read
                     so_far = dhead[i]
                     dhead[i] = gradient.float() if so_far is None else so_far.add_(gradient)
-            totals += torch.stack([total.detach(), loss.detach()]) * share
+            totals += torch.stack([total.detach(), loss.detach()])
         ctx.save_for_backward(dx, *(d if d is None else d.to(p.dtype) for d, p in zip(dhead, head, strict=True)))
         ctx.mark_non_differentiable(loss := totals[1].clone())
         return totals[0].clone(), loss

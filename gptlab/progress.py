@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
+HEADLINE = ("val/loss", "val/bpb", "val/accuracy", "val/excess")  # of an evaluation
 
 
 class Display:
@@ -49,4 +50,9 @@ class Display:
     def evaluated(self, metrics: dict[str, Any]) -> None:
         self.shown_at = time.monotonic()
         self.val = f"  val/loss {metrics['val/loss']:.4f}"  # beside the training's from the next log on
-        self.line(f"step {metrics['step']:>6,}{self.val}  val/bpb {metrics['val/bpb']:.4f}")
+        self.line(f"step {metrics['step']:>6,}  {headline(metrics)}")
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """What of an evaluation is said in one line."""
+    return "  ".join(f"{key} {metrics[key]:.4f}" for key in HEADLINE if key in metrics)

@@ -10,7 +10,7 @@ from gptlab import checkpoint, registry
 from gptlab.allocator import keep_freed_memory
 from gptlab.compose import C, differences, edit, typed
 from gptlab.config import SLOTS, AnyConfig, ConfigError, Settings, flatten, plain
-from gptlab.data import Dataset, load_dataset
+from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
 from gptlab.lock import locked
@@ -18,7 +18,7 @@ from gptlab.match import Matched, matched
 from gptlab.model import build_init, lacks, reads
 from gptlab.parallel import find_processes
 from gptlab.plan import Machine, choose_machine, make_plan
-from gptlab.progress import Display
+from gptlab.progress import Display, headline
 from gptlab.record import (
     NoRecorder,
     Recorder,
@@ -100,9 +100,12 @@ def tracker_settings(cfg: AnyConfig) -> WandbSettings | TrackioSettings:
     return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
 
 
-def open_dataset(cfg: AnyConfig) -> Dataset:
+def open_dataset(cfg: AnyConfig) -> AnyDataset:
+    data = registry.build("data", cfg.data)
+    if isinstance(data, Task):
+        return open_task(data, cfg)
     dataset = load_dataset(
-        registry.build("data", cfg.data),
+        data,
         registry.build("tokenizer", cfg.tokenizer),
         window=cfg.data.window,
         val_fraction=cfg.data.val_fraction,
@@ -115,17 +118,21 @@ def open_dataset(cfg: AnyConfig) -> Dataset:
     return dataset
 
 
-def with_vocabulary(cfg: C, dataset: Dataset) -> C:
-    """The config with the vocabulary's size; more than the tokenizer's is padding, less is refused."""
+def with_vocabulary(cfg: C, dataset: AnyDataset) -> C:
+    """The config with the vocabulary's size; more than the tokenizer's or the task's is padding, less is refused."""
     size = cfg.model.vocab_size or dataset.vocab_size
     if size < dataset.vocab_size:
         raise ConfigError(
-            f"model.vocab_size={size}: tokenizer={cfg.tokenizer.name} has {dataset.vocab_size} tokens; give no fewer"
+            f"model.vocab_size={size}: {_tokens_of(cfg, dataset)} has {dataset.vocab_size} tokens; give no fewer"
         )
     return edit(cfg, model__vocab_size=size)
 
 
-def fair(cfg: C, dataset: Dataset | None = None) -> tuple[C, Matched | None]:
+def _tokens_of(cfg: AnyConfig, dataset: AnyDataset) -> str:
+    return f"tokenizer={cfg.tokenizer.name}" if dataset.tokenizer else f"data={cfg.data.name}"
+
+
+def fair(cfg: C, dataset: AnyDataset | None = None) -> tuple[C, Matched | None]:
     """The config as `match=` makes it, and what that came to."""
     if cfg.match.name == "none":
         return cfg, None
@@ -134,7 +141,7 @@ def fair(cfg: C, dataset: Dataset | None = None) -> tuple[C, Matched | None]:
     return edit(cfg, ffn__hidden=done.width) if done and changed else cfg, done
 
 
-def _refuse_another_text(folder: Path, dataset: Dataset) -> None:
+def _refuse_another_text(folder: Path, dataset: AnyDataset) -> None:
     """A run goes on with the text that it began with, or not at all."""
     if read_json(folder / "env.json").get("data_hash") != dataset.hash:
         raise ConfigError(f"{folder}: began with another text than there is now; restore that, or delete the folder")
@@ -158,10 +165,8 @@ def _introduce(
         display.line(f"init     {init.describe()}")
     if match:
         display.line(f"match    {match.describe()}")
-    display.line(
-        f"data     {cfg.data.name}, {cfg.tokenizer.name} tokens: {data.n_train:,} to train on, {data.n_val:,} to"
-        f" validate; vocabulary {data.vocab_size:,}"
-    )
+    tokens = f", {cfg.tokenizer.name} tokens" if data.tokenizer else ""
+    display.line(f"data     {cfg.data.name}{tokens}: {data.describe()}")
     display.line(f"budget   {trainer.plan.describe()}")
     display.line(f"machine  {trainer.machine.describe()}{trainer.processes.describe()}")
     for line in start.describe() if start else []:
@@ -174,14 +179,19 @@ def _closing_lines(summary: dict[str, Any], folder: Path, where: str | None) -> 
     if summary["state"] == "diverged":
         outcome = f"diverged at step {summary['diverged_step']:,}"
     else:
-        outcome = f"val/loss {summary['val/loss']:.4f}  val/bpb {summary['val/bpb']:.4f}"
+        outcome = headline(summary)
     speed = f"{summary['speed/tokens_per_s']:,.0f} tokens/s" if summary["speed/tokens_per_s"] else ""
     lines = [f"{outcome}  {speed}", f"{folder}"]
     return "\n".join(lines + ([where] if where else []))
 
 
 def _write_before(
-    folder: Path, cfg: AnyConfig, machine: Machine, dataset: Dataset, start: Start | None, match: Matched | None
+    folder: Path,
+    cfg: AnyConfig,
+    machine: Machine,
+    dataset: AnyDataset,
+    start: Start | None,
+    match: Matched | None,
 ) -> None:
     overrides = [f"{k}={typed(v)}" for k, v in differences(cfg).items()]
     env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}
@@ -190,7 +200,8 @@ def _write_before(
     if match:
         env["match"] = match.record()
     write_run_files(folder, OmegaConf.to_yaml(OmegaConf.create(plain(cfg))), overrides, env, use_files(cfg))
-    write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
+    if dataset.tokenizer:
+        write_json(folder / "tokenizer.json", dataset.tokenizer.to_json())
 
 
 def _tell_the_agent(cfg: AnyConfig, folder: Path, job_type: str) -> str | None:

@@ -19,7 +19,9 @@ def open_run(folder: Path) -> tuple[LanguageModel, Tokenizer]:
     """The model of a run with its best weights, in evaluation mode, and its tokenizer."""
     model, tokenizer = open_model(folder), open_tokenizer(folder)
     if tokenizer is None:
-        raise ConfigError(f"{folder}: has no tokenizer.json, so it reads no text; convert it with its tokenizer")
+        raise ConfigError(
+            f"{folder}: has no tokenizer.json, so it reads no text; take a run on text, or convert with a tokenizer"
+        )
     return model, tokenizer
 
 

@@ -11,7 +11,7 @@ import torch
 
 from gptlab import checkpoint, registry
 from gptlab.config import AnyConfig
-from gptlab.data import Dataset, TrainBatches
+from gptlab.data import AnyDataset
 from gptlab.diagnostics.watch import Watch, probe_batch
 from gptlab.evaluate import evaluate, of_length
 from gptlab.loss import NextTokenLoss
@@ -37,7 +37,7 @@ class Diverged(Exception):
 class Trainer:
     """Model, optimizers and batches of one run, and how far it is."""
 
-    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: Dataset, processes: Processes = ONE):
+    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: AnyDataset, processes: Processes = ONE):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
         self.processes = processes
         self.model = processes.place(build_model(cfg), machine.device)  # what optimizers and checkpoints know, float32
@@ -47,8 +47,8 @@ class Trainer:
         )
         self.net = processes.wrap(self.objective, machine.device)  # the objective, as training goes through it
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
-        self.batches = TrainBatches(
-            dataset.train, cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, machine.device
+        self.batches = dataset.train_batches(
+            cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, machine.device
         )
         self.micro = (cfg.train.micro_batch_size or cfg.train.batch_size) // processes.world
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
@@ -203,10 +203,10 @@ class Trainer:
         display.logged(self.step if self.plan.steps else self.seconds, metrics)
 
     def _evaluate(self, recorder: Recorder, display: Display, folder: Path, *, last: bool) -> dict[str, float]:
-        """The validation loss, after the `last` step in windows of all `eval.lengths`."""
-        result = self._evaluate_at(1)
+        """The validation loss, after the `last` step by position too, and in windows of all `eval.lengths`."""
+        result = self._evaluate_at(1, last)
         for length in self.cfg.eval.lengths if last else ():
-            result |= self._evaluate_at(length) if length != 1 else {}
+            result |= self._evaluate_at(length, last) if length != 1 else {}
         if not math.isfinite(result["val/loss"]):
             raise Diverged(self.step)
         metrics = self._where() | result
@@ -217,7 +217,7 @@ class Trainer:
             checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, self.model)
         return result
 
-    def _evaluate_at(self, length: int) -> dict[str, float]:
+    def _evaluate_at(self, length: int, by_position: bool) -> dict[str, float]:
         """In windows `length` times as long as in training, as many tokens at a time."""
         batch_size = self.cfg.eval.batch_size or self.cfg.train.batch_size
         result = evaluate(
@@ -228,6 +228,7 @@ class Trainer:
             n_tokens=self.cfg.eval.tokens,
             device=self.machine.device,
             autocast=self.machine.autocast(),
+            by_position=by_position,
             processes=self.processes,
         )
         return {of_length(metric, length): value for metric, value in result.items()}
@@ -247,8 +248,7 @@ class Trainer:
         mean_speed = self.step * self.plan.tokens_per_step / self.seconds if self.seconds else None
         peak = torch.cuda.max_memory_allocated() / 2**30 if self.machine.device.type == "cuda" else None
         return {
-            "val/loss": None,
-            "val/bpb": None,
+            **dict.fromkeys(self.dataset.metrics),
             **outcome,
             "val/loss_min": self.best if math.isfinite(self.best) else None,
             **self._where(),

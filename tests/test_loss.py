@@ -49,11 +49,13 @@ def test_the_default_chunk_goes_by_the_vocabulary():
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
-def test_the_sum_is_what_a_loop_over_tokens_gives(chunk):
+def test_in_evaluation_each_token_has_what_a_loop_over_tokens_gives(chunk):
     model = tiny_model("head.z_loss=0.3")
     logits = model(tokens()).detach()
     single = [-row.log_softmax(-1)[t] for row, t in zip(logits.flatten(0, 1), tokens().flatten(), strict=True)]
-    torch.testing.assert_close(NextTokenLoss(model, chunk).eval()(tokens(), tokens()), torch.stack(single).sum())
+    nats, hits = NextTokenLoss(model, chunk).eval()(tokens(), tokens())
+    torch.testing.assert_close(nats.flatten(), torch.stack(single))
+    assert torch.equal(hits, logits.argmax(-1) == tokens())
 
 
 def test_a_part_that_wants_all_logits_gets_them():

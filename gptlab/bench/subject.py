@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from gptlab.compose import load_config
+from gptlab.config import ConfigError
 from gptlab.data import Dataset
 from gptlab.plan import Machine, Plan, choose_machine, make_plan
 from gptlab.run import fair, open_dataset, with_vocabulary
@@ -40,5 +41,7 @@ def prepare(overrides: Iterable[str]) -> Subject:
     cfg = load_config(overrides)
     machine = choose_machine(cfg)
     dataset = open_dataset(cfg)
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(f"data={cfg.data.name}: bench reads a text; choose one, such as data=pystdlib")
     full = with_vocabulary(fair(cfg, dataset)[0], dataset)
     return Subject(full, make_plan(full), machine, dataset)

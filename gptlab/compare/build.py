@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gptlab.compare.arms import Arm, as_text, choose_baseline, group_arms, names
+from gptlab.compare.breakdowns import breakdowns
 from gptlab.compare.comparison import Comparison, Result
 from gptlab.compare.effects import compare_scores
 from gptlab.compare.factorial import factorial
@@ -121,6 +122,7 @@ def build(
         curve_metric=curve_metric,
         hardware=hardware(material.runs),
         runs=list_runs(by_label, material.tuning, list(sweep.tune), metric),
+        breakdowns=breakdowns({label: _finished(arm) for label, arm in by_label.items()}),
         matched=sweep.matched,
         looks={label: _looks(arm) for label, arm in by_label.items()},
         repeats=material.repeats,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from gptlab.compare.captions import difference_of, verdict_of
-from gptlab.compare.comparison import CONFIDENCE, Comparison, Factorial, Reading, Result
+from gptlab.compare.comparison import CONFIDENCE, Breakdown, Comparison, Factorial, Reading, Result
 from gptlab.compare.formatting import number, p_value, percent, plus_minus, si
 from gptlab.compare.readings import WORDS, disagreements
 
@@ -44,6 +44,10 @@ def cost_cells(comparison: Comparison) -> Columns:
 def _relative(comparison: Comparison, key: str) -> list[str]:
     reference = comparison.baseline.costs[key]
     return [si(reference), *(percent(r.costs[key], reference) for r in comparison.results[1:])]
+
+
+def breakdown_cells(breakdown: Breakdown) -> Columns:
+    return {level: [plus_minus(mean, sd) for mean, sd in arms] for level, arms in breakdown.levels.items()}
 
 
 def reading_cells(comparison: Comparison) -> Columns:

@@ -79,6 +79,21 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Breakdown:
+    """A metric by where in the window, or by how hard."""
+
+    metric: str  # val/accuracy
+    by: str  # position, or what a task calls its difficulty: pairs
+    length: int  # of the windows, in windows of training
+    levels: dict[str, list[tuple[float, float]]]  # mean and standard deviation of each arm, the baseline first
+
+    @property
+    def title(self) -> str:
+        longer = f", in windows {self.length} times as long as in training" if self.length > 1 else ""
+        return f"{self.metric} by {self.by}{longer}"
+
+
+@dataclass(frozen=True)
 class Factorial:
     """A grid over several slots: what each choice does on average over the others, and where two do not add up."""
 
@@ -105,6 +120,7 @@ class Comparison:
     hardware: list[str]  # one line for each machine and set of versions
     runs: pd.DataFrame  # arm, seed, phase ("" or tune), state, the metric, tokens, seconds, folder, where (W&B's
     #                     address or the command that sends it)
+    breakdowns: list[Breakdown] = field(default_factory=list)
     matched: list[dict[str, Any]] = field(default_factory=list)  # sweep.yaml's: what match= changed in which arm
     looks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by arm, inside its first run that has some
     repeats: int = 0  # runs left out because a later one has the same config and seed

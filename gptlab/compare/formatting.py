@@ -6,6 +6,8 @@ UNKNOWN = "-"
 LABELS = {
     "val/loss": "validation loss (nats per token)",
     "val/bpb": "validation loss (bits per byte)",
+    "val/accuracy": "validation accuracy",
+    "val/excess": "validation loss above the grammar's own (nats per token)",
     "train/loss": "training loss (nats per token)",
 }
 

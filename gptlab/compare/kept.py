@@ -126,7 +126,8 @@ def _points(run: Run, comparison: Comparison) -> dict[str, Any]:
         return {}
     points = points[np.isfinite(points[metric].astype(float))].reset_index(drop=True)
     group = metric.partition("/")[0] + "/"
-    others = [key for key in map(str, points) if key.startswith(group)]
+    often = points.notna().sum() >= min(2, len(points))  # what is measured at the end alone is in the summary
+    others = [key for key in map(str, points) if key.startswith(group) and often[key]]
     points = points[[*(key for key in AXIS_COLUMNS.values() if key in points), *others]]
     rows, exact = _chosen(points, comparison)
     columns = {key: [_number(value) for value in points[key].iloc[rows]] for key in map(str, points)}

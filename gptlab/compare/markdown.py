@@ -6,6 +6,7 @@ from gptlab.compare.captions import captions, margin_of, matched_lines, tuning_l
 from gptlab.compare.cells import (
     TEXT,
     Columns,
+    breakdown_cells,
     cost_cells,
     factorial_cells,
     mean_cells,
@@ -36,6 +37,9 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     yield _table("arm", names, cost_cells(comparison))
     yield "The first row is the baseline, the others are relative to it."
     yield from _listed(matched_lines(comparison))
+    for breakdown in comparison.breakdowns:
+        yield f"## {breakdown.title}"
+        yield _table("arm", names, breakdown_cells(breakdown))
     if comparison.readings and len(names) > 1:
         yield "## At equal steps, tokens, FLOPs and seconds"
         yield _table("arm", names[1:], reading_cells(comparison))

@@ -44,15 +44,10 @@ class TrainBatches:
         starts = self._starts(step)
         if self._there is not None:
             return cut(self._there, starts, self.window)
-        x, y = _pair(self.tokens[starts[:, None] + self._offsets])
-        if self._device is None or self._device.type == "cpu":
-            return x, y
-        if self._device.type == "cuda":  # pinned, the copy does not wait for the steps that are still under way
-            x, y = x.pin_memory(), y.pin_memory()
-        return x.to(self._device, non_blocking=True), y.to(self._device, non_blocking=True)
+        return on_device(*_pair(self.tokens[starts[:, None] + self._offsets]), self._device)
 
     def _random_starts(self, step: int) -> np.ndarray:
-        return _generator(self.seed, step).integers(len(self.tokens) - self.window, size=self.batch_size)
+        return stream(self.seed, step).integers(len(self.tokens) - self.window, size=self.batch_size)
 
     def _epoch_starts(self, step: int) -> np.ndarray:
         n_windows = (len(self.tokens) - 1) // self.window
@@ -61,7 +56,7 @@ class TrainBatches:
         return windows * self.window
 
     def _draw_order(self, epoch: int) -> np.ndarray:
-        return _generator(self.seed, epoch).permutation((len(self.tokens) - 1) // self.window)
+        return stream(self.seed, epoch).permutation((len(self.tokens) - 1) // self.window)
 
 
 def validation_batches(
@@ -78,6 +73,14 @@ def validation_batches(
         yield _pair(tokens[starts[i : i + batch_size] + np.arange(window + 1)])
     if rest:
         yield _pair(tokens[None, -rest - 1 :])
+
+
+def on_device(x: "Tensor", y: "Tensor", device: "torch.device | None") -> "tuple[Tensor, Tensor]":
+    if device is None or device.type == "cpu":
+        return x, y
+    if device.type == "cuda":  # pinned, the copy does not wait for the steps that are still under way
+        x, y = x.pin_memory(), y.pin_memory()
+    return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
 def cut(tokens: "Tensor", starts: np.ndarray, window: int) -> "tuple[Tensor, Tensor]":
@@ -98,8 +101,8 @@ def _on_gpu(tokens: np.ndarray, device: "torch.device") -> "Tensor | None":
     return torch.from_numpy(tokens.astype(np.int32)).to(device)
 
 
-def _generator(seed: int, index: int) -> np.random.Generator:
-    """A stream of its own for every (seed, index): Philox is counter-based, so making one costs microseconds."""
+def stream(seed: int, index: int) -> np.random.Generator:
+    """Random numbers of its own for every (seed, index): Philox is counter-based, so one is made in microseconds."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
 
 

@@ -3,17 +3,24 @@
 import functools
 import hashlib
 import json
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from gptlab.config import ConfigError
+from gptlab.data.batches import TrainBatches, validation_batches
 from gptlab.data.cache import cache_folder, locked, stamp, write_cached
 from gptlab.data.corpora import Corpus
+from gptlab.data.task import Tally
 from gptlab.data.tokenizers import Tokenizer, TokenizerOption, tokenizer_from_json
+
+if TYPE_CHECKING:  # listing the data options must not cost the import of torch
+    import torch
+    from torch import Tensor
 
 FORMAT = 1  # of the cache; raise it when the same settings come to give other tokens or other files
 SPLITS = ("train", "val")
@@ -28,6 +35,7 @@ class Dataset:
     val: np.ndarray  # (n_val,)
     tokenizer: Tokenizer
     hash: str  # sha256 of the text in UTF-8, hex
+    metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/bpb")
 
     @property
     def n_train(self) -> int:
@@ -42,6 +50,28 @@ class Dataset:
     @property
     def vocab_size(self) -> int:
         return self.tokenizer.vocab_size
+
+    def describe(self) -> str:
+        return f"{self.n_train:,} to train on, {self.n_val:,} to validate; vocabulary {self.vocab_size:,}"
+
+    def train_batches(
+        self, window: int, batch_size: int, seed: int, sampling: str, device: "torch.device | None" = None
+    ) -> TrainBatches:
+        return TrainBatches(self.train, window, batch_size, seed, sampling, device)
+
+    def slices(self, window: int) -> list[str]:
+        """A text is not told apart by difficulty."""
+        return ["all"]
+
+    def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> "Iterator[tuple[Tensor, ...]]":
+        """Inputs, targets, slices and floors: (B, T) each; a text has one slice, and no floor is known."""
+        for x, y in validation_batches(self.val, window, batch_size, n_tokens):
+            yield x, y, y.new_zeros(y.shape), y.new_zeros(y.shape)
+
+    def measure(self, tally: Tally) -> dict[str, float]:
+        """val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
+        nats, n = float(tally.nats.sum()), int(tally.n.sum())
+        return {"val/loss": nats / n, "val/bpb": nats / math.log(2) / self.val_bytes(n + 1)}
 
     def val_bytes(self, n_tokens: int | None = None) -> int:
         """Bytes of UTF-8 that `validation_batches` over the same n_tokens predicts: all but the first token's."""

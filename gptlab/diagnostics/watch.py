@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gptlab.components.model import LanguageModel
-from gptlab.data import Dataset, validation_batches
+from gptlab.data import AnyDataset
 from gptlab.diagnostics.inside import Look, by_layer, measure, residual_by_layer
 
 PROBE = 512  # tokens; one window at least
@@ -18,10 +18,11 @@ PAST = 1000  # losses that a new one is held against
 FEW = 20  # of them say nothing
 
 
-def probe_batch(dataset: Dataset, window: int, batch_size: int) -> tuple[Tensor, Tensor]:
+def probe_batch(dataset: AnyDataset, window: int, batch_size: int) -> tuple[Tensor, Tensor]:
     """The first windows of the validation split: inputs and targets, (B, T) int64."""
     n_windows = max(1, min(batch_size, PROBE // window))
-    return next(validation_batches(dataset.val, window, n_windows, n_windows * window + 1))
+    inputs, targets, *_ = next(dataset.validation_batches(window, n_windows, n_windows * window + 1))
+    return inputs, targets
 
 
 class Watch:
