@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gptlab.diagnostics.inside import Look
 
@@ -90,8 +91,8 @@ def _gradient_to_weight(axes: Axes, looks: Sequence[Look]) -> None:
         if words[0] == "blocks" and words[-1] == "weight" and weight and grad:
             kinds[".".join(words[2:-1])][int(words[1]) + 1] = math.log10(grad / weight)
     for i, (kind, ratios) in enumerate(kinds.items()):
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        axes.plot(list(ratios), list(ratios.values()), label=kind, markersize=5, **style)
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        axes.plot(list(ratios), list(ratios.values()), label=kind, color=colour, marker=marker, markersize=5)
     _dress(axes, f"Gradient:weight, step {looks[-1]['step']:,}", "log10 of the norms' ratio")
 
 
@@ -180,7 +181,7 @@ def _depth_bar(axes: Axes, n_layer: int) -> None:
     bar = axes.figure.colorbar(ScalarMappable(Normalize(0.5, n_layer + 0.5), colours), ax=axes, pad=0.01, aspect=30)
     bar.set_ticks([1, n_layer] if n_layer > 1 else [1], minor=False)
     bar.set_label("block", labelpad=-8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _dress(axes: Axes, title: str, y: str, *, x: str = "block", log: bool = False) -> None:
@@ -191,7 +192,7 @@ def _dress(axes: Axes, title: str, y: str, *, x: str = "block", log: bool = Fals
         axes.set_yscale("log")
         _number_ticks(axes)
     if x == "block":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0] and not axes.figure.legends:
