@@ -349,6 +349,7 @@ VERBS = {
   gptlab sweep --knock-out preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
   gptlab sweep norm=layernorm,rmsnorm ffn=gelu,swiglu placement=pre,post,double seed=0,1 --fraction 0.5
   gptlab sweep ffn=gelu,swiglu hydra.launcher.n_jobs=1
+  gptlab sweep ffn=gelu,swiglu seed=0,1 sweep.per_gpu=2      so many cells at once on each GPU
   gptlab sweep ffn=gelu,swiglu hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60""",
         _sweep_arguments,
         _sweep,

@@ -6,7 +6,6 @@ For a job Hydra composes no more than conf/sweep.yaml with the job's words in it
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra._internal.callbacks import Callbacks
@@ -26,7 +25,10 @@ from gptlab.config import CONF, ConfigError
 
 Launch = Callable[[list[list[str]]], list[str]]
 SLURM = "submitit_slurm"
-REQUEUES = 10  # of a cell whose time is up: it goes on from its checkpoint, so that this guards against standing still
+REQUEUED = [  # unless said otherwise, for a cell goes on from its checkpoint
+    "hydra.launcher.max_num_timeout=10",  # an end to what gets nowhere in its time; submitit's own is the first one
+    "+hydra.launcher.additional_parameters.requeue=true",  # SLURM may be set to do so only where it is asked to
+]
 
 
 class WorkerDied(Exception):
@@ -44,9 +46,7 @@ def prepare_launcher(
     n_cells   the most that there will ever be to run, so that a cell has as many threads when the sweep goes on
     places    on GPUs; joblib runs so many cells at once, or where there are none a cell per core
     """
-    words = [f"hydra.sweep.dir={quoted(str(folder))}", *overrides]
-    if on_slurm(overrides):
-        words.insert(0, f"hydra.launcher.max_num_timeout={REQUEUES}")
+    words = [f"hydra.sweep.dir={quoted(str(folder))}", *(REQUEUED if on_slurm(overrides) else []), *overrides]
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("gptlab", create_config_search_path(str(CONF)))
     try:
@@ -56,11 +56,12 @@ def prepare_launcher(
     except (HydraException, OmegaConfBaseException) as e:
         reason = f"{e} {e.__cause__ or ''}".split("Config search path")[0]
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {reason}".split())) from e
-    parallel = getattr(launcher, "joblib", None)  # JoblibLauncher's arguments of joblib.Parallel
-    threads = None if parallel is None else _share_machine(parallel, n_cells, places)
+    own = []  # words of every job
+    if parallel := getattr(launcher, "joblib", None):  # JoblibLauncher's arguments for joblib.Parallel
+        parallel["n_jobs"], threads = share_machine(parallel["n_jobs"], n_cells, places)
+        own = [] if threads is None else [f"threads={threads}"]
 
     def launch(cells: list[list[str]]) -> list[str]:
-        own = [] if threads is None else [f"threads={threads}"]
         try:
             results = launcher.launch([[f"cell={quoted(json.dumps(c))}", *own] for c in cells], initial_job_idx=0)
         except Exception as e:
@@ -74,20 +75,18 @@ def on_slurm(overrides: list[str]) -> bool:
     return any(w.startswith("hydra/launcher=") and SLURM in w for w in overrides)
 
 
-def _share_machine(parallel: dict[str, Any], n_cells: int, places: int) -> int | None:
-    """Set how many workers there are; returns the threads of torch in each, None where the one cell has this process.
+def share_machine(n_jobs: int, n_cells: int, places: int) -> tuple[int, int | None]:
+    """How many workers of joblib there are, and the threads of torch in each; None where one cell has this process.
 
-    The cores are shared out, and never more threads each than this process may have (OMP_NUM_THREADS): two workers of
-    two threads each on two cores do not train half as fast but a quarter, waiting for each other.
+    The cores are shared out, and no worker gets more threads than this process may have (OMP_NUM_THREADS): threads that
+    outnumber the cores wait for each other.
     """
-    asked = parallel["n_jobs"]
-    if asked == 0:
+    if n_jobs == 0:
         raise ConfigError("hydra.launcher.n_jobs=0: must not be 0; -1 is a worker per core")
-    if places and asked > places:
-        raise ConfigError(f"hydra.launcher.n_jobs={asked}: the GPUs take {places} at once; sweep.per_gpu changes that")
-    workers = min(n_cells, places if places and asked == -1 else effective_n_jobs(asked))
-    parallel["n_jobs"] = workers
-    return max(1, min(torch.get_num_threads(), cpu_count() // workers)) if workers > 1 else None
+    if places and n_jobs > places:
+        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: the GPUs take {places} at once; sweep.per_gpu changes that")
+    workers = min(n_cells, places if places and n_jobs == -1 else effective_n_jobs(n_jobs))
+    return workers, max(1, min(torch.get_num_threads(), cpu_count() // workers)) if workers > 1 else None
 
 
 def _error(e: BaseException) -> str:

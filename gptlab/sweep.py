@@ -80,8 +80,8 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Those for the launcher, those for the sweep itself, and what is left: of its cells."""
-    launcher = [w for w in words if w.startswith("hydra")]
+    """Those for the launcher (`+` adds what Hydra does not know of), those for the sweep itself, those of its cells."""
+    launcher = [w for w in words if w.lstrip("+").startswith("hydra")]
     own = [w for w in words if w.startswith("sweep.")]
     return launcher, own, [w for w in words if w not in launcher and w not in own]
 

@@ -12,7 +12,7 @@ from gptlab.cells import plan_sweep
 from gptlab.cli import VERBS, main
 from gptlab.config import COMMON, SLOTS, Config
 from gptlab.launcher import prepare_launcher
-from gptlab.sweep import run_cell
+from gptlab.sweep import run_cell, split_words
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,12 +91,13 @@ def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     args = VERBS["sweep"].parser("sweep").parse_intermixed_args([w for w in words[1:] if w != "-m"])
     arms = {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
-    planned = plan_sweep([w for w in args.words if not w.startswith("hydra")], **arms)
+    launcher, _, of_cells = split_words(args.words)
+    planned = plan_sweep(of_cells, **arms)
     cells = [*planned.tuning_cells(), *planned.cells]
     assert len(cells) > 1 or words[0] == "train"
     for cell in cells:
         load_config(cell)
-    prepare_launcher([w for w in words if w.startswith("hydra")], tmp_path, run_cell)
+    prepare_launcher(launcher, tmp_path, run_cell)
 
 
 @pytest.mark.parametrize("words", every_example("show", "list"))

@@ -9,6 +9,7 @@ import pytest
 from gptlab.cells import plan_sweep
 from gptlab.cli import VERBS, main
 from gptlab.compose import load_config
+from gptlab.sweep import split_words
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -42,7 +43,7 @@ def test_every_command_is_one_that_gptlab_takes(command, folder, capsys):
     elif verb == "sweep":
         args = VERBS["sweep"].parser("sweep").parse_intermixed_args(words)
         arms = {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
-        planned = plan_sweep([w for w in args.words if not w.startswith("hydra")], **arms)
+        planned = plan_sweep(split_words(args.words)[2], **arms)
         cells = [*planned.tuning_cells(), *planned.cells]
         assert len(cells) > 1
         for cell in cells:
