@@ -1,6 +1,6 @@
 """Makes every RESULTS.md and picture of this folder, and README.md, the page of all verdicts, from the kept numbers.
 
-A folder with a script of its own has them made by its `main()`, and its line on the page by its `row()`.
+A folder with a script of its own has them made by its `main()`, and of its line on the page what its `row()` says.
 
 `python experiments/results.py [FOLDER]` writes them beside the kept numbers, or into FOLDER (`make results`).
 """
@@ -55,29 +55,32 @@ On a GPU, the same at the size of Karpathy's lecture (10.65M parameters, 5,000 s
 
 def main(out: Path) -> None:
     rows = {}
-    for folder in sorted(path for path in HERE.iterdir() if any(path.glob("*.json"))):
-        name, kept = folder.name, folder / "kept.json"
-        if own := next(folder.glob("*.py"), None):
-            made = _load(own)
-            files, rows[name] = made.main(), made.row()
-        else:
-            comparison = build_comparison([kept])
-            longer = "".join(_longer_windows(kept))
-            files = {
-                "RESULTS.md": (render_markdown(comparison, "results.png") + longer).encode(),
-                "results.png": draw(comparison, "png"),
-            }
-            rows[name] = {
-                "question": comparison.question,
-                "baseline": comparison.results[0].name,
-                "said": "; ".join(_verdicts(comparison)),
-                "runs": len(comparison.runs),
-                "seconds": comparison.runs["seconds"].sum(),
-            }
+    for folder in sorted(path.parent for path in HERE.glob("*/*.json")):
+        name, kept, own = folder.name, folder / "kept.json", next(folder.glob("*.py"), None)
+        made = _load(own) if own else None
+        comparison = build_comparison([kept]) if kept.is_file() else None
+        files = made.main() if made else _files(comparison, kept)
+        rows[name] = (_row(comparison) if comparison else {}) | (made.row() if hasattr(made, "row") else {})
         (out / name).mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             (out / name / file).write_bytes(content)
     (out / "README.md").write_text(_page(rows), encoding="utf-8")
+
+
+def _files(comparison: Comparison, kept: Path) -> dict[str, bytes]:
+    text = render_markdown(comparison, "results.png") + "".join(_longer_windows(kept))
+    return {"RESULTS.md": text.encode(), "results.png": draw(comparison, "png")}
+
+
+def _row(comparison: Comparison) -> dict[str, Any]:
+    """An experiment's line on the page."""
+    return {
+        "question": comparison.question,
+        "baseline": comparison.results[0].name,
+        "said": "; ".join(_verdicts(comparison)),
+        "runs": len(comparison.runs),
+        "seconds": comparison.runs["seconds"].sum(),
+    }
 
 
 def _load(path: Path):

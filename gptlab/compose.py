@@ -328,8 +328,10 @@ def named_differences(cfg: AnyConfig) -> dict[str, Any]:
     return {k: named[k] for k in sorted(named, key=lambda k: (k != first, _importance(k)))}
 
 
-def _importance(key: str) -> int:
+def _importance(key: str) -> float:
     """Architecture first, as Config lists it; the run's length, data and seed last."""
+    if key == "model.vocab_size":  # beside the sizes
+        return ORDER["size"] + 0.5
     return ORDER[key.split(".")[0]]
 
 

@@ -14,7 +14,7 @@ from run_folders import CONFIG, POST, RMS, learning, one_line, rows, shown, writ
 from gptlab.compare import build_comparison
 from gptlab.compare.arms import differing
 from gptlab.compare.formatting import p_value, percent, plus_minus, si
-from gptlab.compare.runs import load_runs, read_curve
+from gptlab.compare.runs import load_runs, read_curves
 from gptlab.compare.verdict import DEFINITIONS
 from gptlab.config import ConfigError
 
@@ -260,7 +260,7 @@ def test_a_curve_is_read_where_it_is_finite_up_to_a_torn_last_line(tmp_path):
     with (folder / "metrics.jsonl").open("a") as f:
         f.write('{"tokens": 400, "val/loss": 2.')
     (run,) = load_runs([folder])
-    found = read_curve(run, "val/loss")
+    found = read_curves([run], "val/loss")
     assert list(found["tokens"]) == [0, 300] and list(found["val/loss"]) == [4.0, 3.0] and found["step"].isna().all()
 
 
@@ -268,7 +268,7 @@ def test_a_line_torn_elsewhere_is_an_error(tmp_path):
     folder = write_run(tmp_path / "a")
     (folder / "metrics.jsonl").write_text('{"tokens": 0, "val/loss": 4\n{"tokens": 100, "val/loss": 3}\n')
     with pytest.raises(ConfigError, match="metrics.jsonl:1: not JSON"):
-        read_curve(load_runs([folder])[0], "val/loss")
+        read_curves(load_runs([folder]), "val/loss")
 
 
 # What is printed and written

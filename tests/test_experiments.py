@@ -29,12 +29,26 @@ def test_experiment(path, tmp_path):
         assert train(load_config(cell), quiet=True)["state"] == "finished"
 
 
+def script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_coordinate_check_of_mup_measures_every_part_at_every_step(monkeypatch, tmp_path):
+    check = script(ROOT / "experiments" / "mup" / "coordinates.py")
+    for name, value in {"WIDTHS": (16, 32), "SEEDS": 1, "KEPT": tmp_path / "kept.json"}.items():
+        monkeypatch.setattr(check, name, value)
+    check.measure()
+    rms, _, _ = check.kept()
+    assert len(rms) == len(check.INITS) * 2 * check.STEPS * len(check.PARTS) and (rms > 0).all()
+    assert set(check.main()) == {"RESULTS.md", "results.png"}
+
+
 def test_results_are_made_again_from_the_kept_numbers(tmp_path):
     """Every table and the page of verdicts, letter for letter; pictures differ with the fonts there are."""
-    spec = importlib.util.spec_from_file_location("results", RESULTS)
-    results = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(results)
-    results.main(tmp_path)
+    script(RESULTS).main(tmp_path)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.*"))
     assert Path("README.md") in made and len(made) > 10
     for path in made:

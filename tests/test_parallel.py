@@ -113,7 +113,7 @@ def became(folder):
     Path("jobs.json").write_text(json.dumps([[[*words, f"runs_dir={name}"], stop] for name, words, stop, _ in BY_TWO]))
     with locked(run_dir(load_config([*SHORT, "runs_dir=busy"]))):
         process = start(parallel_runs.__file__, "jobs.json")
-        _, err = process.communicate(timeout=200)
+        err = end_of(process)
         assert process.returncode == 0, err
     first, second = (json.loads(Path(f"became{rank}.json").read_text()) for rank in (0, 1))
     return {"alone": alone + [run_alone(*run) for run in BY_ONE_AGAIN], "first": first, "second": second}
@@ -127,6 +127,14 @@ def start(*command):
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end_of(process):
+    """What it said on stderr. One that waits for another forever is ended, and its own processes with it."""
+    try:
+        return process.communicate(timeout=200)[1]
+    finally:
+        process.terminate()
 
 
 def run_of(name):
@@ -193,7 +201,7 @@ def test_the_end_of_a_process_that_fails_ends_the_other(became):
 
 def test_a_mistake_is_told_once_and_both_exit_2(folder):
     process = start("-m", "gptlab", "train", *TINY, "train.batch_size=3", "runs_dir=wrong")
-    _, err = process.communicate(timeout=100)
+    err = end_of(process)
     assert process.returncode and err.count("train.batch_size=3: must be a multiple of the 2 processes; set 4") == 1
     assert err.count("exitcode  : 2 ") == 2
     assert not Path("wrong").exists()
@@ -206,7 +214,7 @@ def test_sigterm_leaves_a_checkpoint_and_an_interrupted_run(folder):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=100)
+    end_of(process)
     assert read_status(run_of("killed"))["state"] == "interrupted"
     assert (run_of("killed") / "checkpoint/last.safetensors").exists()
 

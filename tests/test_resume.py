@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptlab.record import read_metrics, read_status, read_summary
+from gptlab.record import read_looks, read_metrics, read_status, read_summary
 
 TIMES = ("seconds", "speed/tokens_per_s")
 
@@ -22,6 +22,7 @@ def words(tmp_path):
         *("train", "size=tiny", "data=text", f"data.path={text}", "data.window=16", "train.batch_size=4"),
         *("train.dropout=0.1", "train.micro_batch_size=2", "budget.steps=120", "eval.every=40", "eval.tokens=500"),
         *("train.checkpoint_every=7", "train.log_every=3", "wandb.mode=disabled"),
+        *("diagnostics=full", "diagnostics_every=5"),
     ]
 
 
@@ -67,6 +68,8 @@ def test_killed_twice_and_started_again_it_ends_bit_identical_and_is_not_run_aga
         content = [_tensors(run / "checkpoint" / f"{name}.safetensors") for run in (a, b)]
         assert content[0] == content[1]
     assert without_times(read_metrics(a)) == without_times(read_metrics(b))
+    assert without_times(read_looks(a)) == without_times(read_looks(b))
+    assert [look["step"] for look in read_looks(b)] == [1, *range(5, 121, 5)]
     assert without_times([read_summary(a)]) == without_times([read_summary(b)])
 
     before = {p: p.stat().st_mtime_ns for p in b.rglob("*") if p.is_file()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gptlab.compare.arms import Arm, as_text, choose_baseline, group_arms, names
@@ -17,7 +18,7 @@ from gptlab.compare.kept import is_kept, read_kept
 from gptlab.compare.places import shorten, shown_command, shown_folder
 from gptlab.compare.provenance import hardware, list_runs
 from gptlab.compare.readings import read_all
-from gptlab.compare.runs import Run, Sweep, load_runs, load_sweep, read_curve
+from gptlab.compare.runs import Run, Sweep, load_runs, load_sweep, read_curves
 from gptlab.compare.tuning import tunings, value
 from gptlab.config import ConfigError
 from gptlab.record import read_looks
@@ -64,8 +65,8 @@ def gather(paths: Iterable[str | Path]) -> Material:
 
 def superseded(run: Run, chosen: Mapping[str, Sequence[str]]) -> bool:
     """Whether a run has another value than its arm's tuning chose in the end: one of an earlier, smaller tuning."""
-    settings = as_text(run.config)
     words = [word.partition("=") for word in chosen.get(run.config.get("variant") or "", ())]
+    settings = as_text(run.config) if words else {}
     return any(value(settings.get(key, "null")) != value(text.strip("'")) for key, _, text in words)
 
 
@@ -186,7 +187,8 @@ def _result(arm: Arm, label: str, baseline: Arm, reference: str | None, scores: 
 
 
 def _median(runs: Sequence[Run], key: str) -> float:
-    return pd.Series([run.number(key) for run in runs], dtype=float).median()
+    known = [x for x in (run.number(key) for run in runs) if x == x]  # not NaN
+    return float(np.median(known)) if known else float("nan")
 
 
 def _looks(arm: Arm) -> list[dict[str, Any]]:
@@ -204,7 +206,4 @@ def _curves(arms: Mapping[str, Arm], metric: str) -> tuple[str, dict[str, pd.Dat
 
 
 def _curves_of(arms: Mapping[str, Arm], metric: str) -> dict[str, pd.DataFrame]:
-    return {
-        label: pd.concat([read_curve(run, metric) for run in arm.runs], ignore_index=True)
-        for label, arm in arms.items()
-    }
+    return {label: read_curves(arm.runs, metric) for label, arm in arms.items()}

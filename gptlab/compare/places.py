@@ -35,13 +35,15 @@ def shown_command(command: str) -> str:
 
 def shorten(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The configs with the file's name in place of every path of this machine; `text.txt (2)` is another text.txt."""
-    found = sorted({text for config in configs for text in _texts(config) if HERE_ONLY.match(text)})
+    sections = {id(section): section for config in configs for section in config.values()}  # most are shared
+    found = sorted({text for section in sections.values() for text in _texts(section) if HERE_ONLY.match(text)})
     names = [PurePath(path).name for path in found]
     short = {
         path: name + (f" ({names[:i].count(name) + 1})" if name in names[:i] else "")
         for i, (path, name) in enumerate(zip(found, names, strict=True))
     }
-    return [_replaced(config, lambda text: short.get(text, text)) for config in configs] if found else configs
+    shown = {i: _replaced(section, lambda text: short.get(text, text)) for i, section in sections.items()}
+    return [{key: shown[id(section)] for key, section in config.items()} for config in configs] if found else configs
 
 
 def _last(path: PurePath, n: int) -> PurePath:

@@ -18,6 +18,7 @@ from gptlab.compare.formatting import plus_minus
 
 COLUMNS = dict(zip(AXES, ("step", "tokens", "flops", "seconds"), strict=True))  # of the curves
 WORDS = {axis: "FLOPs" if axis == "flops" else axis for axis in AXES}
+Points = dict[str, np.ndarray]  # of one run, by column
 STEADY = 0.1  # coefficient of variation of an arm's tokens/s, up to which its seconds count
 
 
@@ -33,14 +34,15 @@ def read_all(
 
     `curves`, `diverged` (seeds) and `speeds` (tokens/s of the finished runs) are by arm.
     """
-    finished: dict[tuple[str, int], pd.DataFrame] = {}
+    finished: dict[tuple[str, int], Points] = {}
     for r in results:
-        by_seed: dict[Any, pd.DataFrame] = dict(iter(curves[r.name].groupby("seed")))
+        rows: Any = curves[r.name].groupby("seed").indices
+        columns = {name: curves[r.name][name].to_numpy() for name in (*COLUMNS.values(), metric)}
         seed: Any
         for seed, score in r.scores.dropna().items():
-            if seed not in by_seed or by_seed[seed][metric].iloc[-1] != score:
+            if seed not in rows or columns[metric][rows[seed][-1]] != score:
                 return []
-            finished[r.name, seed] = by_seed[seed]
+            finished[r.name, seed] = {name: values[rows[seed]] for name, values in columns.items()}
     if not finished:
         return []
     return [_read(axis, metric, finished, results, diverged, speeds, margin) for axis in AXES]
@@ -49,13 +51,13 @@ def read_all(
 def _read(
     axis: str,
     metric: str,
-    finished: Mapping[tuple[str, int], pd.DataFrame],
+    finished: Mapping[tuple[str, int], Points],
     results: Sequence[Result],
     diverged: Mapping[str, Sequence[int]],
     speeds: Mapping[str, Sequence[float]],
     margin: float,
 ) -> Reading:
-    along = {key: points[COLUMNS[axis]].to_numpy() for key, points in finished.items()}
+    along = {key: points[COLUMNS[axis]] for key, points in finished.items()}
     budget = float(np.min([x[-1] for x in along.values()]))
     reliable, note = _steady(speeds) if axis == "seconds" else (True, "")
     if any(np.isnan(x).any() for x in along.values()):
@@ -65,11 +67,10 @@ def _read(
         more = f" and {len(late) - 1} more" if len(late) > 1 else ""
         note = f"left out: {late[0]}{more} had no evaluation by then; set a smaller eval.every"
         return Reading(axis, budget, {}, {}, reliable, note)
-    there = {key: float(np.interp(budget, along[key], points[metric])) for key, points in finished.items()}
-    scores = {
-        r.name: pd.Series({seed: value for (arm, seed), value in there.items() if arm == r.name}, dtype=float)
-        for r in results
-    }
+    there: dict[str, dict[int, float]] = {r.name: {} for r in results}
+    for (arm, seed), points in finished.items():
+        there[arm][seed] = float(np.interp(budget, points[COLUMNS[axis]], points[metric]))
+    scores = {arm: pd.Series(by_seed, dtype=float) for arm, by_seed in there.items()}
     references = {r.name: r.reference for r in results if r.reference is not None}
     effects = compare_scores(scores, references, diverged, metric=metric, margin=margin)
     return Reading(axis, budget, effects, {arm: own.mean() for arm, own in scores.items()}, reliable, note)

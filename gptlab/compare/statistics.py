@@ -36,10 +36,15 @@ def bootstrap_interval(differences: np.ndarray) -> Interval:
     Assumes no normal distribution, but takes the spread for as small as it looks: with fewer than some ten seeds it is
     too narrow, which is why verdicts go by t.
     """
-    from scipy.stats import bootstrap  # half a second to import
-
     if len(differences) < 2 or not np.ptp(differences):
         return t_interval(differences)
+    return _bootstrap(tuple(differences.tolist()))
+
+
+@cache  # at equal steps and equal tokens the differences are mostly the same
+def _bootstrap(differences: tuple[float, ...]) -> Interval:
+    from scipy.stats import bootstrap  # half a second to import
+
     found = bootstrap(
         (differences,),
         np.mean,

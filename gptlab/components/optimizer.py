@@ -37,7 +37,7 @@ class Stepper:
     """
 
     def __init__(self, groups: list[Group], lr: float):
-        self.param_groups = [{**group, "lr": lr} for group in groups]
+        self.param_groups = [{"lr_scale": 1.0, **group, "lr": lr} for group in groups]
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     @torch.no_grad()

@@ -92,7 +92,7 @@ def _gradient_to_weight(axes: Axes, looks: Sequence[Look]) -> None:
             kinds[".".join(words[2:-1])][int(words[1]) + 1] = math.log10(grad / weight)
     for i, (kind, ratios) in enumerate(kinds.items()):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        axes.plot(list(ratios), list(ratios.values()), label=kind, markersize=5, color=colour, marker=marker)
+        axes.plot(list(ratios), list(ratios.values()), label=kind, color=colour, marker=marker, markersize=5)
     _dress(axes, f"Gradient:weight, step {looks[-1]['step']:,}", "log10 of the norms' ratio")
 
 
@@ -192,7 +192,7 @@ def _dress(axes: Axes, title: str, y: str, *, x: str = "block", log: bool = Fals
         axes.set_yscale("log")
         _number_ticks(axes)
     if x == "block":
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0] and not axes.figure.legends:
