@@ -34,9 +34,10 @@ sizes; and what a sweep saves over loops of single runs. Made by
 How it is measured:
 
 - A step is all of it: batch, forward, backward, clipping, optimizer. Of gptlab it is `Trainer.training_step`, as
-  `gptlab train` calls it; logging, evaluation and checkpoints are not in it. A peer's is its model with its own
-  optimizer and batches where it has them; of nanoGPT as its train.py does it, prefetch included. Threads and
-  torch.compile (on CUDA only) are the same for all, precision unless a line says otherwise.
+  `gptlab train` calls it; logging, evaluation, checkpoints and looks inside (diagnostics=none) are not in it. A peer's
+  is its model with its own optimizer and batches where it has them; of nanoGPT as its train.py does it, prefetch
+  included. Of one process, and so the same for all: threads, torch.compile (on CUDA only), and on a CPU an allocator
+  that keeps what is freed, which gptlab sets. Precisions are said.
 - Blocks of steps are interleaved in one process, every other round backwards. A ratio is one of two blocks that were
   timed next to each other; shown are the median of the blocks, the lowest and the highest.
 - FLOPs are those of all matrix products of forward and backward, attention as the full window. They are compared with
@@ -47,7 +48,8 @@ How it is measured:
   the text's tokens are there before, and from the second time on what torch.compile keeps.
 - A sweep is timed from the start of `gptlab sweep` to its end, loops likewise. Every cell trains as many steps.
   nanoGPT's train.py evaluates one batch of each split before its first and before its last step, and gptlab as many
-  tokens after its last one; both write a checkpoint then. Neither records anything elsewhere (wandb.mode=disabled).
+  tokens after its last one; both write a checkpoint then. Neither records anything elsewhere (wandb.mode=disabled);
+  gptlab looks inside its models every 50 steps, as it does by default.
 - `load` is the machine's average over the minute before: above about 0.3 something else was running, and the figures
   say as much of that.
 """

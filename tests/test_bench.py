@@ -21,7 +21,7 @@ from gptlab.bench import peers, startup, steps, sweeps, timing
 from gptlab.bench.display import markdown, print_figures
 from gptlab.bench.process import run_process
 from gptlab.bench.roofline import DATASHEET, Gemm, datasheet_flops
-from gptlab.bench.subject import prepare
+from gptlab.bench.subject import prepare, step_of
 from gptlab.cli import VERBS, main
 from gptlab.config import ConfigError
 from gptlab.plan import Machine
@@ -176,9 +176,9 @@ def test_no_name_of_the_datasheet_is_hidden_by_one_before_it():
 
 def test_mfu_is_the_share_of_the_datasheet(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
-    seen = steps._of_datasheet(Machine(torch.device("cuda"), bf16=True, compile=True), [156e12, 78e12, 234e12])
+    seen = steps._of_datasheet(Machine(torch.device("cuda"), "bf16 autocast", compile=True), [156e12, 78e12, 234e12])
     assert seen == {"flops_per_s": 312e12, "mfu": {"median": 0.5, "low": 0.25, "high": 0.75}}
-    assert steps._of_datasheet(Machine(CPU, bf16=True, compile=False), [1e12]) is None
+    assert steps._of_datasheet(Machine(CPU, "bf16 autocast", compile=False), [1e12]) is None
 
 
 # peers
@@ -374,9 +374,25 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
 
 def test_the_trainer_that_is_timed_is_the_one_that_trains(folder):
     trainer = prepare([*TINY.split(), "device=cpu"]).trainer()
-    assert trainer.model.training
+    assert trainer.model.training and trainer.watch.level == "none"
     trainer.training_step()
     assert trainer.step == 1
+
+
+def test_a_step_has_the_looks_inside_that_are_asked_for(folder):
+    trainer = prepare([*TINY.split(), "device=cpu", "diagnostics=basic", "diagnostics_every=2"]).trainer()
+    looked, take = [], trainer.watch.take
+    trainer.watch.take = lambda: looked.append(trainer.step) or take()
+    step = step_of(trainer)
+    for _ in range(5):
+        step()
+    assert trainer.step == 5 and looked == [1, 2, 4]
+
+
+def test_a_model_without_blocks_is_timed_too(folder):
+    assert gptlab(f"bench {TINY} model=bigram device=cpu --steps 1 --blocks 1 --against hf --json out.json") == 0
+    figures = json.loads((folder / "out.json").read_text())
+    assert figures["peers"][0]["architecture"] == peers.OTHER
 
 
 # --sweep

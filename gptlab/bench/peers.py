@@ -19,14 +19,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gptlab.bench.subject import Subject
-from gptlab.compose import load_config, typed
-from gptlab.config import ConfigError, did_you_mean
-from gptlab.data import TrainBatches
+from gptlab.compose import edit, load_config, typed
+from gptlab.config import ARCHITECTURE, ConfigError, did_you_mean
 
 # No step is faster or slower for these.
 LR, WEIGHT_DECAY, BETAS = 1e-3, 0.1, (0.9, 0.99)
 MAX_NORM = 1.0
-ARCHITECTURE = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head", "bias")
+SLOTS_OF_MODEL = ("model", *(slot for slot in ARCHITECTURE if slot != "init"))
 SAME = "the same architecture"
 OTHER = "its own architecture of the same width, depth, heads, window and vocabulary"
 
@@ -57,8 +56,8 @@ class Peer:
         self.subject, cfg, machine = subject, subject.cfg, subject.machine
         fast = machine.precision.startswith("bf16") and machine.device.type != "cpu"
         self.bf16 = precision == "bf16" if precision else fast
-        text = subject.dataset.train
-        self.batches = TrainBatches(text, cfg.data.window, subject.micro, cfg.seed, cfg.data.sampling)
+        drawn_by = cfg.data.window, subject.micro, cfg.seed, cfg.data.sampling
+        self.batches = subject.dataset.train_batches(*drawn_by, machine.device)
         self.drawn = 0
         with contextlib.redirect_stdout(io.StringIO()):  # what they say of themselves
             self.model: Any = self.build_model(cfg).to(machine.device).train()
@@ -92,10 +91,8 @@ class Peer:
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """(B, T), (B, T): gptlab's own batches."""
-        x, y = self.batches.batch(self.drawn)
         self.drawn += 1
-        device = self.subject.machine.device
-        return x.to(device), y.to(device)
+        return self.batches.batch(self.drawn)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """(B, T), (B, T) -> nats per token"""
@@ -111,7 +108,10 @@ class Peer:
     def is_like(self, cfg: DictConfig) -> bool:
         """Whether `cfg` describes this very architecture."""
         words = self.like(cfg)
-        return words is not None and all(load_config(words)[slot] == cfg[slot] for slot in ARCHITECTURE)
+        if words is None:
+            return False
+        theirs = edit(load_config(words), model__vocab_size=cfg.model.vocab_size)
+        return all(theirs[slot] == cfg[slot] for slot in SLOTS_OF_MODEL)
 
     @property
     def version(self) -> str:

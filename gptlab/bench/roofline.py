@@ -1,5 +1,6 @@
 """How fast the machine multiplies matrices: measured in the same run, and what the datasheet of a GPU promises."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,11 +68,11 @@ class Gemm:
 
 def gemms(trainer: Trainer) -> list[Gemm]:
     """Of the model's typical shape, that is all tokens of a forward pass times a block's largest matrix; and square."""
-    matrices = [p for p in trainer.model.blocks[0].parameters() if p.ndim == 2]
+    block = next(iter(trainer.model.blocks), trainer.model)  # a model before GPT has none
+    matrices = [p.shape for p in block.parameters() if p.ndim == 2]
     tokens, side = trainer.micro * trainer.cfg.data.window, SQUARE[trainer.machine.device.type]
-    largest = max(matrices, key=lambda p: p.numel(), default=None)
-    own = [] if largest is None else [Gemm(tokens, min(largest.shape), max(largest.shape))]
-    return [*own, Gemm(side, side, side)]
+    largest = sorted(max(matrices, key=math.prod, default=(1, 1)))
+    return [Gemm(tokens, *largest), Gemm(side, side, side)]
 
 
 def gemm_contestants(shapes: Sequence[Gemm], machine: Machine) -> list[Contestant]:

@@ -34,17 +34,17 @@ def main(overrides: Sequence[str]) -> None:
     import torch
 
     torch_there = time.perf_counter()
-    from gptlab.bench.subject import prepare
+    from gptlab.bench.subject import prepare, step_of
     from gptlab.bench.timing import synchronize
 
     all_there = time.perf_counter()
     trainer = prepare(overrides).trainer()
-    device = trainer.machine.device
-    trainer.training_step()
+    step, device = step_of(trainer), trainer.machine.device
+    step()
     synchronize(device)
     first_step_at = time.time()
     for _ in range(STEPS - 1):
-        trainer.training_step()
+        step()
     synchronize(device)
     on_cuda = device.type == "cuda"
     seen = {

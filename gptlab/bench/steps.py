@@ -9,7 +9,7 @@ from gptlab.bench.machine import describe_machine
 from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
 from gptlab.bench.roofline import Gemm, datasheet_flops, gemm_contestants, gemms
 from gptlab.bench.startup import measure_startup
-from gptlab.bench.subject import prepare
+from gptlab.bench.subject import prepare, step_of
 from gptlab.bench.timing import Contestant, interleave, rates, ratios, spread, steps_per_block, warm_up
 from gptlab.plan import Machine
 
@@ -38,9 +38,10 @@ def bench_steps(
     startup = measure_startup(overrides, threads)  # before this process holds a model, on a GPU too
     tell("warming up")
     trainer, device = subject.trainer(), subject.machine.device
-    warm_up(trainer.training_step, device)
-    n = steps or steps_per_block(trainer.training_step, device)
-    own = Contestant("gptlab", trainer.training_step, n)
+    step = step_of(trainer)
+    warm_up(step, device)
+    n = steps or steps_per_block(step, device)
+    own = Contestant("gptlab", step, n)
     theirs = []
     for peer in peers:
         peer.open(subject, peer_precision)

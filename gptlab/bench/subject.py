@@ -1,10 +1,11 @@
 """What is timed: the Trainer that `gptlab train` would make, without its run's folder."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from gptlab.allocator import keep_freed_memory
 from gptlab.compose import load_config
 from gptlab.config import ConfigError
 from gptlab.data import Dataset
@@ -21,8 +22,10 @@ class Subject:
     dataset: Dataset
 
     def trainer(self) -> Trainer:
+        if self.machine.device.type == "cpu":
+            keep_freed_memory()
         trainer = Trainer(self.cfg, self.plan, self.machine, self.dataset)
-        trainer.model.train()
+        trainer.objective.train()
         return trainer
 
     @property
@@ -36,9 +39,25 @@ class Subject:
         return self.cfg.train.batch_size // self.micro
 
 
-def prepare(overrides: Iterable[str]) -> Subject:
-    """The text is tokenised by then. Raises ConfigError as `gptlab train` does."""
-    cfg = load_config(overrides)
+def step_of(trainer: Trainer) -> Callable[[], None]:
+    """A step as the training loop has it, with the looks inside that the config asks for."""
+
+    def step() -> None:
+        trainer.watch.before_step(trainer.step + 1)
+        trainer.training_step()
+        if trainer.watch.due(trainer.step):
+            trainer.watch.take()
+
+    return step
+
+
+def prepare(overrides: Sequence[str]) -> Subject:
+    """The text is tokenised by then; looks inside are off unless asked for. Raises ConfigError as `gptlab train` does.
+
+    A look is seldom, so that a median would hide it.
+    """
+    asked = any(word.startswith("diagnostics=") for word in overrides)
+    cfg = load_config([*overrides, *([] if asked else ["diagnostics=none"])])
     machine = choose_machine(cfg)
     dataset = open_dataset(cfg)
     if not isinstance(dataset, Dataset):
