@@ -74,6 +74,10 @@ def _answer(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame
             f"a difference of {rnn.effect.mean:+.3f}: {rnn.effect.verdict}; the rnn trains on "
             f"{rnn.costs['tokens_per_s'] / gpt.costs['tokens_per_s']:.2f} times as many tokens a second."
         )
+    lines.append(
+        "- This is the very beginning of training, fewer than two tokens for each of the gpt's parameters, in windows of "
+        "64: who learns fastest at first. It does not say who is ahead after long training, where others find the gpt."
+    )
     short, long = speeds.columns[0], speeds.columns[-1]
     ratio = speeds.loc["rnn"] / speeds.loc["gpt"]
     lines.append(
@@ -120,10 +124,15 @@ def _samples() -> str:
 
 def _how(comparisons: dict[tuple[str, str], Comparison]) -> str:
     runs = pd.concat([c.runs for c in comparisons.values()])
-    commands = "\n".join(f"    {c.command}" for c in [*comparisons.values(), build_comparison([WINDOWS])])
-    hardware = "\n".join(f"- {line}" for line in dict.fromkeys(h for c in comparisons.values() for h in c.hardware))
+    said = [*(c.command for c in comparisons.values()), gather([WINDOWS]).sweep["command"]]
+    commands = "\n".join(f"    {command}" for command in said)
+    lines = [
+        line.rpartition(" (")[0] for c in comparisons.values() for line in c.hardware
+    ]  # without the number of runs
+    hardware = "\n".join(f"- {line}" for line in dict.fromkeys(lines))
     return (
         f"## How it was made\n\n{commands}\n    gptlab compare runs/NAME --keep experiments/ladder_of_models/KEPT.json"
+        f"    # of the windows with --baseline 'gpt data.window=16'"
         f"\n    python experiments/ladder_of_models/report.py samples runs\n    make results\n\n"
         f"{len(runs)} runs, {runs['seconds'].sum():,.0f} seconds of training in all, without those for the speeds. "
         "Learning rates were not tuned: 3e-3, and 0.1 for the bigram's table. The machine's cores were shared with "
