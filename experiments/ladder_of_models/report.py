@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import NullFormatter
 
 from gptlab.compare import build_comparison
 from gptlab.compare.build import gather
@@ -75,8 +76,8 @@ def _answer(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame
             f"{rnn.costs['tokens_per_s'] / gpt.costs['tokens_per_s']:.2f} times as many tokens a second."
         )
     lines.append(
-        "- This is the very beginning of training, fewer than two tokens for each of the gpt's parameters, in windows of "
-        "64: who learns fastest at first. It does not say who is ahead after long training, where others find the gpt."
+        "- This is the very beginning of training, in windows of 64 and with fewer than two tokens for each of the gpt's "
+        "parameters: it says who learns fastest at first, not who is ahead after long training."
     )
     short, long = speeds.columns[0], speeds.columns[-1]
     ratio = speeds.loc["rnn"] / speeds.loc["gpt"]
@@ -156,6 +157,7 @@ def _picture(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFram
     axes[0, 2].set(title="Training speed", xlabel="tokens in a window", ylabel="tokens/s", xscale="log", yscale="log")
     axes[1, 2].set_visible(False)
     for ax in axes.flat:
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
     out = io.BytesIO()
