@@ -76,8 +76,8 @@ def _answer(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame
             f"{rnn.costs['tokens_per_s'] / gpt.costs['tokens_per_s']:.2f} times as many tokens a second."
         )
     lines.append(
-        "- This is the very beginning of training, in windows of 64 and with fewer than two tokens for each of the gpt's "
-        "parameters: it says who learns fastest at first, not who is ahead after long training."
+        "- This is the very beginning of training, in windows of 64 and with fewer than two tokens for each of the "
+        "gpt's parameters: it says who learns fastest at first, not who is ahead after long training."
     )
     short, long = speeds.columns[0], speeds.columns[-1]
     ratio = speeds.loc["rnn"] / speeds.loc["gpt"]
