@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import NullFormatter
 
 from gptlab.compare import build_comparison
 from gptlab.compare.build import gather
@@ -88,6 +89,10 @@ def _answer(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame
             f"a difference of {rnn.effect.mean:+.3f}: {rnn.effect.verdict}; the rnn trains on "
             f"{rnn.costs['tokens_per_s'] / gpt.costs['tokens_per_s']:.2f} times as many tokens a second."
         )
+    lines.append(
+        "- This is the very beginning of training, in windows of 64 and with fewer than two tokens for each of the "
+        "gpt's parameters: it says who learns fastest at first, not who is ahead after long training."
+    )
     short, long = speeds.columns[0], speeds.columns[-1]
     ratio = speeds.loc["rnn"] / speeds.loc["gpt"]
     lines.append(
@@ -134,10 +139,15 @@ def _samples() -> str:
 
 def _how(comparisons: dict[tuple[str, str], Comparison]) -> str:
     runs = pd.concat([c.runs for c in comparisons.values()])
-    commands = "\n".join(f"    {c.command}" for c in [*comparisons.values(), build_comparison([WINDOWS])])
-    hardware = "\n".join(f"- {line}" for line in dict.fromkeys(h for c in comparisons.values() for h in c.hardware))
+    said = [*(c.command for c in comparisons.values()), gather([WINDOWS]).sweep["command"]]
+    commands = "\n".join(f"    {command}" for command in said)
+    lines = [
+        line.rpartition(" (")[0] for c in comparisons.values() for line in c.hardware
+    ]  # without the number of runs
+    hardware = "\n".join(f"- {line}" for line in dict.fromkeys(lines))
     return (
         f"## How it was made\n\n{commands}\n    gptlab compare runs/NAME --keep experiments/ladder_of_models/KEPT.json"
+        f"    # of the windows with --baseline 'gpt data.window=16'"
         f"\n    python experiments/ladder_of_models/report.py samples runs\n    make results\n\n"
         f"{len(runs)} runs, {runs['seconds'].sum():,.0f} seconds of training in all, without those for the speeds. "
         "Learning rates were not tuned: 3e-3, and 0.1 for the bigram's table. The machine's cores were shared with "
@@ -161,6 +171,7 @@ def _picture(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFram
     axes[0, 2].set(title="Training speed", xlabel="tokens in a window", ylabel="tokens/s", xscale="log", yscale="log")
     axes[1, 2].set_visible(False)
     for ax in axes.flat:
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
     out = io.BytesIO()

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from gptlab import load_config
+from gptlab.components.model import GPT
 from gptlab.data.batches import validation_batches
 from gptlab.environment import environment
-from gptlab.model import GPT
 from gptlab.plan import choose_machine, make_plan
 from gptlab.run import open_dataset
 from gptlab.trainer import Trainer
