@@ -19,7 +19,7 @@ from gptlab.cells import plan_sweep
 from gptlab.compose import load_config
 from gptlab.config import ConfigError
 from gptlab.gpus import gpus_for, place_on_gpu
-from gptlab.launcher import share_machine
+from gptlab.launcher import prepare_launcher, share_machine
 from gptlab.record import read_metrics
 from gptlab.sweep import sweep
 
@@ -111,6 +111,15 @@ def test_no_worker_has_more_threads_than_the_sweep_may_have(machine, monkeypatch
     machine(cores=16)
     monkeypatch.setattr(launcher.torch, "get_num_threads", lambda: 3)
     assert share_machine(-1, 2, 0) == (2, 3)
+
+
+@pytest.mark.parametrize(("n_cells", "policy"), [(2, "passive"), (8, None)])
+def test_threads_of_workers_do_not_wait_spinning(n_cells, policy, machine, tmp_path, monkeypatch):
+    machine(cores=8)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # as it was, after the test
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    prepare_launcher([], tmp_path, print, n_cells=n_cells)
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 def test_more_jobs_than_places_on_the_gpus_are_refused(machine):
