@@ -150,7 +150,7 @@ def _how(comparisons: dict[tuple[str, str], Comparison]) -> str:
         f"    # of the windows with --baseline 'gpt data.window=16'"
         f"\n    python experiments/ladder_of_models/report.py samples runs\n    make results\n\n"
         f"{len(runs)} runs, {runs['seconds'].sum():,.0f} seconds of training in all, without those for the speeds. "
-        "Learning rates were not tuned: 3e-3, and 0.1 for the bigram's table. The third seed was added after the losses "
+        "Learning rates were not tuned: 3e-3, and 0.1 for the bigram's table. The third seed was added when the losses "
         "of the first two were known, which the p values do not know of. The machine's cores were shared with "
         "other work while it ran, so seconds and speeds are those of a slower machine and vary.\n\n"
         f"{hardware}"
