@@ -42,7 +42,7 @@ class WorkerDied(Exception):
 
 
 def prepare_launcher(
-    overrides: list[str], folder: Path, job: Callable[[DictConfig], list[str]], *, n_cells: int = 1, places: int = 0
+    overrides: list[str], folder: Path, job: Callable[[DictConfig], list[str]], *, n_cells: int, places: int = 0
 ) -> Launch:
     """The launcher that `hydra/launcher=...` chooses and `hydra.launcher.*` sets; by default joblib.
 

@@ -97,7 +97,7 @@ def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
     assert len(cells) > 1 or words[0] == "train"
     for cell in cells:
         load_config(cell)
-    prepare_launcher(launcher, tmp_path, run_cells)
+    prepare_launcher(launcher, tmp_path, run_cells, n_cells=len(cells))
 
 
 @pytest.mark.parametrize("words", every_example("show", "list"))
