@@ -1,8 +1,10 @@
 """Hydra's launchers, without Hydra's sweeper: they are handed jobs that are all checked, and only those left to run.
 
 For a job Hydra composes no more than conf/sweep.yaml with the job's words in it; gptlab composes the rest in the job.
+Even so a job takes a tenth of a second before it begins, so joblib's get several cells each where these are many.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -32,17 +34,21 @@ REQUEUED = [  # unless said otherwise, for a cell goes on from its checkpoint
 ]
 
 
+JOBS = 32  # of a worker at the least: none waits long for the last one of another
+MOST_CELLS = 16  # of a job; more would save next to nothing
+
+
 class WorkerDied(Exception):
     """A worker was killed, by the system or a person; its neighbours fell with it."""
 
 
 def prepare_launcher(
-    overrides: list[str], folder: Path, job: Callable[[DictConfig], None], *, n_cells: int, places: int = 0
+    overrides: list[str], folder: Path, job: Callable[[DictConfig], list[str]], *, n_cells: int, places: int = 0
 ) -> Launch:
     """The launcher that `hydra/launcher=...` chooses and `hydra.launcher.*` sets; by default joblib.
 
-    It calls `job` for each list of overrides, which the job finds as JSON in `cell`, waits for all, and returns for
-    each the error that the job did not handle itself, or "". WorkerDied if one of the processes is gone.
+    It calls `job` for some cells at a time, whose lists of overrides are JSON in `cells`, waits for all, and returns
+    for each cell the error that `job` returned, or "". WorkerDied if one of the processes is gone.
 
     n_cells   the most that there will ever be to run, so that a cell has as many threads when the sweep goes on
     places    on GPUs; joblib runs so many cells at once, or where there are none a cell per core
@@ -57,19 +63,25 @@ def prepare_launcher(
     except (HydraException, OmegaConfBaseException) as e:
         reason = f"{e} {e.__cause__ or ''}".split("Config search path")[0]
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {reason}".split())) from e
-    own = []  # words of every job
+    own, workers = [], None  # words of every job
     if parallel := getattr(launcher, "joblib", None):  # JoblibLauncher's arguments for joblib.Parallel
-        parallel["n_jobs"], threads = share_machine(parallel["n_jobs"], n_cells, places)
+        workers, threads = share_machine(parallel["n_jobs"], n_cells, places)
+        parallel["n_jobs"] = workers
         own = [] if threads is None else [f"threads={threads}"]
         if threads and threads > 1:  # where others take a core too, threads that wait spinning train a tenth as fast
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a worker's OpenMP reads it as it starts
 
     def launch(cells: list[list[str]]) -> list[str]:
+        jobs = share_cells(cells, workers)
         try:
-            results = launcher.launch([[f"cell={quoted(json.dumps(c))}", *own] for c in cells], initial_job_idx=0)
+            results = launcher.launch([[f"cells={quoted(json.dumps(job))}", *own] for job in jobs], initial_job_idx=0)
         except Exception as e:
-            raise WorkerDied(_error(e)) from e
-        return [_error(r._return_value) if r.status == JobStatus.FAILED else "" for r in results]
+            raise WorkerDied(one_line(e)) from e
+        errors = [
+            [one_line(r._return_value)] * len(job) if r.status == JobStatus.FAILED else r.return_value
+            for job, r in zip(jobs, results, strict=True)
+        ]
+        return list(itertools.chain(*errors))
 
     return launch
 
@@ -92,5 +104,11 @@ def share_machine(n_jobs: int, n_cells: int, places: int) -> tuple[int, int | No
     return workers, max(1, min(torch.get_num_threads(), cpu_count() // workers)) if workers > 1 else None
 
 
-def _error(e: BaseException) -> str:
+def share_cells(cells: list[list[str]], workers: int | None) -> list[list[list[str]]]:
+    """The cells of each job; one where it has a machine, and so a time limit, of its own."""
+    n = 1 if workers is None else max(1, min(MOST_CELLS, len(cells) // (JOBS * workers)))
+    return [cells[i : i + n] for i in range(0, len(cells), n)]
+
+
+def one_line(e: BaseException) -> str:
     return f"{type(e).__name__}: {' '.join(str(e).split())}"

@@ -20,7 +20,7 @@ from gptlab.cells import plan_sweep
 from gptlab.compose import load_settings
 from gptlab.config import ConfigError, did_you_mean
 from gptlab.gpus import gpus_for, place_on_gpu
-from gptlab.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
+from gptlab.launcher import Launch, WorkerDied, on_slurm, one_line, prepare_launcher
 from gptlab.lock import Busy, is_locked
 from gptlab.plan import choose_machine
 from gptlab.record import read_status, write_json
@@ -59,7 +59,7 @@ def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None 
     launch = prepare_launcher(
         launcher,
         top,
-        partial(run_cell, per_gpu=per_gpu if here else None),
+        partial(run_cells, per_gpu=per_gpu if here else None),
         n_cells=max(len(tuning), len(cells)),
         places=per_gpu * len(gpus),
     )
@@ -122,7 +122,7 @@ def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay)
             continue
         try:
             for cell, error in zip(free, launch([c.overrides for c in free]), strict=True):
-                if error:
+                if error and cell.state not in SETTLED:
                     cell.fail(error)
         except WorkerDied as e:
             deaths.update(c.folder for c in free if c.state == "interrupted")
@@ -133,16 +133,28 @@ def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay)
                     cell.fail(f"its process died {MOST_DEATHS} times ({e})")
 
 
-def run_cell(job: DictConfig, per_gpu: int | None = None) -> None:
-    """A launcher's job: train one cell, its output in the run folder's log.txt, its outcome in status.json.
+def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
+    """A launcher's job: some cells, one after the other. Returns for each an error that its folder could not tell."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    errors = []
+    for overrides in json.loads(job.cells):
+        try:
+            run_cell(overrides, per_gpu, stops_worker=job.threads is not None)
+            errors.append("")
+        except Exception as e:
+            errors.append(one_line(e))
+    return errors
+
+
+def run_cell(overrides: list[str], per_gpu: int | None, *, stops_worker: bool) -> None:
+    """Train one cell, its output in the run folder's log.txt, its outcome in status.json.
 
     It takes one of the `per_gpu` places of a GPU; None: the GPU is its own.
     """
-    cfg, match = fair(load_settings(json.loads(job.cell)))
+    cfg, match = fair(load_settings(overrides))
     folder = run_dir(cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
     with (
         open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
         redirect_stdout(log),
@@ -154,7 +166,7 @@ def run_cell(job: DictConfig, per_gpu: int | None = None) -> None:
         except Busy as e:
             print(e)
         except Stopped as e:
-            if job.threads is not None:  # a worker of joblib's, which would go on with the next cell
+            if stops_worker:  # one of joblib's, which would go on with the next job
                 os._exit(128 + e.number)
             raise
         except Exception as e:

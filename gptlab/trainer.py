@@ -95,9 +95,11 @@ class Trainer:
 
     def _watch(self) -> Watch:
         cfg, working = self.cfg, self.copy.model if self.copy else self.model
-        inputs, targets = probe_batch(self.dataset, cfg.data.window, cfg.train.batch_size)
-        batch = inputs.to(self.machine.device), targets.to(self.machine.device)
         level = cfg.diagnostics if self.processes.world == 1 else "none"  # several hold parts of what it looks at
+        batch = None
+        if level != "none":
+            inputs, targets = probe_batch(self.dataset, cfg.data.window, cfg.train.batch_size)
+            batch = inputs.to(self.machine.device), targets.to(self.machine.device)
         how = level, cfg.diagnostics_every
         return Watch(*how, self.model, working, batch, self.machine.autocast, self.max_norm)
 

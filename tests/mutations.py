@@ -21,13 +21,14 @@ FAMILIES, FIELDS, WEIGHTS = "convert/families.py", "convert/fields.py", "convert
 
 EXACT = '(up(x))), with the exact (erf) GELU."""\n\n    activation = staticmethod('
 UP, DOWN = "h = self.activation(self.up(x))", "  # (B, T, F)\n        return self.dropout(self.down(h))"
-SOFTCAP = "    if softcap is not None:\n        scores = softcap * torch.tanh(scores / softcap)\n"
+SOFTCAP = "    if softcap is not None:\n        s = softcap * torch.tanh(s / softcap)\n"
 MASK = (
     "    mask = _mask(q, k.shape[-2], window, position)\n"
-    "    scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask\n"
+    "    return s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask\n"
 )
+MASK_FIRST = f"{MASK.replace('return', 's =')}{SOFTCAP}    return s\n"
 SCALE = "(scale or self.head_dim**-0.5)"
-CAP_FIRST = SOFTCAP.replace("scores / softcap)", "scores / (scale or 1.0) / softcap) * (scale or 1.0)")
+CAP_FIRST = SOFTCAP.replace("s / softcap)", "s / (scale or 1.0) / softcap) * (scale or 1.0)")
 Q_ROTATED = "position.rotate(self.q_norm(q), start, self.layer_idx)"
 OVER_WIDTH = "self.norm(x.transpose(1, 2).flatten(2)).unflatten(2, (x.shape[1], -1)).transpose(1, 2)"
 OVER_EACH_HEAD = "F.rms_norm(x, x.shape[-1:], None, self.norm.eps) * self.norm.gain.view(x.shape[1], 1, -1)"
@@ -61,7 +62,7 @@ MUTATIONS = [
     Mutation("no causal mask", ATTENTION, "is_causal=True", "is_causal=False", "gpt2"),
     Mutation("a window too wide by one", ATTENTION, "query - key < window", "query - key <= window", "starcoder2"),
     Mutation("no soft cap of scores", ATTENTION, SOFTCAP, "", "gemma2"),
-    Mutation("soft cap after the mask", ATTENTION, SOFTCAP + MASK, MASK + SOFTCAP, "gemma2"),
+    Mutation("soft cap after the mask", ATTENTION, SOFTCAP + MASK, MASK_FIRST, "gemma2"),
     Mutation("soft cap before the scale", ATTENTION, SOFTCAP, CAP_FIRST, "gemma2"),
     Mutation(
         "key/value heads tiled",

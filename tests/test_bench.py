@@ -389,6 +389,7 @@ def test_a_step_has_the_looks_inside_that_are_asked_for(folder):
     assert trainer.step == 5 and looked == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_a_model_without_blocks_is_timed_too(folder):
     assert gptlab(f"bench {TINY} model=bigram device=cpu --steps 1 --blocks 1 --against hf --json out.json") == 0
     figures = json.loads((folder / "out.json").read_text())

@@ -12,7 +12,7 @@ from gptlab.cells import plan_sweep
 from gptlab.cli import VERBS, main
 from gptlab.config import COMMON, SLOTS, Config
 from gptlab.launcher import prepare_launcher
-from gptlab.sweep import run_cell, split_words
+from gptlab.sweep import run_cells, split_words
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,7 +97,7 @@ def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
     assert len(cells) > 1 or words[0] == "train"
     for cell in cells:
         load_config(cell)
-    prepare_launcher(launcher, tmp_path, run_cell, n_cells=len(cells))
+    prepare_launcher(launcher, tmp_path, run_cells, n_cells=len(cells))
 
 
 @pytest.mark.parametrize("words", every_example("show", "list"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from run_folders import CONFIG, POST, RMS, learning, one_line, rows, shown, write_arm, write_run, write_sweep
 
 from gptlab.compare import build_comparison
@@ -262,6 +263,23 @@ def test_a_curve_is_read_where_it_is_finite_up_to_a_torn_last_line(tmp_path):
     (run,) = load_runs([folder])
     found = read_curves([run], "val/loss")
     assert list(found["tokens"]) == [0, 300] and list(found["val/loss"]) == [4.0, 3.0] and found["step"].isna().all()
+
+
+WRITTEN = [
+    yaml.safe_dump(CONFIG),
+    "a: {b: 1,\nc: 2}\nd: 'x\n\ny'\n",  # what no program writes: values that go on at the margin
+    "# a comment\n---\nuse:\n- a.py\n- b.py\nname: null\n",
+    "text: |\n  key: value\n\n  b\nlast: 1e-3\n",
+    "same: &x {a: 1}\nagain: *x\n",
+]
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_a_config_read_by_its_sections_is_the_config(text, tmp_path):
+    folder = write_run(tmp_path / "a")
+    (folder / "config.yaml").write_text(text)
+    (run,) = load_runs([folder])
+    assert run.config == yaml.safe_load(text) and list(run.config) == list(yaml.safe_load(text))
 
 
 def test_a_line_torn_elsewhere_is_an_error(tmp_path):

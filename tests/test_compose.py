@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from gptlab import build_model, load_config, registry
-from gptlab.compose import differences, files_in, named_differences, plain
+from gptlab.compose import differences, edit, files_in, load_settings, named_differences, plain, typed
 from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten
 from gptlab.run_folder import SLUG_LENGTH, digest, open_config, run_dir, slug
 from gptlab.sizes import preset_of
@@ -106,6 +106,54 @@ def test_an_unknown_key_in_a_file_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="stepz") as e:
         load_config(["preset=mine"])
     assert "\n" not in str(e.value)
+
+
+def told(compose, words):
+    """The config to the last type and order, or what is wrong with it."""
+    try:
+        return repr(plain(compose(words)))
+    except ConfigError as e:
+        return f"ConfigError: {e}"
+
+
+def entries_with_knobs():
+    """Every component in every slot that takes it, alone and with all its knobs said, and two values of one apart."""
+    for slot in SLOTS:
+        for entry in registry.entries(SLOTS[slot]):
+            knobs = [f"{slot}.{f.name}={typed(v)}" for f in entry.knobs if (v := getattr(entry.schema(), f.name)) != []]
+            yield from ([f"{slot}={entry.name}"], [f"{slot}={entry.name}", *knobs])
+
+
+@pytest.mark.parametrize(
+    "all_words",
+    [
+        list(entries_with_knobs()),
+        [[f"preset={name}", f"seed={i}"] for i, name in enumerate(files_in("preset"))],
+        [[f"size={name}", "norm=rmsnorm", "optimizer.lr=1e-4"] for name in files_in("size")],
+        [[f"optimizer.lr={lr}", f"seed={seed}"] for lr in ("1e-3", "1", "null", "x") for seed in ("0", "1e1", "-1")],
+        [[f"eval.lengths={v}"] for v in ("[1,2]", "[4]", "[]", "[a]", "3", "[1,2]")],
+        [[f"use={v}"] for v in ("null", "nowhere.py", "[nowhere.py]", "3", "null")],
+        [["seed=1", "seed=2"], ["seed=2", "seed=1"], ["norm.eps=1", "norm.eps=2"], ["norm.eps=2"]],
+        [["budget.tokens=1e5"], ["preset=nanogpt-cpu", "budget.flops=1e9"], ["budget.steps=1", "budget.tokens=1"], []],
+        [["data=huggingface", "data.name=a"], ["data=huggingface", "data.path=b"], ["data=huggingface", "data.name=c"]],
+        [["tokenizer=char"], ["tokenizer=char", "model.vocab_size=65"], ["tokenizer=bpe"], ["tokenizer=byte"]],
+        [["name=a"], ["name='b c'"], ["name=a/b"], ["variant=x", "phase=tune"], ["variant=null"], ["phase=x"]],
+        [[w] for w in ("norm=nrom", "norm.epz=1", "seed=???", "data.path='${x}'", "train=1", "+seed=1", "seed=1,2")],
+    ],
+    ids=lambda words: " ".join(words[0][:1]),
+)
+def test_settings_are_what_load_config_gives_whatever_was_composed_before(all_words):
+    """load_settings keeps what configs have in common; load_config starts anew."""
+    assert [told(load_settings, words) for words in all_words] == [told(load_config, words) for words in all_words]
+
+
+def test_settings_that_are_edited_leave_others_alone():
+    a = load_settings(["seed=1"])
+    b = edit(a, ffn__hidden=8, seed=2)
+    assert (a.seed, a.ffn.hidden, b.seed, b.ffn.hidden) == (1, None, 2, 8)
+    assert plain(b) == plain(edit(load_config(["seed=1"]), ffn__hidden=8, seed=2))
+    plain(b)["norm"]["eps"] = 1.0
+    assert load_settings(["seed=1"]) == a
 
 
 def test_differences_leave_out_the_defaults_of_another_component():

@@ -245,6 +245,16 @@ def test_another_vocabulary_is_another_entry_of_the_cache(folder):
     assert HuggingFace(path=str(folder("llama2") / "tokenizer.json")).cache_key in keys
 
 
+def test_a_folder_that_changes_is_read_again_and_one_that_does_not_is_not(folder, tmp_path):
+    shutil.copytree(folder("llama2"), tmp_path / "model")
+    first, again = (HuggingFace(path=str(tmp_path / "model")) for _ in range(2))
+    assert again.state is first.state
+    (tmp_path / "model" / "tokenizer_config.json").unlink()
+    assert HuggingFace(path=str(tmp_path / "model")).state["config"] != first.state["config"]
+    shutil.copy(folder("llama3") / "tokenizer.json", tmp_path / "model")
+    assert HuggingFace(path=str(tmp_path / "model")).cache_key != first.cache_key
+
+
 @pytest.mark.parametrize(
     ("path", "rule"),
     [

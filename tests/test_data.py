@@ -287,6 +287,29 @@ def test_a_second_run_opens_what_the_first_has_written():
     assert np.array_equal(first.train, second.train) and first.train.filename == second.train.filename
 
 
+def test_an_unchanged_text_is_read_once_in_a_process_and_a_changed_one_again(tmp_path, monkeypatch):
+    file, reads, read = tmp_path / "text.txt", [], Text.text
+    monkeypatch.setattr(Text, "text", lambda self: reads.append(self.path) or read(self))
+
+    def opened(text=None, **settings):
+        if text is not None:
+            file.write_text(text)
+        dataset = load_dataset(Text(path=str(file), **settings), Byte(), window=8, val_fraction=0.1)
+        return dataset.tokenizer.decode(dataset.train), len(reads)
+
+    first, n = opened(PROSE)
+    assert n == 1 and opened() == (first, 1)
+    changed, n = opened(PROSE.replace("green", "brown"))  # as long
+    assert "brown" in changed and n == 2 and opened() == (changed, 2)
+    assert opened(PROSE) == (first, 3)
+    file.with_name("cache").rename(tmp_path / "elsewhere")
+    assert opened() == (first, 4)  # its tokens have to be made anew
+
+
+def test_a_corpus_that_cannot_tell_is_read_every_time():
+    assert open_prose(Byte()).hash != open_prose(Byte(), text=PROSE + "x").hash
+
+
 @pytest.mark.parametrize("change", ["text", "val_fraction", "tokenizer"])
 def test_another_text_split_or_tokenizer_is_another_entry(change):
     entry = {"text": PROSE, "val_fraction": 0.1, "tokenizer": BPE(vocab_size=256)}

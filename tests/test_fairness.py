@@ -26,7 +26,7 @@ from tiny import (
     tokens,
 )
 
-import gptlab.evaluate
+import gptlab.data.dataset
 from gptlab import registry
 from gptlab.compare import compare
 from gptlab.components.parameters import role_of
@@ -295,7 +295,7 @@ def metrics(summary):
 @pytest.fixture
 def validated(train_tiny, monkeypatch):
     """Trains, and returns the tokens that each evaluation predicted, in their order, and the summary."""
-    batches = gptlab.evaluate.validation_batches
+    batches = gptlab.data.dataset.validation_batches
 
     def run(*overrides):
         evaluations = []
@@ -307,8 +307,8 @@ def validated(train_tiny, monkeypatch):
                 yield x, y
 
         with monkeypatch.context() as patch:
-            patch.setattr(gptlab.evaluate, "validation_batches", watching)
-            return evaluations, train_tiny(*overrides)
+            patch.setattr(gptlab.data.dataset, "validation_batches", watching)
+            return evaluations, train_tiny("diagnostics=none", *overrides)
 
     return run
 

@@ -19,9 +19,9 @@ from gptlab.cells import plan_sweep
 from gptlab.compose import load_config
 from gptlab.config import ConfigError
 from gptlab.gpus import gpus_for, place_on_gpu
-from gptlab.launcher import prepare_launcher, share_machine
+from gptlab.launcher import prepare_launcher, share_cells, share_machine
 from gptlab.record import read_metrics
-from gptlab.sweep import sweep
+from gptlab.sweep import run_cells, sweep
 
 TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
 
@@ -120,6 +120,29 @@ def test_threads_of_workers_do_not_wait_spinning(n_cells, policy, machine, tmp_p
     monkeypatch.delenv("OMP_WAIT_POLICY")
     prepare_launcher([], tmp_path, print, n_cells=n_cells)
     assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "workers", "jobs", "largest"),
+    [(10_000, None, 10_000, 1), (60, 2, 60, 1), (200, 2, 67, 3), (10_000, 2, 625, 16), (10_000, 64, 2500, 4)],
+)
+def test_many_cells_go_several_to_a_job_but_to_each_worker_many_jobs(n_cells, workers, jobs, largest):
+    cells = [[f"seed={i}"] for i in range(n_cells)]
+    shared = share_cells(cells, workers)
+    assert (len(shared), max(map(len, shared))) == (jobs, largest)
+    assert [cell for job in shared for cell in job] == cells
+
+
+def test_a_cell_that_cannot_begin_does_not_keep_the_others_of_its_job(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = [["seed=0"], ["seed=1", "norm=gone"], ["seed=2"]]
+    words = [[*TINY, *text, "budget.steps=1", *cell] for cell in cells]
+    errors = run_cells(SimpleNamespace(cells=json.dumps(words), threads=None))
+    assert errors[::2] == ["", ""] and errors[1].startswith("ConfigError: norm=gone: no such option")
+    states = {
+        p.parent.name.split("_")[-1][:6]: json.loads(p.read_text())["state"] for p in tmp_path.rglob("status.json")
+    }
+    assert states == {"seed-0": "finished", "seed-2": "finished"}
 
 
 def test_more_jobs_than_places_on_the_gpus_are_refused(machine):

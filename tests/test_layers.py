@@ -13,8 +13,9 @@ ORDER = """
 config
 registry
 check sizes allocator signals gpus
+data
 compose
-components data
+components
 parallel
 checkpoint listing completion
 run_folder

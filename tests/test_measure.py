@@ -49,7 +49,10 @@ def test_a_mask_saves_no_counted_flops(choices):
 
 PARTS = [
     *(f"ffn={name}" for name in registry.names("ffn")),
-    *(f"norm={name}" for name in registry.names("norm")),
+    *(f"norm={name}" for name in registry.names("norm") if name != "batchnorm"),
+    "norm=batchnorm norm.allow_leak=true",
+    "model=rnn",
+    "model=rnn model.cell=lstm",
     *(f"position={name}" for name in registry.names("position")),
     "attention.n_kv_head=1 attention.softcap=5 qk_norm=rmsnorm head.z_loss=0.1 head.tied=false",
 ]

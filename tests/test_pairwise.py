@@ -60,6 +60,13 @@ def refusal(row):
             return "block.shared_norm=false: this placement has no norm on a branch"
     if row.get("bias") == "bias=false" and row.get("head bias") == "head.bias=true":
         return "head.bias=true: bias=false leaves no bias anywhere"
+    if row.get("init") == "init=mup":
+        if row.get("optimizer", "").startswith(("optimizer=sgd", "optimizer=muon")):
+            return "init=mup: its learning rates are not for optimizer="
+        if "scale_by_width=true" in row.get("embedding", ""):
+            return "embedding.scale_by_width=true: must be false with init=mup"
+        if "embedding.width=8" in row.get("embedding", ""):
+            return "embedding.width=8: init=mup knows no width but the stream's"
     over = row.get("qk_norm over", "attention.qk_norm_over=head")
     if row.get("qk_norm") == "qk_norm=none" and over != "attention.qk_norm_over=head":
         return f"{over}: there is no norm; choose a qk_norm"

@@ -244,6 +244,7 @@ def test_a_preset_becomes_its_class(preset):
     assert parity.different(found, to_hf(from_hf(found))) == []
 
 
+@pytest.mark.slow
 def test_gpt2_as_published_but_for_its_weights():
     torch.manual_seed(0)
     theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2")).eval()

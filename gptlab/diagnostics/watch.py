@@ -37,7 +37,7 @@ class Watch:
         every: int,
         model: LanguageModel,
         working: LanguageModel,
-        batch: tuple[Tensor, Tensor],
+        batch: tuple[Tensor, Tensor] | None,
         autocast: Callable[[], AbstractContextManager],
         max_norm: float,
     ):
@@ -55,7 +55,7 @@ class Watch:
 
     def before_step(self, step: int) -> None:
         """The pass over the probe batch."""
-        if self.due(step):
+        if self.due(step) and self.batch:
             inputs, targets = self.batch
             self.look = measure(self.working, inputs, targets, self.autocast(), full=self.level == "full")
 
