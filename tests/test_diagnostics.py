@@ -167,6 +167,9 @@ def test_a_component_of_ones_own_is_measured_as_far_as_it_has_the_parts(own_regi
 
     @register("attention", "test_mean")
     class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+
         def forward(self, x, position, cache=None):
             return x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None]
 
