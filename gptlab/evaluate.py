@@ -24,15 +24,15 @@ def evaluate(
 ) -> dict[str, float]:
     """What the dataset measures; `by_position` adds the loss at the places of a window."""
     loss.eval()
-    float64 = torch.float64 if device.type != "mps" else torch.float32
-    sums = torch.zeros(len(Tally._fields), len(dataset.slices(window)), window, dtype=float64, device=device)
+    exact = torch.float64 if device.type != "mps" else torch.float32
+    sums = torch.zeros(len(Tally._fields), len(dataset.slices(window)), window, dtype=exact, device=device)
     with torch.inference_mode(), autocast:
         for batch in dataset.validation_batches(window, batch_size, n_tokens):
             has_rows = processes.rank < len(batch[0])  # else the first, uncounted: all must go through the model
             x, y, slices, floor = ((processes.rows(t) if has_rows else t[:1]).to(device) for t in batch)
             nats, hits = loss(x, y)  # (B, T) each
             counts = (y >= 0) & has_rows
-            added = torch.stack([t.to(float64) * counts for t in (nats, hits, floor, counts)])
+            added = torch.stack([t.to(exact) * counts for t in (nats, hits, floor, counts)])
             for i in range(sums.shape[1]):
                 sums[:, i, : y.shape[1]] += (added * (slices == i)).sum(1)  # the last window may be shorter
     loss.train()

@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gptlab import registry
-from gptlab.compose import load_config, named_differences, plain, typed
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError
+from gptlab.compose import load_config, typed
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, plain
+from gptlab.differences import named_differences
 
 Arms = dict[str, list[str]]
 

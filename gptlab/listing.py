@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gptlab import registry
-from gptlab.compose import files_in, load_config, plain
-from gptlab.config import COMMON, CONF, GROUPS, SLOTS, Config, ConfigError, did_you_mean
+from gptlab.compose import files_in, load_config
+from gptlab.config import COMMON, CONF, GROUPS, SLOTS, Config, ConfigError, did_you_mean, plain
 from gptlab.sizes import preset_of
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}

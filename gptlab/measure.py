@@ -67,7 +67,8 @@ def _flops(model: LanguageModel, blocks: list[nn.Module], window: int) -> int:
     kept, model.blocks = model.blocks, nn.ModuleList(blocks)
     tokens = torch.zeros(1, window, dtype=torch.long, device=model.embedding.weight.device)
     try:
-        with sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:  # as separate products, which have formulas
+        random = torch.random.fork_rng(devices=[])  # dropout draws, and nothing may come of that
+        with random, sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:  # separate products, which have formulas
             F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
         return counter.total
     finally:

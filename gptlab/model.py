@@ -11,8 +11,9 @@ from torch import nn
 from gptlab import registry
 from gptlab.components.model import LanguageModel
 from gptlab.components.parameters import role_of
-from gptlab.compose import differences, typed
+from gptlab.compose import typed
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, plain
+from gptlab.differences import differences
 
 
 def build_model(cfg: Any) -> LanguageModel:

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from gptlab import checkpoint, registry
 from gptlab.allocator import keep_freed_memory
-from gptlab.compose import C, differences, edit, typed
+from gptlab.compose import C, edit, typed
 from gptlab.config import SLOTS, AnyConfig, ConfigError, Settings, flatten, plain
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
+from gptlab.differences import differences
 from gptlab.environment import environment
 from gptlab.init_from import Start, plan_start
 from gptlab.lock import locked

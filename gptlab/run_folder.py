@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptlab import checkpoint, registry
-from gptlab.compose import named_differences
 from gptlab.config import BOOKKEEPING, AnyConfig, ConfigError, plain
+from gptlab.differences import named_differences
 
 SLUG_LENGTH = 80
 ENDED = ("finished", "diverged")  # outcomes; a failed run has none

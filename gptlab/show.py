@@ -10,8 +10,9 @@ from torch import nn
 
 from gptlab import registry
 from gptlab.components.model import LanguageModel
-from gptlab.compose import differences, load_config, plain, typed
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, flatten
+from gptlab.compose import load_config, typed
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, flatten, plain
+from gptlab.differences import differences
 from gptlab.drawing import draw_block
 from gptlab.measure import (
     flops_per_token,

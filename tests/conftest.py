@@ -32,6 +32,14 @@ def own_registry(monkeypatch):
 
 
 @pytest.fixture
+def text(tmp_path):
+    """Words that say to train on a short text."""
+    path = tmp_path / "text.txt"
+    path.write_text("to be, or not to be: that is the question. " * 40)
+    return ["data=text", f"data.path={path}"]
+
+
+@pytest.fixture
 def train_tiny(tmp_path, monkeypatch):
     """Trains a tiny model for six steps on a short text, under tmp_path/runs, and returns the summary."""
     from tiny import configure  # lists the registry, which must be complete by then

@@ -9,8 +9,7 @@ import pytest
 from gptlab import completion, load_config
 from gptlab.cli import VERBS, main
 from gptlab.completion import complete, known_names
-from gptlab.compose import plain
-from gptlab.config import flatten
+from gptlab.config import flatten, plain
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from gptlab import build_model, load_config, registry
-from gptlab.compose import differences, edit, files_in, load_settings, named_differences, plain, typed
-from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten
+from gptlab.compose import edit, files_in, load_settings, typed
+from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten, plain
+from gptlab.differences import differences, named_differences
 from gptlab.run_folder import SLUG_LENGTH, digest, open_config, run_dir, slug
 from gptlab.sizes import preset_of
 

@@ -15,8 +15,7 @@ from tiny import configure
 from gptlab import build_model, checkpoint, load_config
 from gptlab.cli import main
 from gptlab.compare.runs import load_runs
-from gptlab.compose import plain
-from gptlab.config import ConfigError, flatten
+from gptlab.config import ConfigError, flatten, plain
 from gptlab.convert.folders import THEIRS, convert
 from gptlab.convert.settings import resolved
 from gptlab.record import read_json, write_json

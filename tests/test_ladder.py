@@ -3,8 +3,8 @@
 import pytest
 
 from gptlab.cells import plan_sweep
-from gptlab.compose import load_config, plain
-from gptlab.config import ConfigError
+from gptlab.compose import load_config
+from gptlab.config import ConfigError, plain
 from gptlab.ladder import ARCHITECTURE, knock_outs, rungs
 
 COMMON = ["size=tiny", "data.window=64", "tokenizer=byte"]

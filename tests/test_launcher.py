@@ -63,13 +63,6 @@ class Preempted:
 
 
 @pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("to be, or not to be: that is the question. " * 40)
-    return ["data=text", f"data.path={path}"]
-
-
-@pytest.fixture
 def machine(monkeypatch):
     """One with so many cores and so many GPUs; the latter are never touched."""
 

@@ -15,7 +15,7 @@ registry
 check sizes allocator signals gpus
 data
 compose
-components
+components differences
 parallel
 checkpoint listing completion
 run_folder
@@ -41,6 +41,7 @@ cell
 tuning sweep_file
 sweep status
 compare dashboard bench
+verbs
 cli
 __init__ __main__
 """

@@ -36,13 +36,6 @@ print(json.dumps([folders, time.perf_counter() - started, resource.getrusage(res
 
 
 @pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("to be, or not to be: that is the question. " * 40)
-    return ["data=text", f"data.path={path}"]
-
-
-@pytest.fixture
 def calls(monkeypatch):
     """How often each of these is called."""
     measure._counted.cache_clear()

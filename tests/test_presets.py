@@ -5,8 +5,8 @@ from omegaconf import OmegaConf
 from published import FILES, PUBLISHED, sized
 
 from gptlab import load_config, train
-from gptlab.compose import files_in, plain
-from gptlab.config import CONF, ConfigError, flatten
+from gptlab.compose import files_in
+from gptlab.config import CONF, ConfigError, flatten, plain
 from gptlab.measure import meta_model
 from gptlab.run_folder import slug
 from gptlab.sizes import choices, values

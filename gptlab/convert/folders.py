@@ -22,12 +22,13 @@ from safetensors import safe_open
 
 from gptlab import checkpoint
 from gptlab.components.model import LanguageModel
-from gptlab.compose import differences, edit, load_config, typed
+from gptlab.compose import edit, load_config, typed
 from gptlab.config import ConfigError
 from gptlab.convert.models import from_hf, read_config, to_hf
 from gptlab.convert.tokenizer import to_hf_tokenizer
 from gptlab.data import Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
+from gptlab.differences import differences
 from gptlab.environment import environment
 from gptlab.measure import non_embedding
 from gptlab.model import build_model

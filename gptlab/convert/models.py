@@ -11,8 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from gptlab.components.model import LanguageModel
-from gptlab.compose import load_config, plain, typed
-from gptlab.config import flatten
+from gptlab.compose import load_config, typed
+from gptlab.config import flatten, plain
 from gptlab.convert import more_families, more_gpts, more_llamas  # noqa: F401 - they add theirs to FAMILIES
 from gptlab.convert.families import FAMILIES, Family
 from gptlab.convert.fields import Flags, Settings, Unsupported, flags_of, refuse

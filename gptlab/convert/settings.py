@@ -7,8 +7,7 @@ from omegaconf import DictConfig
 from gptlab import registry
 from gptlab.components.ffn import Gated, Plain, hidden_width
 from gptlab.components.position import yarn_attention_factor
-from gptlab.compose import plain
-from gptlab.config import flatten
+from gptlab.config import flatten, plain
 from gptlab.model import with_switches
 
 SCALING_KNOBS: dict[str, set[str]] = {  # of rope, by position.scaling
