@@ -48,6 +48,7 @@ def train_tiny(tmp_path, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{n} green bottles, hanging on the wall.\n" for n in range(40)))
     place = f"data=text data.path={text} runs_dir={tmp_path / 'runs'} wandb.mode=disabled device=cpu"
+    place += " precision=float32"  # whatever this machine is fastest at
     size = "size.dim=16 size.n_layer=2 size.n_head=2 data.window=16 model.vocab_size=null"
     steps = "train.batch_size=4 budget.steps=6 train.log_every=1"
 
