@@ -2,6 +2,10 @@
 
 import importlib.util
 import os
+import ssl
+import urllib.error
+import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 from gptlab.config import ConfigError
@@ -25,6 +29,7 @@ def save_dashboard(entity: str | None, project: str, name: str | None) -> tuple[
     wandb = import_wandb()
     if not has_api_key("dashboard", "run `wandb login`"):
         raise ConfigError("dashboard: no API key is configured; run `wandb login`")
+    _check_server(wandb.setup().settings.base_url, float(os.environ["WANDB_HTTP_TIMEOUT"]))
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
     try:
@@ -40,6 +45,18 @@ def save_dashboard(entity: str | None, project: str, name: str | None) -> tuple[
             raise
         rule = f"W&B does not take it ({' '.join(str(error).split())})"
         raise ConfigError(f"dashboard: {rule}; check the network, the key and --entity") from error
+
+
+def _check_server(host: str, timeout: float) -> None:
+    """Refuse a server that gives no answer at all: wandb would ask again and again, and wait for itself at exit."""
+    try:
+        urllib.request.urlopen(host, timeout=timeout).close()
+    except (urllib.error.HTTPError, HTTPException):
+        return  # an answer
+    except OSError as error:
+        why = getattr(error, "reason", error)
+        if not isinstance(why, ssl.SSLError):  # of certificates wandb has settings of its own
+            raise ConfigError(f"dashboard: {host} does not answer ({why}); check the network") from error
 
 
 def _title(name: str | None) -> str:

@@ -144,7 +144,14 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path):
         start = time.monotonic()
         done = run(tmp_path, {"WANDB_BASE_URL": host, "WANDB_API_KEY": KEY, "WANDB_HTTP_TIMEOUT": "1"})
     assert time.monotonic() - start < 15
-    check_refusal(done, f"gptlab: dashboard: W&B does not take it (Failed to verify credentials with {host}: ")
+    check_refusal(done, f"gptlab: dashboard: {host} does not answer (timed out); check the network")
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        host = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    done = run(tmp_path, {"WANDB_BASE_URL": host, "WANDB_API_KEY": KEY})
+    check_refusal(done, f"gptlab: dashboard: {host} does not answer ([Errno ")
 
 
 def test_a_project_that_is_not_there_and_a_key_that_is_none_are_one_line(tmp_path):
