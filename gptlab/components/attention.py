@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptlab.components.dropout import Dropout, draws_here
 from gptlab.components.parameters import Linear
 from gptlab.components.position import Position
-from gptlab.components.products import attend_by_products
+from gptlab.components.products import QUERIES, attend_by_products
 from gptlab.registry import register
 
 
@@ -88,7 +89,7 @@ class SoftmaxAttention(nn.Module):
         self.out = Linear(self.n_head * self.head_dim, dim, out_bias, role="residual")
         self.q_norm = _norm_of_heads(qk_norm, qk_norm_over, self.n_head, self.head_dim)
         self.k_norm = _norm_of_heads(qk_norm, qk_norm_over, self.n_kv_head, self.head_dim)
-        self.out_dropout = nn.Dropout(dropout)
+        self.out_dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, position: Position, cache: KVCache | None = None) -> Tensor:
         B, T, _ = x.shape
@@ -160,6 +161,8 @@ def _check_positive(**knobs: float | None) -> None:
             raise ValueError(f"{name}={value}: must be above 0; null for none")
 
 
+LONGEST = 2048  # window of which `attend_by_products` keeps the weights; they grow with its square
+
 _listeners: list[Callable[..., None]] = []  # none in training
 
 
@@ -184,7 +187,7 @@ def attend(
     position: Position | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Causal attention of the last T_q of T_k tokens by the fastest of torch's ways that can express it.
+    """Causal attention of the last T_q of T_k tokens by the fastest way that can express it.
 
     q (B, H, T_q, D), k and v (B, H_kv, T_k, D) -> (B, H, T_q, D). `position` biases the scores, if given; `scale` is
     1 / sqrt(D), if not.
@@ -200,13 +203,23 @@ def attend(
         )
     k, v = _repeat_kv(q, k), _repeat_kv(q, v)
     T_q, T_k = q.shape[-2], k.shape[-2]
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        additive = _additive(_mask(q, T_k, window, position), q.dtype)
-        return attend_by_products(q, k, v, additive, scale=scale or q.shape[-1] ** -0.5, dropout=dropout)
+    if T_q == T_k <= LONGEST and _products_are_faster(q, dropout):
+        mask = None if plain else _additive(_mask(q, T_k, window, position), q.dtype)
+        scale = scale or q.shape[-1] ** -0.5
+        return attend_by_products(q, k, v, mask, scale=scale, window=window, dropout=dropout)
     if plain and T_q == T_k:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scale)
     mask = _mask(q, T_k, window, position) if T_q > 1 or not plain else None
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+
+
+def _products_are_faster(q: Tensor, dropout: float) -> bool:
+    """On a CPU, but where torch's compiler, or its plain kernel, was asked for."""
+    if q.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.cuda.flash_sdp_enabled():
+        return False
+    if dropout:
+        return draws_here(q, dropout)
+    return q.shape[-2] > QUERIES or q.dtype == torch.bfloat16
 
 
 def attend_explicitly(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gptlab.components.dropout import Dropout
 from gptlab.components.embedding import TokenTable
 from gptlab.components.head import LinearHead
 from gptlab.components.model import LanguageModel
@@ -62,7 +63,7 @@ class BigramPos(Baseline):
     def __init__(self, dim: int, max_len: int, vocab_size: int, dropout: float, bias: bool, embedding, position):
         super().__init__(max_len)
         self.embedding = embedding()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.position: Any = position()
         if type(self.position).embed is Position.embed:
             raise ValueError("adds its positions to the embeddings; choose position=learned or position=sinusoidal")
@@ -107,7 +108,7 @@ class MLP(Baseline):
                 raise ValueError(f"{name}={value}: must be at least 1")
         self.context = context
         self.embedding = embedding()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.hidden = Linear(context * dim, hidden or dim, bias)
         self.norm = norm(hidden or dim)
         self.head = head(hidden or dim)
@@ -149,7 +150,7 @@ class RNN(Baseline):
     ):
         super().__init__(max_len)
         self.embedding = embedding()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(Recurrent(dim, cell, bias, dropout, norm()) for _ in range(n_layer))
         self.head = head()
 
@@ -172,7 +173,7 @@ class Recurrent(nn.Module):
         self.cell = cell
         self.input = Linear(dim, self.GATES[cell] * dim, bias)
         self.state = Linear(dim, self.GATES[cell] * dim, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = norm
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptlab.components.dropout import Dropout
 from gptlab.components.parameters import Linear
 from gptlab.registry import register
 
@@ -72,7 +73,7 @@ class Plain(nn.Module):
         width = hidden_width(dim, 1, expansion, multiple_of, hidden)
         self.up = Linear(dim, width, bias)
         self.down = Linear(width, dim, bias, role="residual", gain=gain_of(self.activation))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.activation(self.up(x))  # (B, T, F)
@@ -99,7 +100,7 @@ class Gated(nn.Module):
         self.gate = Linear(dim, width, bias, role="gate")
         self.up = Linear(dim, width, bias)
         self.down = Linear(width, dim, bias, role="residual", gain=gain_of(self.activation))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.activation(self.gate(x)) * self.up(x)  # (B, T, F)

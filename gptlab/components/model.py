@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gptlab.components.attention import KVCache
+from gptlab.components.dropout import Dropout
 from gptlab.registry import register
 
 
@@ -74,7 +75,7 @@ class GPT(LanguageModel):
     def __init__(self, max_len: int, dropout: float, n_layer: int, embedding, position, block, placement, norm, head):
         super().__init__(max_len)
         self.embedding = embedding()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.position: Any = position()
         self.blocks = nn.ModuleList(block(i) for i in range(n_layer))
         self.norm = norm() if placement().final_norm else nn.Identity()
