@@ -137,17 +137,25 @@ def test_probe_writes_nothing_where_the_picture_cannot_be_or_the_arm_is_wrong(fo
 
 
 def test_the_report_shows_the_looks_of_the_arms_that_have_some(folder, train, capsys):
-    for words in (["placement=pre"], ["placement=post"], ["placement=double", "diagnostics=none"]):
-        run = train(*words)
-    first = {placement: read_looks(*folder.glob(f"runs/default/*{placement}*")) for placement in ("post", "double")}
-    gptlab("compare", run.parent, "--html", "report.html")
+    arms = ["placement=pre"], ["placement=post", "diagnostics=full"], ["placement=double", "diagnostics=none"]
+    runs = [train(*words) for words in (*arms, ["model=bigram"])]
+    pre, post, double, _ = map(read_looks, runs)
+    gptlab("compare", runs[0].parent, "--html", "report.html")
     page = (folder / "report.html").read_text()
-    figures = json.loads(re.search(r'<script id="payload" type="application/json">(.*?)</script>', page, re.S)[1])[
-        "figures"
-    ]
-    assert len(figures["gradients"]["data"]) == len(figures["updates"]["data"]) == 2 and not first["double"]
-    drawn = [trace["y"] for trace in figures["gradients"]["data"]]
-    assert any(y == pytest.approx(first["post"][0]["residual_grad_norm"]) for y in drawn)
-    assert "Inside the models" in page
-    gptlab("compare", run, "--html", "without.html")
+    payload = json.loads(re.search(r'<script id="payload" type="application/json">(.*?)</script>', page, re.S)[1])
+
+    def drawn(name):
+        return [trace["y"] for trace in payload["figures"][name]["data"] if trace["y"]]
+
+    for name, key in (("activations", "stream_rms"), ("gradients", "residual_grad_norm")):
+        expected = [looks[i][key] for looks in (post, pre) for i in (0, -1)]
+        assert sorted(drawn(name)) == [pytest.approx(y, rel=1e-4) for y in sorted(expected)]
+    matrices = [norms for name, norms in post[-1]["parameters"].items() if re.fullmatch(r"blocks\.0\..*\.weight", name)]
+    weight, gradient, _ = np.linalg.norm(matrices, axis=0)
+    assert any(y[0] == pytest.approx(np.log10(gradient / weight), rel=1e-4) for y in drawn("gradient-weight"))
+    means = [[np.mean(look["update_ratio"]) for look in looks] for looks in (post, pre)]
+    assert sorted(drawn("updates")) == [pytest.approx(y, rel=1e-4) for y in sorted(means)]
+    assert drawn("entropy") == [pytest.approx(np.mean(post[-1]["attention_entropy"], axis=1), rel=1e-4)]
+    assert not double and "Inside the models" in page
+    gptlab("compare", runs[2], "--html", "without.html")
     assert "Inside the models" not in (folder / "without.html").read_text()

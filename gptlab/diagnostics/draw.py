@@ -196,7 +196,7 @@ def _dress(axes: Axes, title: str, y: str, *, x: str = "block", log: bool = Fals
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0] and not axes.figure.legends:
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(framealpha=0.7, edgecolor="none", fontsize="small")  # which may lie over lines
 
 
 def _number_ticks(axes: Axes) -> None:

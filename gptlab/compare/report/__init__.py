@@ -18,7 +18,7 @@ from gptlab.compare.report.curves import FIRST_SHOWN, curves, has_bands
 from gptlab.compare.report.factorial import heat_maps
 from gptlab.compare.report.figure import Figure
 from gptlab.compare.report.forest import effects, factorial_effects
-from gptlab.compare.report.inside import gradients, updates
+from gptlab.compare.report.inside import inside
 from gptlab.compare.report.sensitivity import sensitivity
 from gptlab.compare.report.speed import speed
 from gptlab.compare.report.theme import THEMES, style
@@ -83,7 +83,7 @@ def _environment() -> Environment:
 def _figures(comparison: Comparison) -> dict[str, Figure]:
     """By the id of the element that each is drawn in; without those that there is nothing for."""
     drawn = {"forest": effects(comparison), "curves": curves(comparison), "speed": speed(comparison)}
-    drawn |= {"gradients": gradients(comparison), "updates": updates(comparison)}
+    drawn |= inside(comparison)
     drawn |= {f"tuning-{i}": sensitivity(tuning, comparison) for i, tuning in enumerate(comparison.tuning)}
     if comparison.factorial is not None:
         drawn["factorial"] = factorial_effects(comparison.factorial, comparison)

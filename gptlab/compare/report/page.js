@@ -82,22 +82,25 @@ function listenToControls() {
 
 // A click takes an arm out or back in; a double click leaves it alone, or brings all back.
 function listenToLegend(legend) {
-  const name = legend.dataset.figure;
+  const names = legend.dataset.figure.split(" ");
+  const out = new Set(); // of all its figures
+  for (const name of names) hidden[name] = out;
   const buttons = [...legend.querySelectorAll("button")];
   const show = () => {
-    for (const button of buttons) button.setAttribute("aria-pressed", String(!hidden[name].has(button.dataset.arm)));
-    draw(name);
+    for (const button of buttons) button.setAttribute("aria-pressed", String(!out.has(button.dataset.arm)));
+    for (const name of names) draw(name);
   };
   for (const button of buttons) {
     const arm = button.dataset.arm;
     button.addEventListener("click", () => {
-      if (!hidden[name].delete(arm)) hidden[name].add(arm);
+      if (!out.delete(arm)) out.add(arm);
       show();
     });
     button.addEventListener("dblclick", () => {
       const others = buttons.map((other) => other.dataset.arm).filter((other) => other !== arm);
-      const alone = others.every((other) => hidden[name].has(other));
-      hidden[name] = new Set(alone ? [] : others);
+      const alone = others.every((other) => out.has(other));
+      out.clear();
+      if (!alone) for (const other of others) out.add(other);
       show();
     });
   }
