@@ -38,9 +38,20 @@ from gptlab.config import ConfigError
             [{"data": "a", "data.window": "64", "data.path": "x"}, {"data": "b", "data.window": "32"}],
             [{"data": "a", "data.window": "64"}, {"data": "b", "data.window": "32"}],
         ),
+        (
+            [{"data": d, "tokenizer": "byte", "model.vocab_size": v} for d, v in (("a", "17"), ("b", "64"))],
+            [{"data": "a"}, {"data": "b"}],
+        ),
+        (
+            [{"data": "a", "tokenizer": "byte", "model.vocab_size": v} for v in ("256", "320")],
+            [{"model.vocab_size": "256"}, {"model.vocab_size": "320"}],
+        ),
         ([{"bias": "true"}], [{}]),
     ],
-    ids=["component", "its knobs", "knob", "knob within a component", "no component", "null", "of the slot", "alone"],
+    ids=[
+        *("component", "its knobs", "knob", "knob within a component", "no component", "null", "of the slot"),
+        *("vocabularies of texts", "vocabularies of one", "alone"),
+    ],
 )
 def test_only_what_differs_beyond_the_choice_of_component_is_told(configs, expected):
     assert differing(configs) == expected

@@ -12,6 +12,7 @@ from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, flatten
 APART = ("seed", *BOOKKEEPING)  # in these the runs of one arm may differ
 # data.window and the like: settings of the slot, whichever component is chosen
 OF_SLOT = {f"{slot}.{f.name}" for slot, kind in SLOTS.items() if kind in COMMON for f in fields(COMMON[kind])}
+OF_VOCABULARY = ("tokenizer", "data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +64,14 @@ def differing(configs: list[dict[str, str]]) -> list[dict[str, str]]:
     """For each of the configs its settings where they differ.
 
     A component's knob counts only among the configs that chose this component: norm=layernorm against norm=rmsnorm says
-    all, whatever knobs each has.
+    all, whatever knobs each has. So does the vocabulary's size among those of one text and tokenizer.
     """
     differs: list[dict[str, str]] = [{} for _ in configs]
     for key in dict.fromkeys(key for config in configs for key in config):
-        slot = "" if key in OF_SLOT else key.rpartition(".")[0]
+        slots = OF_VOCABULARY if key == "model.vocab_size" else ("" if key in OF_SLOT else key.rpartition(".")[0],)
         peers = defaultdict(list)
         for i, config in enumerate(configs):
-            peers[config.get(slot)].append(i)
+            peers[tuple(map(config.get, slots))].append(i)
         for group in peers.values():
             values = {i: configs[i].get(key, "null") for i in group}
             if len(set(values.values())) > 1:
