@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -199,11 +200,12 @@ def test_the_end_of_a_process_that_fails_ends_the_other(became):
     assert read_status(run_of("fails"))["state"] == "failed"
 
 
-def test_a_mistake_is_told_once_and_both_exit_2(folder):
+def test_a_mistake_is_told_once_and_the_exit_code_is_2(folder):
     process = start("-m", "gptlab", "train", *TINY, "train.batch_size=3", "runs_dir=wrong")
     err = end_of(process)
     assert process.returncode and err.count("train.batch_size=3: must be a multiple of the 2 processes; set 4") == 1
-    assert err.count("exitcode  : 2 ") == 2
+    codes = set(re.findall(r"exitcode  : (\S+)", err))
+    assert "2" in codes and codes <= {"2", "-15"}  # -15: torchrun of torch 2.9 ends the other first
     assert not Path("wrong").exists()
 
 
