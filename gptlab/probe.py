@@ -14,7 +14,7 @@ from gptlab.cells import plan_sweep
 from gptlab.compose import load_settings
 from gptlab.diagnostics.draw import draw_arms
 from gptlab.diagnostics.inside import Look, measure
-from gptlab.diagnostics.inspect import check_picture
+from gptlab.diagnostics.inspect import check_blocks, check_picture
 from gptlab.diagnostics.watch import probe_batch
 from gptlab.model import build_model
 from gptlab.plan import choose_machine
@@ -31,6 +31,7 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
         for arm in planned.arms:
             name = f"{arm.name} seed={seed}" if len(planned.seeds) > 1 else arm.name
             looks[name] = _look(planned.cell(arm, seed))
+            check_blocks(name, looks[name])
     if png is not None:
         png.parent.mkdir(parents=True, exist_ok=True)
         png.write_bytes(draw_arms(looks, png.suffix[1:]))

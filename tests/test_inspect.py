@@ -128,6 +128,23 @@ def test_a_grid_of_many_arms_and_seeds_has_a_line_for_each(folder, figures):
     assert "norm=none ffn=swiglu block=parallel seed=1" in {t.get_text() for t in figure.legends[0].texts}
 
 
+def test_what_a_model_has_not_is_left_out_and_one_without_blocks_refused(folder, train, capsys):
+    rnn, bigram = train("model=rnn"), train("model=bigram")
+    gptlab("inspect", rnn)
+    table = capsys.readouterr().out.split("\nblock")[1].splitlines()
+    assert (
+        table[0].split() == ["stream", "after", "gradient", "weights", "log10", "update:weight"]
+        and "nan" not in table[1]
+    )
+    gptlab("inspect", rnn, bigram, "--png", "x.png", code=2)
+    assert capsys.readouterr().err == (
+        f"gptlab: {bigram}: the model has no blocks, so there is nothing to show by layer; leave it out\n"
+    )
+    gptlab("probe", *TINY, "model=gpt,mlp", "--png", "x.png", code=2)
+    assert "gptlab: model=mlp: the model has no blocks" in capsys.readouterr().err
+    assert not (folder / "x.png").exists()
+
+
 def test_probe_writes_nothing_where_the_picture_cannot_be_or_the_arm_is_wrong(folder, capsys):
     gptlab("probe", *TINY, "--png", "x.jpg", code=2)
     assert "png=x.jpg: the name must end in .png or .pdf or .svg" in capsys.readouterr().err

@@ -182,9 +182,10 @@ def by_layer(norms: dict[str, float], n_layer: int) -> list[float]:
 
 
 def residual_by_layer(norms: dict[str, float], model: LanguageModel) -> list[float]:
-    """The same of the matrices that write into the stream, which arXiv:2002.04745 compares layers by."""
+    """The same of the matrices that write into the stream, which arXiv:2002.04745 compares layers by; NaN of none."""
     roles = {name: role_of(p) for name, p in model.named_parameters()}
-    return by_layer({k: v for k, v in norms.items() if roles[k] == "residual"}, len(model.blocks))
+    found = by_layer({k: v for k, v in norms.items() if roles[k] == "residual"}, len(model.blocks))
+    return found if "residual" in roles.values() else [NAN] * len(found)
 
 
 def layer_of(name: str) -> int | None:

@@ -1,5 +1,6 @@
 """`gptlab inspect`: the looks inside a run, or inside two side by side, as a table and a picture."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,13 @@ def _looks(folder: Path) -> list[Look]:
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
     if not (looks := read_looks(folder)):
         raise ConfigError(f"{folder}: has no look inside yet; train with diagnostics=basic or diagnostics=full")
+    check_blocks(str(folder), looks[-1])
     return looks
+
+
+def check_blocks(place: str, look: Look) -> None:
+    if not look["stream_rms"]:
+        raise ConfigError(f"{place}: the model has no blocks, so there is nothing to show by layer; leave it out")
 
 
 def _name(folder: Path) -> str:
@@ -65,9 +72,11 @@ def _table(look: Look) -> Table:
     """Of the last look, by layer: root mean squares, norms."""
     table = Table(box=None, pad_edge=False, header_style="", title=f"step {look['step']:,}", title_justify="left")
     table.add_column("block", justify="right")
-    for title in COLUMNS.values():
+    n_layer = len(look["grad_norm"])
+    shown = {title: look[key][-n_layer:] for key, title in COLUMNS.items()}  # of the stream, what it is after each
+    shown = {title: values for title, values in shown.items() if not all(map(math.isnan, values))}
+    for title in shown:
         table.add_column(title, justify="right")
-    for layer in range(len(look["grad_norm"])):
-        values = [look[key][layer + 1 if key == "stream_rms" else layer] for key in COLUMNS]
-        table.add_row(f"{layer + 1}", *(f"{value:.3g}" for value in values))
+    for layer, values in enumerate(zip(*shown.values(), strict=True), start=1):
+        table.add_row(str(layer), *(f"{value:.3g}" for value in values))
     return table
