@@ -1,8 +1,8 @@
 """Causal attention on a CPU: matrix products and softmax of 64 queries at a time, with the gradient written out.
 
 Keys that none of the 64 sees are left out. In windows of more than 64, torch's scaled_dot_product_attention takes 1.1
-to 1.7 times as long in float32, with narrow heads 3 times; with dropout in any window 1.6 to 3 times, and backwards in
-bfloat16 3 to 9 times. It keeps no weights for that, though.
+to 1.7 times as long in float32, with dropout in any window 1.6 to 3 times, and backwards in bfloat16 3 to 9 times. It
+keeps no weights for that, though.
 """
 
 from collections.abc import Iterator
