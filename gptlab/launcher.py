@@ -68,7 +68,7 @@ def prepare_launcher(
         workers, threads = share_machine(parallel["n_jobs"], n_cells, places)
         parallel["n_jobs"] = workers
         own = [] if threads is None else [f"threads={threads}"]
-        if threads and threads > 1:  # where others take a core too, threads that wait spinning train a tenth as fast
+        if threads and threads > 1:  # beside others, threads that wait spinning train 3 to 10 times slower
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a worker's OpenMP reads it as it starts
 
     def launch(cells: list[list[str]]) -> list[str]:

@@ -1,7 +1,7 @@
 """Causal attention on a CPU: matrix products and softmax of 64 queries at a time, with the gradient written out.
 
 Keys that none of the 64 sees are left out. In windows of more than 64, torch's scaled_dot_product_attention takes 1.1
-to 1.7 times as long in float32, with dropout in any window 1.6 to 3 times, and backwards in bfloat16 3 to 9 times. It
+to 1.6 times as long in float32, with dropout in any window 1.6 to 3 times, and backwards in bfloat16 3 to 9 times. It
 keeps no weights for that, though.
 """
 
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from gptlab.components.dropout import draw_kept, scale_of_kept
 
-QUERIES = 64  # at once; with 32 and 128 it is slower in windows of 64 to 1,024
+QUERIES = 64  # at once; 32 and 128 are slower, or in windows of 1,024 no faster
 
 
 def attend_by_products(
