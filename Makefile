@@ -25,9 +25,10 @@ results: .venv/installed ## make every RESULTS.md and picture of experiments/ fr
 bench: .venv/installed-dev ## time steps and a sweep, also of a checkout (NANOGPT=PATH), and make benchmarks/README.md
 	$(BIN)/python benchmarks/bench.py $(NANOGPT)
 
-lint: .venv/installed-dev ## ruff
+lint: .venv/installed-dev ## ruff, and the contract that imports go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv/installed-dev ## mypy
 	$(BIN)/mypy
@@ -44,5 +45,5 @@ clean: ## remove the environment and what tools left; runs stay
 
 .venv/installed-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,slurm,dashboard,trackio]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,hf,slurm,dashboard,trackio]'
 	@touch $@

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.compare import build_comparison
+from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.analysis.verdict import DEFINITIONS, LEVEL
 from gptlab.compare.build import build, gather
-from gptlab.compare.comparison import Comparison
-from gptlab.compare.markdown import render_markdown
-from gptlab.compare.plot import draw
-from gptlab.compare.verdict import DEFINITIONS, LEVEL
+from gptlab.compare.views.figure import draw
+from gptlab.compare.views.markdown import render_markdown
 
 HERE = Path(__file__).parent
 HEAD = """# What was asked, and what came out

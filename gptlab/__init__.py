@@ -6,7 +6,12 @@ from gptlab import build_model, load_config, train
 from typing import Any
 
 __all__ = ["build_model", "load_config", "register", "train"]
-_HOMES = {"load_config": "compose", "build_model": "model", "train": "run", "register": "registry"}
+_HOMES = {
+    "load_config": "config.compose",
+    "build_model": "model.build",
+    "train": "training.train",
+    "register": "config.registry",
+}
 
 
 def __getattr__(name: str) -> Any:  # torch is imported only by whoever needs it

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.arms import Arm
-from gptlab.compare.comparison import Comparison, Factorial, Reading, Result, Tuning
-from gptlab.compare.effects import compare_scores
+from gptlab.compare.analysis.arms import Arm
+from gptlab.compare.analysis.comparison import Comparison, Factorial, Reading, Result, Tuning
+from gptlab.compare.analysis.effects import compare_scores
 
 MARGIN, NOISE = 0.01, 0.004  # nats per token
 BATCH = 4096  # tokens per step

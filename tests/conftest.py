@@ -3,7 +3,8 @@ import sys
 import pytest
 import torch
 
-from gptlab import load_config, registry, train
+from gptlab import load_config, train
+from gptlab.config import registry
 
 
 def pytest_addoption(parser):

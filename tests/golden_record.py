@@ -12,13 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gptlab import load_config, registry, train
-from gptlab.cells import plan_sweep
+from gptlab import load_config, train
 from gptlab.compare import compare
-from gptlab.compose import files_in
-from gptlab.config import SLOTS, ConfigError, flatten, plain
-from gptlab.measure import cost
-from gptlab.run_folder import run_dir
+from gptlab.config import SLOTS, ConfigError, flatten, plain, registry
+from gptlab.config.compose import files_in
+from gptlab.model.cost import cost
+from gptlab.runs.folder import run_dir
+from gptlab.sweeps.grid import plan_sweep
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

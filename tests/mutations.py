@@ -14,10 +14,10 @@ class Mutation(NamedTuple):
     tests: str = PARITY
 
 
-NORM, FFN, ATTENTION = "components/norm.py", "components/ffn.py", "components/attention.py"
-POSITION, PLACEMENT, BLOCK = "components/position.py", "components/placement.py", "components/block.py"
-EMBEDDING, HEAD, MODEL = "components/embedding.py", "components/head.py", "components/model.py"
-FAMILIES, FIELDS, WEIGHTS = "convert/families.py", "convert/fields.py", "convert/weights.py"
+NORM, FFN, ATTENTION = "model/norm.py", "model/ffn.py", "model/attention.py"
+POSITION, PLACEMENT, BLOCK = "model/position.py", "model/placement.py", "model/block.py"
+EMBEDDING, HEAD, MODEL = "model/embedding.py", "model/head.py", "model/gpt.py"
+FAMILIES, FIELDS, WEIGHTS = "convert/families.py", "convert/config_fields.py", "convert/weight_map.py"
 
 EXACT = '(up(x))), with the exact (erf) GELU."""\n\n    activation = staticmethod('
 UP, DOWN = "h = self.activation(self.up(x))", "  # (B, T, F)\n        return self.dropout(self.down(h))"

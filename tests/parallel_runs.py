@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from gptlab import load_config, train
-from gptlab.lock import Busy
-from gptlab.trainer import Trainer
+from gptlab.runs.lock import Busy
+from gptlab.training.trainer import Trainer
 
 
 def run(words, stop_after=None):

@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import parity_configs
 import torch
 import transformers
-from parity_configs import WINDOW
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -22,9 +20,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from gptlab.components.model import LanguageModel
+import parity_configs
 from gptlab.convert import from_hf, to_hf
-from gptlab.sample import generate
+from gptlab.model.generate import generate
+from gptlab.model.gpt import LanguageModel
+from parity_configs import WINDOW
 
 VOCAB, PROMPT = 37, 8
 LENGTHS = (1, 7, WINDOW)

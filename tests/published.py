@@ -1,11 +1,10 @@
 """The published sizes, each over the preset it belongs to."""
 
-from tiny import configure
-
 from gptlab import load_config
-from gptlab.compose import files_in
 from gptlab.config import CONF
-from gptlab.sizes import preset_of, values
+from gptlab.config.compose import files_in
+from gptlab.config.presets import preset_of, values
+from tiny import configure
 
 FILES = {name: CONF / "size" / f"{name}.yaml" for name in files_in("size")}
 PUBLISHED = {name: preset_of(file) for name, file in FILES.items() if preset_of(file)}

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from gptlab.cells import plan_sweep
-from gptlab.compose import load_config
-from gptlab.experiment import read_experiment
-from gptlab.run import train
+from gptlab.config.compose import load_config
+from gptlab.sweeps.experiment import read_experiment
+from gptlab.sweeps.grid import plan_sweep
+from gptlab.training.train import train
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "experiments").glob("*/*.yaml"))
 RESULTS = ROOT / "experiments" / "results.py"
 BRIEF = ["size=tiny", "data.window=16", "budget.steps=2", "eval.tokens=64", "eval.every=2", "wandb.mode=disabled"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def installed(tmp_path_factory) -> Path:
 
 def gptlab(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
     """What the console script does, with the wheel's package before the checkout's."""
-    code = "import sys, gptlab.cli; sys.argv[0] = 'gptlab'; gptlab.cli.main()"
+    code = "import sys, gptlab.cli.main; sys.argv[0] = 'gptlab'; gptlab.cli.main.main()"
     environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
     return subprocess.run(
         [sys.executable, "-c", code, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120

@@ -2,16 +2,16 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-from gptlab.cells import plan_sweep
-from gptlab.cli import VERBS, main
-from gptlab.compose import load_config
-from gptlab.sweep import split_words
+from gptlab.cli.main import VERBS, main
+from gptlab.config.compose import load_config
+from gptlab.sweeps.grid import plan_sweep
+from gptlab.sweeps.run_sweep import split_words
+from paths import ROOT
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 COMMANDS = re.findall(r"^    (gptlab .*(?:\\\n.*)?)$", TEXT.replace("\\\n", " "), re.M)

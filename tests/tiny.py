@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from gptlab import build_model, load_config, registry
-from gptlab.components.parameters import role_of
-from gptlab.compose import _choose, check
-from gptlab.config import SLOTS
+from gptlab import build_model, load_config
+from gptlab.config import SLOTS, registry
+from gptlab.config.compose import _choose, check
+from gptlab.model.roles import role_of
 
 VOCAB, WINDOW, LAYERS = 11, 12, 2
 TINY = (

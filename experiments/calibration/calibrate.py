@@ -16,8 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from gptlab.compare import build_comparison
-from gptlab.compare.effects import compare_scores
-from gptlab.compare.verdict import BETTER, LEVEL, WORSE
+from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.verdict import BETTER, LEVEL, WORSE
 
 HERE = Path(__file__).parent
 DRAWS = 20_000  # experiments drawn for each number

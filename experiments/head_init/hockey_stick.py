@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare import build_comparison
-from gptlab.compare.comparison import Comparison, Result
-from gptlab.compare.markdown import render_markdown
-from gptlab.compare.plot import draw
+from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.views.figure import draw
+from gptlab.compare.views.markdown import render_markdown
 
 HERE = Path(__file__).parent
 LOW = 3.0  # nats per token, which all arms reach

@@ -17,8 +17,8 @@ import pandas as pd
 from matplotlib.ticker import NullFormatter
 
 from gptlab.compare import build_comparison
+from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.build import gather
-from gptlab.compare.comparison import Comparison
 
 HERE = Path(__file__).parent
 TEXTS = {"shakespeare": "Tiny Shakespeare", "pystdlib": "Python's standard library"}
@@ -199,8 +199,9 @@ def _mean_curve(points: pd.DataFrame, budget: str) -> tuple[np.ndarray, np.ndarr
 
 def draw_samples(runs: Path) -> None:
     """Of one seed of every arm, at the budget of tokens."""
-    from gptlab.compare.runs import load_runs
-    from gptlab.sample import generate, open_run
+    from gptlab.compare.read.runs import load_runs
+    from gptlab.model.generate import generate
+    from gptlab.runs.load import open_run
 
     samples: dict[str, dict[str, str]] = {}
     for text in TEXTS:

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from gptlab import load_config
-from gptlab.components.model import GPT
 from gptlab.data.batches import validation_batches
-from gptlab.environment import environment
-from gptlab.plan import choose_machine, make_plan
-from gptlab.run import open_dataset
-from gptlab.trainer import Trainer
+from gptlab.model.gpt import GPT
+from gptlab.runs.environment import environment
+from gptlab.training.budget import make_plan
+from gptlab.training.device import choose_machine
+from gptlab.training.train import open_dataset
+from gptlab.training.trainer import Trainer
 
 KEPT = Path(__file__).parent / "coordinates.json"
 QUESTION = "Does one learning rate move models of all widths alike under muP, and does it not without?"

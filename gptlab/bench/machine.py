@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from gptlab.bench.subject import Subject
-from gptlab.environment import environment
+from gptlab.runs.environment import environment
 
 OWNERS = ("host", "command")  # of environment.py's entries
 

@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gptlab.bench.subject import Subject
-from gptlab.compose import edit, load_config, typed
 from gptlab.config import ARCHITECTURE, ConfigError, did_you_mean
+from gptlab.config.compose import edit, load_config, typed
 
 # No step is faster or slower for these.
 LR, WEIGHT_DECAY, BETAS = 1e-3, 0.1, (0.9, 0.99)

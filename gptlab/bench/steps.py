@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from gptlab.bench.machine import describe_machine
+from gptlab.bench.matmul_peak import Gemm, datasheet_flops, gemm_contestants, gemms
 from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
-from gptlab.bench.roofline import Gemm, datasheet_flops, gemm_contestants, gemms
 from gptlab.bench.startup import measure_startup
 from gptlab.bench.subject import prepare, step_of
 from gptlab.bench.timing import Contestant, interleave, rates, ratios, spread, steps_per_block, warm_up
-from gptlab.plan import Machine
+from gptlab.training.device import Machine
 
 BLOCKS = 7
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from gptlab.allocator import keep_freed_memory
-from gptlab.compose import load_config
 from gptlab.config import ConfigError
+from gptlab.config.compose import load_config
 from gptlab.data import Dataset
-from gptlab.plan import Machine, Plan, choose_machine, make_plan
-from gptlab.run import fair, open_dataset, with_vocabulary
-from gptlab.trainer import Trainer
+from gptlab.training.budget import Plan, make_plan
+from gptlab.training.device import Machine, choose_machine, keep_freed_memory
+from gptlab.training.train import fair, open_dataset, with_vocabulary
+from gptlab.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

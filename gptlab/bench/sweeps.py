@@ -22,8 +22,8 @@ from gptlab.bench.peers import OTHER, SAME, NanoGPT, Peer, find_peers
 from gptlab.bench.process import run_process
 from gptlab.bench.subject import Subject, prepare
 from gptlab.bench.timing import rates, ratios, spread
-from gptlab.compose import typed
 from gptlab.config import ConfigError
+from gptlab.config.compose import typed
 
 CELLS = 16
 EVALUATED = 4  # batches that nanoGPT's train.py evaluates

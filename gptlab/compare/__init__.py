@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.build import Material, build, build_comparison, gather
-from gptlab.compare.comparison import Comparison
-from gptlab.compare.frame import tabulate
-from gptlab.compare.table import print_comparison
+from gptlab.compare.views.dataframe import tabulate
+from gptlab.compare.views.terminal import print_comparison
 from gptlab.config import ConfigError
 
 ENDINGS = {"png": (".png", ".pdf", ".svg"), "keep": (".json",)}
@@ -64,19 +64,19 @@ def _content(
     if what == "table":
         return table.to_csv(index=False).encode()
     if what == "picture":
-        from gptlab.compare.plot import draw
+        from gptlab.compare.views.figure import draw
 
         return draw(comparison, path.suffix[1:])
     if what == "markdown":
-        from gptlab.compare.markdown import render_markdown
+        from gptlab.compare.views.markdown import render_markdown
 
         picture = None if png is None else Path(os.path.relpath(png, path.parent)).as_posix()
         return render_markdown(comparison, picture).encode()
     if what == "report":
-        from gptlab.compare.report import render_report
+        from gptlab.compare.views.report import render_report
 
         return render_report(comparison).encode()
-    from gptlab.compare.kept import kept_text
+    from gptlab.compare.archive import kept_text
 
     return kept_text(material.runs, material.sweep, comparison).encode()
 

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.arms import Arm, as_text, choose_baseline, group_arms, names
-from gptlab.compare.breakdowns import breakdowns
-from gptlab.compare.comparison import Comparison, Result
-from gptlab.compare.effects import compare_scores
-from gptlab.compare.factorial import factorial
-from gptlab.compare.kept import is_kept, read_kept
-from gptlab.compare.places import shorten, shown_command, shown_folder
-from gptlab.compare.provenance import hardware, list_runs
-from gptlab.compare.readings import read_all
-from gptlab.compare.runs import Run, Sweep, load_runs, load_sweep, read_curves
-from gptlab.compare.tuning import tunings, value
+from gptlab.compare.analysis.arms import Arm, as_text, choose_baseline, group_arms, names
+from gptlab.compare.analysis.breakdowns import breakdowns
+from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.equal_budget import read_all
+from gptlab.compare.analysis.factorial import factorial
+from gptlab.compare.analysis.provenance import hardware, list_runs
+from gptlab.compare.analysis.tuning_curves import tunings, value
+from gptlab.compare.archive import is_kept, read_kept
+from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
+from gptlab.compare.read.runs import Run, Sweep, load_runs, load_sweep, read_curves
 from gptlab.config import ConfigError
-from gptlab.record import read_looks
+from gptlab.runs.record import read_looks
 
 MARGIN = 0.005  # of the baseline's mean, where none is said
 AGAINST = ("baseline", "previous")

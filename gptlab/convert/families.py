@@ -6,7 +6,7 @@ of its modules. Which checkpoint it is decides nothing.
 
 from dataclasses import dataclass
 
-from gptlab.convert.fields import (
+from gptlab.convert.config_fields import (
     Field,
     Flags,
     Settings,
@@ -23,7 +23,7 @@ from gptlab.convert.fields import (
     windows,
 )
 from gptlab.convert.rotary import rope
-from gptlab.convert.weights import QKV, Layout, Table, by_group, transposed
+from gptlab.convert.weight_map import QKV, Layout, Table, by_group, transposed
 
 
 @dataclass(frozen=True)

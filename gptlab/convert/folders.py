@@ -20,21 +20,21 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from safetensors import safe_open
 
-from gptlab import checkpoint
-from gptlab.components.model import LanguageModel
-from gptlab.compose import edit, load_config, typed
 from gptlab.config import ConfigError
+from gptlab.config.compose import edit, load_config, typed
+from gptlab.config.diff import differences
 from gptlab.convert.models import from_hf, read_config, to_hf
 from gptlab.convert.tokenizer import to_hf_tokenizer
 from gptlab.data import Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
-from gptlab.differences import differences
-from gptlab.environment import environment
-from gptlab.measure import non_embedding
-from gptlab.model import build_model
-from gptlab.record import write_json, write_run_files
-from gptlab.run_folder import best_weights, kind_of, open_config, weights_files, weights_hash
-from gptlab.sample import open_tokenizer
+from gptlab.model.build import build_model
+from gptlab.model.cost import non_embedding
+from gptlab.model.gpt import LanguageModel
+from gptlab.runs import checkpoint
+from gptlab.runs.environment import environment
+from gptlab.runs.folder import best_weights, kind_of, open_config, weights_files, weights_hash
+from gptlab.runs.load import open_tokenizer
+from gptlab.runs.record import write_json, write_run_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

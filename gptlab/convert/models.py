@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gptlab.components.model import LanguageModel
-from gptlab.compose import load_config, typed
 from gptlab.config import flatten, plain
+from gptlab.config.compose import load_config, typed
 from gptlab.convert import more_families, more_gpts, more_llamas  # noqa: F401 - they add theirs to FAMILIES
+from gptlab.convert.canonical import resolved, unlike
+from gptlab.convert.config_fields import Flags, Settings, Unsupported, flags_of, refuse
 from gptlab.convert.families import FAMILIES, Family
-from gptlab.convert.fields import Flags, Settings, Unsupported, flags_of, refuse
-from gptlab.convert.settings import resolved, unlike
-from gptlab.convert.weights import Place, places
-from gptlab.model import build_model
+from gptlab.convert.weight_map import Place, places
+from gptlab.model.build import build_model
+from gptlab.model.gpt import LanguageModel
 
 # Flags of every class that say nothing about what is computed in evaluation.
 HARMLESS = {

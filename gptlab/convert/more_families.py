@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from gptlab.convert.config_fields import Field, Flags, Settings, activation, only, refuse, same, windows
 from gptlab.convert.families import LLAMA, LLAMA_BIAS, QUERY_SCALAR, RMS_EPS, RMS_EPS_QK, family, llama_like
-from gptlab.convert.fields import Field, Flags, Settings, activation, only, refuse, same, windows
 from gptlab.convert.more_llamas import GATED_ACT, MLP_BIAS, NO_HEAD_DIM, PLAIN_ACT, named
 from gptlab.convert.rotary import rope, rope_by_layer_type, rotated, sliding_only
-from gptlab.convert.weights import QKV, Layout
+from gptlab.convert.weight_map import QKV, Layout
 
 AFTER = {
     "post_attention_layernorm": "blocks.{}.attention_placement.norm",

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gptlab.convert.config_fields import Field, Flags, Settings, activation, only, padding, refuse, same, shortest_unit
 from gptlab.convert.families import (
     GPT2_SIZES,
     GROUPED_QKV,
@@ -17,8 +18,7 @@ from gptlab.convert.families import (
     fairseq,
     family,
 )
-from gptlab.convert.fields import Field, Flags, Settings, activation, only, padding, refuse, same, shortest_unit
-from gptlab.convert.weights import QKV, Layout, Table
+from gptlab.convert.weight_map import QKV, Layout, Table
 
 ACTIVATION = activation("activation_function", gated=False)
 LN_EPSILON = same("layer_norm_epsilon", "norm.eps")

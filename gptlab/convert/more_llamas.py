@@ -2,19 +2,7 @@
 
 from collections.abc import Mapping
 
-from gptlab.convert.families import (
-    ATTENTION_BIAS,
-    GROUPED_QKV,
-    HIDDEN,
-    LLAMA,
-    LLAMA_BIAS,
-    RMS_EPS,
-    SIZES,
-    WINDOW,
-    family,
-    llama_like,
-)
-from gptlab.convert.fields import (
+from gptlab.convert.config_fields import (
     Field,
     Flags,
     Settings,
@@ -27,8 +15,20 @@ from gptlab.convert.fields import (
     same,
     windows,
 )
+from gptlab.convert.families import (
+    ATTENTION_BIAS,
+    GROUPED_QKV,
+    HIDDEN,
+    LLAMA,
+    LLAMA_BIAS,
+    RMS_EPS,
+    SIZES,
+    WINDOW,
+    family,
+    llama_like,
+)
 from gptlab.convert.rotary import rope
-from gptlab.convert.weights import QKV, Layout, Table
+from gptlab.convert.weight_map import QKV, Layout, Table
 
 GATED_ACT, PLAIN_ACT = activation("hidden_act", gated=True), activation("hidden_act", gated=False)
 MLP_BIAS = biases("mlp_bias", "ffn.bias")

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gptlab.components.position import yarn_attention_factor
-from gptlab.convert.fields import Field, Flags, Settings, refuse, shortest_unit
-from gptlab.convert.settings import SCALING_KNOBS
+from gptlab.convert.canonical import SCALING_KNOBS
+from gptlab.convert.config_fields import Field, Flags, Settings, refuse, shortest_unit
+from gptlab.model.position import yarn_attention_factor
 
 YARN = {"beta_slow": 1.0, "beta_fast": 32.0}
 SLIDING, FULL = "sliding_attention", "full_attention"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gptlab.config import ConfigError
+from gptlab.config.registry import register
 from gptlab.data.tokenizers import Tokenizer
-from gptlab.registry import register
 
 if TYPE_CHECKING:  # listing the options must not cost the import
     from tiktoken import Encoding

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gptlab.config import ConfigError
+from gptlab.config.registry import register
 from gptlab.data.cache import cache_folder, stamp, write_cached
 from gptlab.data.documents import find_files, join_documents, read_documents, read_utf8, text_of
-from gptlab.registry import register
 
 
 class Corpus(Protocol):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from gptlab.config.registry import register
 from gptlab.data.task import Examples, Task
-from gptlab.registry import register
 
 DEPTHS = 4  # told apart: 0, 1, 2, and all that is deeper
 LANGUAGE = 0  # the seed of the grammar itself, which is the same in every run

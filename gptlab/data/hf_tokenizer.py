@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gptlab.config import ConfigError
+from gptlab.config.registry import register
 from gptlab.data.bpe import GPT2_SPLIT, byte_of_character
 from gptlab.data.cache import stamp
 from gptlab.data.tokenizers import Tokenizer
-from gptlab.registry import register
 
 if TYPE_CHECKING:  # listing the options must not cost the import
     from tokenizers import Tokenizer as LibraryTokenizer

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from gptlab.config import ConfigError
+from gptlab.config.registry import register
 from gptlab.data.task import Examples, Task
-from gptlab.registry import register
 
 NOTHING = 0  # the token of places that hold none, in recall and copy
 GAP_POWER = 0.01  # the gap before a question has a probability that falls with its length to the power of this - 1

@@ -45,6 +45,7 @@ class Tally(NamedTuple):
 class Task(ABC):
     """What a class registered as `data` is to be, if it makes tokens itself. T is the window."""
 
+    makes_tokens: ClassVar[bool] = True  # has its own vocabulary and reads neither a text nor a tokenizer
     vocab_size: int  # tokens
     train_on: str = "answers"  # or all: every token is a target in training, in validation those that count
     score: ClassVar[str] = "accuracy"  # or excess: nats per token above the floor; reported of each slice

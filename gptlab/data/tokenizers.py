@@ -12,9 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gptlab import registry
-from gptlab.config import ConfigError
-from gptlab.registry import register
+from gptlab.config import ConfigError, registry
+from gptlab.config.registry import register
 
 
 class Tokenizer(ABC):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptlab.components.model import LanguageModel
 from gptlab.data import AnyDataset
-from gptlab.diagnostics.inside import Look, by_layer, measure, residual_by_layer
+from gptlab.diagnostics.activations import Look, by_layer, measure, residual_by_layer
+from gptlab.model.gpt import LanguageModel
 
 PROBE = 512  # tokens; one window at least
 PAST = 1000  # losses that a new one is held against

@@ -1,0 +1,105 @@
+"""The comparison as GitHub-flavoured Markdown, to stand beside an experiment."""
+
+from collections.abc import Iterable, Iterator
+
+from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.analysis.verdict import DEFINITIONS
+from gptlab.compare.views.captions import captions, margin_of, matched_lines, tuning_lines
+from gptlab.compare.views.columns import (
+    TEXT,
+    Columns,
+    breakdown_cells,
+    cost_cells,
+    factorial_cells,
+    mean_cells,
+    reading_cells,
+    reading_lines,
+    verdict_cells,
+)
+
+
+def render_markdown(comparison: Comparison, picture: str | None = None) -> str:
+    """`picture` is its file, as seen from where the text is to stand."""
+    return "\n\n".join(_blocks(comparison, picture)) + "\n"
+
+
+def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
+    yield f"# {_escaped(comparison.question or comparison.metric)}"
+    if comparison.literature:
+        yield f"What others found: {comparison.literature}"
+    yield "## Verdicts"
+    yield _table("arm", [_arm(r.name, r.differs) for r in comparison.results], verdict_cells(comparison))
+    yield _list(captions(comparison))
+    if picture:
+        yield f"![Effects and curves](<{picture}>)"
+    yield "## Costs"
+    names = [r.name for r in comparison.results]
+    yield _table("arm", names, cost_cells(comparison))
+    yield "The first row is the baseline, the others are relative to it."
+    yield from _listed(matched_lines(comparison))
+    for breakdown in comparison.breakdowns:
+        yield f"## {breakdown.title}"
+        yield _table("arm", names, breakdown_cells(breakdown))
+    if comparison.readings and len(names) > 1:
+        yield "## At equal steps, tokens, FLOPs and seconds"
+        yield _table("arm", names[1:], reading_cells(comparison))
+        yield from _listed(reading_lines(comparison))
+    if comparison.tuning:
+        yield "## Tuning"
+        yield _list(tuning_lines(comparison.tuning))
+    if comparison.factorial:
+        yield "## Effects over the grid"
+        columns = factorial_cells(comparison.factorial)
+        header = next(iter(columns))
+        yield _table(header, columns.pop(header), columns)
+        yield _escaped(comparison.factorial.note)
+        for title, means in mean_cells(comparison.factorial):
+            yield f"Mean {comparison.metric}, {_escaped(title)}:"
+            corner = next(iter(means))
+            yield _table(corner, means.pop(corner), means)
+    yield from _provenance(comparison)
+
+
+def _provenance(comparison: Comparison) -> Iterator[str]:
+    yield "## What the words mean"
+    yield "\n".join(f"- **{word}**: {_escaped(meaning)}." for word, meaning in DEFINITIONS.items())
+    if len(comparison.results) > 1 and comparison.margin == comparison.margin:
+        yield f"The margin is {margin_of(comparison)}."
+    yield "## How it was made"
+    if comparison.command:
+        yield f"    {comparison.command}"
+    seconds = comparison.runs["seconds"].sum()
+    yield f"{len(comparison.runs)} runs, {seconds:,.0f} seconds of training in all."
+    yield from _listed(comparison.hardware)
+
+
+def _arm(name: str, differs: str) -> str:
+    return name if differs in name else f"{name} ({differs})"
+
+
+def _table(header: str, names: Iterable[str], columns: Columns) -> str:
+    heads = [header, *(title.replace("-\n", "").replace("\n", " ") for title in columns)]
+    rows = [list(row) for row in zip(names, *columns.values(), strict=True)]
+    rules = ["---", *("---" if title in TEXT else "---:" for title in columns)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [_cells(heads), rules, *map(_cells, rows)])
+
+
+def _cells(row: Iterable[str]) -> list[str]:
+    return [_escaped(cell) for cell in row]
+
+
+def _listed(lines: Iterable[str]) -> Iterator[str]:
+    """A list, if there is anything in it."""
+    if text := _list(lines):
+        yield text
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_escaped(line)}" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Nothing in it is taken for Markdown's or HTML's own signs."""
+    for sign in "\\|<*_`":
+        text = text.replace(sign, f"\\{sign}")
+    return text

@@ -1,0 +1,72 @@
+"""The comparison in a terminal. Numbers are never cut; arms are folded to fit, and whole in a pipe."""
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, UNSTABLE, WORSE
+from gptlab.compare.views.captions import captions, matched_lines, tuning_lines
+from gptlab.compare.views.columns import TEXT, Columns, cost_cells, factorial_cells, reading_lines, verdict_cells
+from gptlab.compare.views.formatting import si
+
+__all__ = ["print_comparison", "si"]
+
+NARROW = 8  # characters: a name is not folded below that
+STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Question, verdicts, costs, what depends on what is held equal, tuning, effects, and how to read it."""
+    if comparison.question:
+        console.print(Text(comparison.question, "bold"), end="\n\n")
+    _print("arm", _arms(comparison), verdict_cells(comparison), console)
+    console.print()
+    _print("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
+    _lines(reading_lines(comparison), console)
+    _lines(matched_lines(comparison), console)
+    _lines(tuning_lines(comparison.tuning), console)
+    if comparison.factorial:
+        console.print()
+        columns = factorial_cells(comparison.factorial)
+        header = next(iter(columns))
+        _print(header, list(map(Text, columns.pop(header))), columns, console)
+        _lines([comparison.factorial.note], console)
+    _lines(captions(comparison), console, "dim")
+
+
+def _arms(comparison: Comparison) -> list[Text]:
+    return [
+        Text(r.name) if r.differs in r.name else Text.assemble(r.name, (f" ({r.differs})", "dim"))
+        for r in comparison.results
+    ]
+
+
+def _print(header: str, names: list[Text], columns: Columns, console: Console) -> None:
+    """A table as wide as it takes; in a terminal names and words are folded to fit it, names last."""
+    widths = {title: max(map(len, [*title.split("\n"), *cells])) for title, cells in columns.items()}
+    longest = max(len(header), *(name.cell_len for name in names))
+    if console.is_terminal:
+        room = console.width - 2 * len(columns) - 1 - sum(widths.values())  # for a name, if nothing is folded
+        for title in widths.keys() & TEXT:
+            least = max(map(len, [title, *" ".join(columns[title]).split()]))
+            fold = min(max(0, longest - room), widths[title] - least)
+            widths[title], room = widths[title] - fold, room + fold
+        longest = min(longest, max(room, NARROW))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(header, overflow="fold", width=longest)
+    for title, width in widths.items():
+        table.add_column(title, width=width, justify="left" if title in TEXT else "right", no_wrap=title not in TEXT)
+    for name, *cells in zip(names, *columns.values(), strict=True):
+        table.add_row(name, *(Text(cell, STYLES.get(cell.split(" (")[0], "")) for cell in cells))
+    table.width = longest + sum(widths.values()) + 2 * len(columns) + 1
+    console.print(table, crop=False, no_wrap=True, overflow="ignore")
+
+
+def _lines(lines: Iterable[str], console: Console, style: str = "") -> None:
+    """A paragraph, a line for each of its sentences."""
+    for i, line in enumerate(lines):
+        console.print(Text("\n" * (i == 0) + line, style), soft_wrap=not console.is_terminal)

@@ -1,0 +1,119 @@
+"""A block's wiring as text, found by running the block on a symbol instead of a tensor, so that it cannot be wrong."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import Any
+
+from torch import nn
+
+from gptlab.config import registry
+
+LEAVES = ("norm", "attention", "ffn")  # kinds whose components are drawn by their names
+
+
+class Node:
+    """A value of the stream: what was done, to which values."""
+
+    def __init__(self, label: str, *inputs: Node):
+        self.label, self.inputs = label, inputs
+
+    def __add__(self, other: Node) -> Node:
+        return Node("+", self, other)
+
+    def __mul__(self, factor: Any) -> Node:
+        return Node(f"x {factor:g}" if isinstance(factor, float | int) else "scale", self)
+
+    __rmul__ = __mul__
+
+
+class Leaf(nn.Module):
+    """Stands for a component and only writes down that it was called."""
+
+    def __init__(self, label: str):
+        super().__init__()
+        self.label = label
+
+    def forward(self, x: Node, *_: Any) -> Node:
+        return Node(self.label, x)
+
+
+def draw_block(block: nn.Module) -> str:
+    """The block from its input x at the top to its output; changes `block`, which is good for nothing else then."""
+    names = {e.cls: e.name for kind in LEAVES for e in registry.entries(kind)}
+    attention = {e.cls for e in registry.entries("attention")}
+    drawn: list[str] = []
+    for path, module in list(block.named_modules()):
+        inside = path.startswith(tuple(f"{leaf}." for leaf in drawn))  # such as the norms of queries and keys
+        if type(module) in names and path and not inside:
+            parent, _, child = path.rpartition(".")
+            label = "attention" if type(module) in attention else names[type(module)]
+            setattr(block.get_submodule(parent), child, Leaf(label))
+            drawn.append(path)
+    x = Node("x")
+    try:
+        return dedent("\n".join(row.rstrip() for row in _column(block(x, None), x)))
+    except (TypeError, AttributeError):  # a user's block does more than call and add
+        return f"{type(block).__name__}: {type(block).__doc__ or ''}".strip()
+
+
+def _column(node: Node, base: Node) -> list[str]:
+    """What happens between `base` and `node`, as centred rows of one width."""
+    if node is base:
+        return ["│"]
+    if len(node.inputs) == 1:
+        below = [] if node.label == "none" else [node.label]
+        return _centred([*_column(node.inputs[0], base), *below])
+    terms = _terms(node)
+    fork = _fork(terms)
+    return _centred([*_column(fork, base), *_side_by_side([_column(t, fork) for t in terms])])
+
+
+def _terms(node: Node) -> list[Node]:
+    """What a sum adds: x + (a + b) as x, a, b where all three leave the stream at one place."""
+    left, right = node.inputs
+    if right.label == "+" and _fork(_terms(right)) is _fork([left, right]):
+        return [left, *_terms(right)]
+    return [left, right]
+
+
+def _fork(terms: list[Node]) -> Node:
+    """The last value that all terms are made of."""
+    return next(n for n in _ancestors(terms[0]) if all(n in _ancestors(t) for t in terms))
+
+
+def _ancestors(node: Node) -> list[Node]:
+    """The nodes that every way to `node` passes, itself first."""
+    if not node.inputs:
+        return [node]
+    lines = [_ancestors(i) for i in node.inputs]
+    return [node, *(n for n in lines[0] if all(n in line for line in lines))]
+
+
+def _side_by_side(columns: list[list[str]]) -> list[str]:
+    """Branches of a fork, joined by a sum under the first."""
+    height = max(map(len, columns))
+    blocks = [_centred([*c, *["│"] * (height - len(c))]) for c in columns]
+    widths = [max(len(b[0]) + 4, 9) for b in blocks]
+    rows = ["".join(b[i].center(w) for b, w in zip(blocks, widths, strict=True)) for i in range(height)]
+    middles = [sum(widths[:i]) + len("x".center(w).split("x")[0]) for i, w in enumerate(widths)]
+
+    def bar(first: str, between: str, last: str) -> str:
+        marks = dict.fromkeys(range(middles[0], middles[-1]), "─") | dict.fromkeys(middles, between)
+        marks |= {middles[0]: first, middles[-1]: last}
+        return "".join(marks.get(i, " ") for i in range(sum(widths)))
+
+    return _shifted([bar("├", "┬", "┐"), *rows, bar("+", "┴", "┘")], middles[0])
+
+
+def _shifted(rows: list[str], axis: int) -> list[str]:
+    """Rows padded so that column `axis` is their middle."""
+    width = len(rows[0])
+    left, right = max(0, width - 1 - 2 * axis), max(0, 2 * axis + 1 - width)
+    return [" " * left + row + " " * right for row in rows]
+
+
+def _centred(rows: list[str]) -> list[str]:
+    width = max(map(len, rows))
+    width += 1 - width % 2
+    return [(row if len(row) % 2 else row + " ").center(width) for row in rows]

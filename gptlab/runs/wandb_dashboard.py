@@ -1,0 +1,167 @@
+"""An ablation's dashboard in W&B: a saved workspace and a report, runs grouped by arm, mean and band over the seeds."""
+
+import importlib.util
+import os
+import ssl
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+
+from gptlab.config import ConfigError
+from gptlab.runs.wandb_tracker import has_api_key, import_wandb
+
+TIMEOUT = 10  # seconds W&B's server may take for an answer
+METRICS = ("val/loss", "val/bpb")
+AXES = {"tokens": "tokens", "cost/flops": "FLOPs", "seconds": "seconds of training"}
+COLUMNS = ("config:arm.value", *(f"summary:final/{m}" for m in METRICS), "summary:parameters")
+TRAINING = ("train", "sweep")  # job types; not the runs that chose a setting
+BAND: Any = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+MOST_ARMS = 100  # in one panel; W&B shows 10 unless told
+FULL_WIDTH = 24  # of a report's grid
+
+
+def save_dashboard(entity: str | None, project: str, name: str | None) -> tuple[str, str]:
+    """Save both as new ones, for the sweep `name` or for all; returns the workspace's and the report's address."""
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise ConfigError("dashboard: needs wandb-workspaces; pip install 'gptlab[dashboard]'")
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(TIMEOUT))  # which wandb reads when it is imported
+    wandb = import_wandb()
+    if not has_api_key("dashboard", "run `wandb login`"):
+        raise ConfigError("dashboard: no API key is configured; run `wandb login`")
+    _check_server(wandb.setup().settings.base_url, float(os.environ["WANDB_HTTP_TIMEOUT"]))
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+    try:
+        api = wandb.Api()
+        owner = entity or api.settings["entity"] or api.default_entity
+        if all(project != known.name for known in api.projects(owner)):
+            raise ConfigError(f"--project={project}: {owner} has no such project; train a run in it first")
+        workspace = _workspace(owner, project, name).save()
+        report = _report(owner, project, name).save()
+        return workspace.url, report.url
+    except (wandb.errors.Error, WandbApiFailedError, OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        rule = f"W&B does not take it ({' '.join(str(error).split())})"
+        raise ConfigError(f"dashboard: {rule}; check the network, the key and --entity") from error
+
+
+def _check_server(host: str, timeout: float) -> None:
+    """Refuse a server that gives no answer at all: wandb would ask again and again, and wait for itself at exit."""
+    try:
+        urllib.request.urlopen(host, timeout=timeout).close()
+    except (urllib.error.HTTPError, HTTPException):
+        return  # an answer
+    except OSError as error:
+        why = getattr(error, "reason", error)
+        if not isinstance(why, ssl.SSLError):  # of certificates wandb has settings of its own
+            raise ConfigError(f"dashboard: {host} does not answer ({why}); check the network") from error
+
+
+def _title(name: str | None) -> str:
+    return f"gptlab {name}"[:128] if name else "gptlab"
+
+
+def _curves() -> list[Any]:
+    """A row for each metric, a column for each axis."""
+    import wandb_workspaces.reports.v2 as wr
+
+    width = FULL_WIDTH // len(AXES)
+    return [
+        wr.LinePlot(
+            title=f"{metric} against {label}",
+            x=axis,
+            y=[metric],
+            title_x=label,
+            smoothing_type="none",
+            max_runs_to_show=MOST_ARMS,
+            layout=wr.Layout(x=column * width, y=row * width, w=width, h=width),
+            **BAND,
+        )
+        for row, metric in enumerate(METRICS)
+        for column, (axis, label) in enumerate(AXES.items())
+    ]
+
+
+def _bars() -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    width = FULL_WIDTH // len(METRICS)
+    return [
+        wr.BarPlot(
+            title=f"{metric} at the end",
+            metrics=[f"final/{metric}"],
+            max_runs_to_show=MOST_ARMS,
+            max_bars_to_show=MOST_ARMS,
+            layout=wr.Layout(x=column * width, y=0, w=width, h=8),
+            **BAND,
+        )
+        for column, metric in enumerate(METRICS)
+    ]
+
+
+def _differences() -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.RunComparer(diff_only=True, layout=wr.Layout(x=0, y=0, w=FULL_WIDTH, h=12))
+
+
+def _which(name: str | None) -> list[Any]:
+    """Filters of the runs: those of the sweep, or of all sweeps."""
+    from wandb_workspaces import expr
+
+    sweep = [expr.Metric("Group") == name] if name else []
+    return [*sweep, expr.Metric("JobType").isin(list(TRAINING))]
+
+
+def _workspace(entity: str, project: str, name: str | None) -> Any:
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces import expr
+
+    arm = expr.Config("arm")
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=_title(name),
+        sections=[
+            ws.Section(name="Validation", panels=_curves(), is_open=True),
+            ws.Section(name="At the end", panels=_bars(), is_open=True, layout_settings=ws.SectionLayoutSettings(2, 1)),
+            ws.Section(
+                name="Differences between the configs",
+                panels=[_differences()],
+                is_open=True,
+                layout_settings=ws.SectionLayoutSettings(1, 1),
+            ),
+        ],
+        settings=ws.WorkspaceSettings(x_axis="tokens", max_runs=MOST_ARMS),
+        runset_settings=ws.RunsetSettings(
+            filters=_which(name),
+            groupby=[arm] if name else [expr.Metric("Group"), arm],  # an arm's name is its own sweep's
+            pinned_columns=list(COLUMNS),
+        ),
+    )
+
+
+def _report(entity: str, project: str, name: str | None) -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    def runs(label: str, groupby: list[str]) -> Any:
+        return wr.Runset(entity=entity, project=project, name=label, filters=_which(name), groupby=groupby)
+
+    arms = ["config.arm"] if name else ["group", "config.arm"]
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=_title(name),
+        description="Lines and bars are means over an arm's seeds; the bands are one standard deviation to each side.",
+        width="fluid",
+        blocks=[
+            wr.H2("Validation"),
+            wr.PanelGrid(runsets=[runs("arms", arms)], panels=_curves()),
+            wr.H2("At the end"),
+            wr.PanelGrid(runsets=[runs("arms", arms)], panels=_bars()),
+            wr.H2("Differences between the configs"),
+            wr.PanelGrid(runsets=[runs("runs", [])], panels=[_differences()]),
+        ],
+    )

@@ -1,0 +1,57 @@
+"""Validation: the same tokens every time, each that counts predicted once."""
+
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+
+from gptlab.data import AnyDataset, Tally
+from gptlab.distributed import ONE, Processes
+from gptlab.model.loss import NextTokenLoss
+
+
+def evaluate(
+    loss: NextTokenLoss,
+    dataset: AnyDataset,
+    *,
+    window: int,
+    batch_size: int,
+    n_tokens: int | None,
+    device: torch.device,
+    autocast: AbstractContextManager,
+    by_position: bool = False,
+    processes: Processes = ONE,
+) -> dict[str, float]:
+    """What the dataset measures; `by_position` adds the loss at the places of a window."""
+    loss.eval()
+    exact = torch.float64 if device.type != "mps" else torch.float32
+    sums = torch.zeros(len(Tally._fields), len(dataset.slices(window)), window, dtype=exact, device=device)
+    with torch.inference_mode(), autocast:
+        for batch in dataset.validation_batches(window, batch_size, n_tokens):
+            has_rows = processes.rank < len(batch[0])  # else the first, uncounted: all must go through the model
+            x, y, slices, floor = ((processes.rows(t) if has_rows else t[:1]).to(device) for t in batch)
+            nats, hits = loss(x, y)  # (B, T) each
+            counts = (y >= 0) & has_rows
+            added = torch.stack([t.to(exact) * counts for t in (nats, hits, floor, counts)])
+            for i in range(sums.shape[1]):
+                sums[:, i, : y.shape[1]] += (added * (slices == i)).sum(1)  # the last window may be shorter
+    loss.train()
+    tally = Tally(*processes.sum(sums).cpu().double().numpy())
+    return dataset.measure(tally) | (_by_position(tally) if by_position else {})
+
+
+def _by_position(tally: Tally) -> dict[str, float]:
+    """The loss in nats per token at the places 1, 2, 3 to 4, 5 to 8, ... of the window: val/loss_position-5-8."""
+    nats, n = tally.nats.sum(0), tally.n.sum(0)  # (T,)
+    bounds = np.unique([0, *(2**k for k in range(len(n).bit_length())), len(n)])
+    found = {}
+    for first, last in zip(bounds[:-1] + 1, bounds[1:], strict=True):
+        if counted := n[first - 1 : last].sum():
+            place = f"{first}" if first == last else f"{first}-{last}"
+            found[f"val/loss_position-{place}"] = float(nats[first - 1 : last].sum() / counted)
+    return found
+
+
+def of_length(metric: str, length: int) -> str:
+    """The name of a metric in windows `length` times as long as in training: val/loss_2x."""
+    return metric if length == 1 else f"{metric}_{length}x"

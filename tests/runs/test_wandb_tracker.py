@@ -1,0 +1,334 @@
+"""Runs in W&B: online at a stand-in of its server, offline read back from disk, and every way to go wrong."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptlab.config import ConfigError
+from gptlab.runs.record import read_looks, read_metrics, read_status
+from gptlab.runs.wandb_tracker import WandbSettings, new_id, resolve_mode
+from paths import TESTS
+from wandb_standin import standin
+
+RUN = """
+import sys
+from pathlib import Path
+from gptlab.runs import wandb_tracker
+from gptlab.runs.record import Recorder
+from gptlab.runs.wandb_tracker import RunInfo, WandbSettings, resolve_mode
+
+wandb_tracker.FINISH_TIMEOUT = wandb_tracker.INIT_TIMEOUT = 1
+root = Path(sys.argv[1])
+info = RunInfo("norm=rmsnorm seed=1", "my-sweep", "train", ["norm=rmsnorm", "ffn=" + "x" * 80])
+
+def recorder(resume_step=None):
+    settings = WandbSettings(resolve_mode(None), root, "lab")
+    config = {"norm": {"name": "rmsnorm", "eps": 1e-5}, "seed": 1, "use": None}
+    return Recorder(root / "lab" / "arm one", config=config, settings=settings, info=info, resume_step=resume_step)
+
+def log(record, steps):
+    for step in steps:
+        record.log({"step": step, "tokens": 768 * step, "train/loss": 5.0 - step, "val/loss": abs(3.0 - step)})
+"""
+
+
+def run(root: Path, script: str, env: dict[str, str], **options) -> subprocess.CompletedProcess:
+    """The script after RUN, in a process of its own without a home, so that no key of the user's is found."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    return subprocess.run(
+        [sys.executable, "-c", RUN + script, str(root)],
+        env=clean | {"HOME": str(root), "NETRC": str(root / "none"), "TERM": "xterm"} | env,
+        cwd=root,
+        timeout=60,
+        text=True,
+        **({"capture_output": True} | options),
+    )
+
+
+LOOK = {
+    "step": 1,
+    "tokens": 768,
+    "logits/max": 1.5,
+    "stream_rms": [0.5, 1.5],
+    "attention_entropy": [[1.0, 2.0], []],
+    "attention_logit_max": [[4.0, 5.0], []],
+    "histogram/stream": [{"low": -1.0, "high": 1.0, "counts": [3, 5]}],
+    "parameters": {"w": [1.0, 2.0, 3.0]},
+}
+SEEN = {
+    "tokens": 768,
+    "logits/max": 1.5,
+    "stream_rms/00": 0.5,
+    "stream_rms/01": 1.5,
+    "attention_entropy/00": 1.5,
+    "attention_logit_max/00": 5.0,
+}
+
+
+def offline_records(path: Path) -> Iterator:
+    """The records of a .wandb file: a header of 7 bytes, then LevelDB's log format in blocks of 32 KiB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, parts = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:  # a record's header never straddles two blocks
+            at += left
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def values(items) -> dict[str, Any]:
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+@pytest.fixture
+def no_key(tmp_path, monkeypatch):
+    for key in [key for key in os.environ if key.startswith("WANDB_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+def test_a_look_inside_arrives_as_panels_by_layer_and_again_after_a_kill(tmp_path):
+    """Once from the run that was killed before its checkpoint of step 5, once from the file on disk."""
+    with standin() as server:
+        script = f"""
+try:
+    with recorder() as record:
+        record.look({LOOK!r})
+        record.look({LOOK | {"step": 9}!r})
+        raise SystemExit(143)
+except SystemExit:
+    pass
+with recorder(resume_step=5) as record:
+    record.finish("finished", {{"val/loss": 2.0}})
+"""
+        done = run(tmp_path, script, server.env)
+        assert done.returncode == 0 and done.stderr == ""
+        [sent] = server.runs.values()
+    for line in sent.history:
+        assert {k: v for k, v in line.items() if k in SEEN} == SEEN
+        assert not any("parameters" in k or k == "attention_entropy/01" for k in line)
+        histogram = {k.removeprefix("histogram/stream/00").strip("."): v for k, v in line.items() if "histogram" in k}
+        histogram = histogram.get("", histogram)
+        assert (histogram["_type"], histogram["values"], histogram["bins"]) == ("histogram", [3, 5], [-1, 0, 1])
+    assert [line["step"] for line in sent.history][:2] == [1, 9]
+    assert [look["step"] for look in read_looks(tmp_path / "lab" / "arm one")] == [1]
+
+
+def test_online_run_arrives_whole_and_goes_on_under_its_id(tmp_path):
+    with standin() as server:
+        done = run(
+            tmp_path,
+            """
+try:
+    with recorder() as record:
+        log(record, range(1, 4))
+        raise SystemExit(143)
+except SystemExit:
+    pass
+with recorder(resume_step=2) as record:
+    log(record, range(3, 6))
+    record.finish("finished", {"val/loss": 2.0, "cost/flops": 1e9})
+print(record.wandb_where())
+""",
+            server.env,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        [(run_id, sent)] = server.runs.items()
+    assert run_id == read_status(tmp_path / "lab" / "arm one")["wandb_id"]
+    assert run_id.startswith("arm-one-")
+    assert done.stdout.strip() == f"{server.env['WANDB_BASE_URL']}/me/lab/runs/{run_id}"
+    assert sent.fields["groupName"] == "my-sweep"
+    assert sent.fields["jobType"] == "train"
+    assert sent.fields["displayName"] == "norm=rmsnorm seed=1"
+    assert sent.fields["tags"] == ["norm=rmsnorm", "ffn=" + "x" * 60]
+    assert sent.config == {"norm": {"name": "rmsnorm", "eps": 1e-5}, "seed": 1, "use": None}
+    assert [line["step"] for line in sent.history] == [1, 2, 3, 3, 4, 5]
+    assert [line["tokens"] for line in sent.history][:3] == [768, 1536, 2304]
+    assert sent.history[0]["train/loss"] == 4.0
+    assert sent.summary["val/loss"] == {"min": 0.0, "last": 2.0}
+    assert sent.summary["cost/flops"] == 1e9
+    assert sent.summary["state"] == "finished"
+    assert sent.exit_code == 0
+
+
+def test_without_a_key_a_run_is_offline_asks_nothing_at_a_terminal_and_reads_back_whole(tmp_path):
+    script = """
+try:
+    with recorder() as record:
+        log(record, range(1, 4))
+        raise SystemExit(143)
+except SystemExit:
+    pass
+with recorder(resume_step=2) as record:
+    log(record, range(3, 6))
+    record.finish("diverged", {"cost/flops": 1e9})
+print(record.wandb_where())
+"""
+    terminal, side = pty.openpty()
+    done = run(tmp_path, script, {}, capture_output=False, stdin=side, stdout=side, stderr=side)
+    shown = os.read(terminal, 10_000).decode()
+    os.close(side)
+    os.close(terminal)
+    assert done.returncode == 0, shown
+    [folder] = (tmp_path / "wandb").glob("offline-run-*")  # the interrupted one is part of it
+    assert shown.strip() == f"`wandb sync wandb/{folder.name}`"
+
+    records = list(offline_records(next(folder.glob("*.wandb"))))
+    started = next(record.run for record in records if record.HasField("run"))
+    assert (started.project, started.run_group, started.job_type) == ("lab", "my-sweep", "train")
+    assert values(started.config.update)["norm"] == {"name": "rmsnorm", "eps": 1e-5}
+    history = [values(record.history.item) for record in records if record.HasField("history")]
+    assert [line["step"] for line in history] == [1, 2, 3, 4, 5]
+    assert history[4]["tokens"] == 3840
+    metrics = [record.metric for record in records if record.HasField("metric")]
+    axes = {metric.name or metric.glob_name: metric for metric in metrics}
+    assert axes["*"].step_metric == axes["val/bpb"].step_metric == "tokens"
+    assert axes["val/loss"].summary.min
+    assert [record.exit.exit_code for record in records if record.HasField("exit")] == [0]
+
+
+def test_disabled_does_not_import_wandb_and_keeps_the_plain_files(tmp_path):
+    script = """
+with recorder() as record:
+    log(record, [1, 2])
+    record.finish("finished", {})
+assert record.wandb_where() is None
+assert "wandb" not in sys.modules
+"""
+    done = run(tmp_path, script, {"WANDB_MODE": "disabled"})
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in read_metrics(tmp_path / "lab" / "arm one")] == [1, 2]
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_a_server_that_dies_neither_stops_nor_hangs_the_run(tmp_path):
+    script = """
+import os, time
+sys.path.append(os.environ["TESTS"])
+from wandb_standin import standin
+with standin() as server:
+    os.environ.update(server.env)
+    with recorder() as record:
+        log(record, [1])
+        server.die()
+        log(record, [2])
+        start = time.monotonic()
+        record.finish("finished", {})
+        assert time.monotonic() - start < 5
+print(record.wandb_where())
+"""
+    done = run(tmp_path, script, {"TESTS": str(TESTS)})
+    assert done.returncode == 0, done.stderr
+    folder = next((tmp_path / "wandb").glob("run-*")).relative_to(tmp_path)
+    message = f"not all was uploaded in 1 s; `wandb sync --include-online {folder}` sends it"
+    assert done.stdout.strip() == message
+    status = read_status(tmp_path / "lab" / "arm one")
+    assert (status["state"], status["wandb"]) == ("finished", message)
+    assert [line["step"] for line in read_metrics(tmp_path / "lab" / "arm one")] == [1, 2]
+
+
+def test_a_run_that_a_notebook_has_open_is_left_alone(tmp_path):
+    script = """
+import wandb
+own = wandb.init(mode="offline", dir=root / "own")
+with recorder() as record:
+    record.finish("finished", {})
+assert wandb.run is own
+own.log({"still": "open"})
+"""
+    (tmp_path / "own").mkdir()
+    done = run(tmp_path, script, {})
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_losing_wandbs_own_process_costs_neither_this_run_nor_the_next(tmp_path):
+    script = """
+import os, signal, subprocess
+with recorder() as record:
+    log(record, [1])
+    service = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True)
+    [pid] = [line.split()[0] for line in service.stdout.splitlines() if "wandb-core" in line]
+    os.kill(int(pid), signal.SIGKILL)
+    log(record, range(2, 2000))
+    record.finish("finished", {})
+print(record.wandb_where())
+with recorder() as record:
+    log(record, [1])
+    record.finish("finished", {})
+print(record.wandb_where())
+"""
+    done = run(tmp_path, script, {})
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith("W&B stopped (ConnectionResetError: ")
+    assert second.startswith("`wandb sync wandb/offline-run-")
+
+
+def test_an_unreachable_server_is_one_line_and_a_failed_run(tmp_path):
+    env = {"WANDB_BASE_URL": "http://127.0.0.1:1", "WANDB_API_KEY": "local" + "0" * 40}
+    done = run(tmp_path, "recorder().__enter__()", env)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("gptlab.config.schema.ConfigError: wandb.mode=online: W&B does not take the run (")
+    assert line.endswith("); use wandb.mode=offline, then `wandb sync`")
+    status = read_status(tmp_path / "lab" / "arm one")
+    assert status["state"] == "failed"
+    assert status["reason"].startswith("ConfigError: wandb.mode=online: ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "env", "message"),
+    [
+        ("online", {}, "wandb.mode=online: no API key is configured; run `wandb login` or use wandb.mode=offline"),
+        (None, {"WANDB_MODE": "online"}, "WANDB_MODE=online: no API key is configured"),
+        (None, {"WANDB_MODE": "dryrun"}, "WANDB_MODE=dryrun: must be one of online, offline, disabled"),
+        ("online", {"WANDB_API_KEY": "short"}, "wandb.mode=online: WANDB_API_KEY invalid: "),
+    ],
+)
+def test_refused_modes(no_key, monkeypatch, mode, env, message):
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError) as refused:
+        resolve_mode(mode)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_given_mode_wins_over_the_environment_and_a_key_means_online(no_key, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert resolve_mode(None) == "disabled"
+    assert resolve_mode("offline") == "offline"
+    monkeypatch.delenv("WANDB_MODE")
+    assert resolve_mode(None) == "offline"
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {'0' * 40}")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert resolve_mode(None) == "online"
+
+
+@pytest.mark.parametrize("project", ["a/b", "", "x" * 129])
+def test_a_project_name_that_the_server_refuses_is_refused_here(project):
+    with pytest.raises(ConfigError, match="^wandb.project="):
+        WandbSettings("online", Path("runs"), project)
+
+
+def test_ids_are_readable_short_and_never_shared():
+    one, other = new_id("norm=rmsnorm,pos:é-3f2a"), new_id("norm=rmsnorm,pos:é-3f2a")
+    assert re.fullmatch(r"norm-rmsnorm-pos--3f2a-[0-9a-f]{8}", one)
+    assert one != other
+    assert len(new_id("x" * 200)) == 64

@@ -1,0 +1,93 @@
+"""`gptlab status`: what each cell does, and for how long still."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from gptlab.config import ConfigError
+from gptlab.runs.lock import locked
+from gptlab.sweeps.status import look, render, seconds_left, show_status
+
+
+def write_cell(top, name, state=None, *, step=0, started=0.0, took=0.0, reason=None, log=None):
+    folder, now = top / name, datetime.now(UTC)
+    folder.mkdir(parents=True)
+    if state:
+        times = {"started": now - timedelta(seconds=started), "updated": now - timedelta(seconds=started - took)}
+        (folder / "status.json").write_text(
+            json.dumps({"state": state, "reason": reason, **{k: t.isoformat() for k, t in times.items()}})
+        )
+    if step:
+        line = {"step": step, "seconds": 1.0, "train/loss": 2.5, "speed/tokens_per_s": 1234.0}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    if log:
+        (folder / "log.txt").write_text(log)
+    return {"label": f"arm {name}", "folder": name, "phase": None, "steps": 100, "seconds": None, "overrides": []}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    top = tmp_path / "s"
+    lines = [
+        write_cell(top, "done", "finished", step=100, started=300, took=100),
+        write_cell(top, "broken", "failed", reason="RuntimeError: out of memory"),
+        write_cell(top, "silent", "failed", log="starting\nValueError: too wide\n\n"),
+        write_cell(top, "off", "diverged", step=50),
+        write_cell(top, "busy", "running", step=50, started=60),
+        write_cell(top, "gone", "running", step=50, started=60),
+        write_cell(top, "new"),
+        {"label": "arm unknown", "folder": None, "phase": None, "steps": 100, "seconds": None, "overrides": []},
+    ]
+    (top / "sweep.yaml").write_text(json.dumps({"cells": lines}))
+    with locked(top / "busy"):
+        yield top
+
+
+def shown(folder):
+    out = io.StringIO()
+    show_status(folder, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_every_state_is_counted_and_failures_say_why(folder):
+    text = shown(folder)
+    assert "8 cells: 1 finished, 1 diverged, 2 failed, 1 running, 1 interrupted, 2 waiting" in text
+    assert "failed   arm broken: RuntimeError: out of memory" in text
+    assert "failed   arm silent: ValueError: too wide" in text  # the last line of its log
+    assert "arm busy" in text and "50%" in text and "1,234 tokens/s" in text
+    assert "nothing is running" not in text
+
+
+def test_time_left_is_by_the_pace_of_what_ran(folder):
+    # one worker: 60 s of the cell that took as long for its half, half of the interrupted one, and two of 100 s
+    assert seconds_left(look(folder)) == pytest.approx(60 + 50 + 2 * 100, abs=5)
+    assert "5 min left" in shown(folder)
+
+
+def test_a_sweep_at_rest_says_how_to_go_on(folder):
+    for line in json.loads((folder / "sweep.yaml").read_text())["cells"]:
+        if line["folder"] == "busy":
+            (folder / "busy/status.json").write_text(json.dumps({"state": "finished"}))
+    cells = look(folder)
+    assert seconds_left(cells) is None
+    out = io.StringIO()
+    Console(file=out, width=200).print(render(folder, cells))
+    assert "nothing is running; the same `gptlab sweep` goes on" in out.getvalue()
+
+
+def test_watching_ends_with_the_sweep(folder, monkeypatch):
+    done = {"cells": json.loads((folder / "sweep.yaml").read_text())["cells"][:4]}
+    monkeypatch.setattr(
+        "gptlab.sweeps.status.time.sleep", lambda _: (folder / "sweep.yaml").write_text(json.dumps(done))
+    )
+    out = io.StringIO()
+    show_status(folder, Console(file=out, width=200), watch=True)
+    assert "4 cells: 1 finished, 1 diverged, 2 failed" in out.getvalue()
+
+
+def test_a_folder_without_a_sweep_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="not a sweep's folder"):
+        look(tmp_path)

@@ -1,0 +1,182 @@
+"""Sweeps: what the cells are, and that none is lost, run twice or passed over."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptlab.config import ConfigError
+from gptlab.runs.record import read_metrics, read_status, write_json
+from gptlab.sweeps.cell import check_cells
+from gptlab.sweeps.grid import expand, plan_sweep, read_experiment
+from gptlab.sweeps.run_sweep import sweep
+
+TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled"]
+
+FAILS_WHEN_IT_TRAINS = '''
+import torch
+from torch import nn
+from gptlab import register
+
+
+@register("norm", "broken")
+class Broken(nn.Module):
+    """Fails in training, which no check before it can see."""
+
+    def forward(self, x):
+        if len(x) > 1:  # the check runs one window
+            raise RuntimeError("out of memory, or so")
+        return x
+'''
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("to be, or not to be: that is the question. " * 40)
+    return ["data=text", f"data.path={path}"]
+
+
+def gptlab(*words: str, cwd: Path, wait: bool = True):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "gptlab", *words]
+    if wait:
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_grid_is_every_combination_and_the_last_key_varies_fastest():
+    cells = expand(["norm=layernorm,rmsnorm", "seed=0,1", "size=tiny"])
+    assert cells == [
+        ["norm=layernorm", "seed=0", "size=tiny"],
+        ["norm=layernorm", "seed=1", "size=tiny"],
+        ["norm=rmsnorm", "seed=0", "size=tiny"],
+        ["norm=rmsnorm", "seed=1", "size=tiny"],
+    ]
+
+
+def test_range_and_glob_are_expanded():
+    assert [c[0] for c in expand(["seed=range(3)"])] == ["seed=0", "seed=1", "seed=2"]
+    assert {"norm=layernorm", "norm=rmsnorm"} <= {c[0] for c in plan_sweep(["norm=glob(*)"]).cells}
+    with pytest.raises(ConfigError, match="optimizer.lr=interval"):
+        expand(["optimizer.lr=interval(0,1)"])
+
+
+def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last_word(tmp_path):
+    path = tmp_path / "norms.yaml"
+    path.write_text(
+        "# Which norm?\nbase: [size=tiny, budget.steps=9]\nvariants: {ln: [], rms: [norm=rmsnorm]}\nseeds: [0, 1]\n"
+    )
+    experiment = read_experiment(path)
+    assert (experiment.name, experiment.question) == ("norms", "Which norm?")
+    planned = plan_sweep([str(path)])
+    assert planned.name == "norms" and len(planned.cells) == 4
+    assert (
+        "variant='rms'" in planned.cells[-1] and "seed=1" in planned.cells[-1] and "norm=rmsnorm" in planned.cells[-1]
+    )
+    again = plan_sweep([str(path), "seed=7", "budget.steps=5"])
+    assert len(again.cells) == 2
+    by_tokens = plan_sweep([str(path), "budget.tokens=1e4"]).cells
+    assert all("budget.tokens=1e4" in c and "budget.steps=9" not in c for c in by_tokens)
+    assert all("seed=7" in c and "budget.steps=5" in c and "budget.steps=9" not in c for c in again.cells)
+
+
+@pytest.mark.parametrize("content", ["variants: [a, b]", "arms: {}", "base: size=tiny", "seeds: 3", "- 1", "a: ["])
+def test_a_file_that_is_no_experiment_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "x.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="x.yaml") as caught:
+        plan_sweep([str(path)])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_name_of_a_grid_does_not_depend_on_its_seeds():
+    assert (
+        plan_sweep(["norm=layernorm,rmsnorm", "seed=0"]).name == plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"]).name
+    )
+    assert plan_sweep(["norm=layernorm,rmsnorm"]).name != plan_sweep(["norm=layernorm,rmsnorm", "size=tiny"]).name
+
+
+def test_every_bad_cell_is_told_before_anything_is_written(tmp_path, text):
+    done = gptlab("sweep", "attention.n_kv_head=1,3,5", *TINY, *text, cwd=tmp_path)
+    assert done.returncode == 2
+    assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [
+        "attention.n_kv_head=3",
+        "attention.n_kv_head=5",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_killed_sweep_goes_on_and_a_failed_cell_is_told_with_its_log(tmp_path, text):
+    (tmp_path / "broken.py").write_text(FAILS_WHEN_IT_TRAINS)
+    words = ["sweep", "norm=layernorm,broken", "seed=0,1", "use=broken.py", "name=s", "budget.steps=40"]
+    words += ["eval.every=20", "train.log_every=1", *TINY, *text]
+    first = gptlab(*words, cwd=tmp_path, wait=False)
+    folder = tmp_path / "runs" / "s"
+    deadline = time.monotonic() + 120
+    while sum(read_status(p.parent).get("state") == "finished" for p in folder.glob("*/status.json")) < 1:
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    finished = {p.parent for p in folder.glob("*/summary.json")}
+    written = {p: p.joinpath("summary.json").stat().st_mtime_ns for p in finished}
+
+    second = gptlab(*words, cwd=tmp_path)
+    assert second.returncode == 1, second.stderr
+    states = [read_status(p.parent)["state"] for p in folder.glob("*/status.json")]
+    assert sorted(states) == ["failed"] * 2 + ["finished"] * 2
+    assert "4 cells: 2 finished, 2 failed" in second.stdout
+    failed = next(p.parent for p in folder.glob("*/status.json") if read_status(p.parent)["state"] == "failed")
+    assert str(failed.relative_to(tmp_path) / "log.txt") in second.stdout
+    assert "RuntimeError: out of memory, or so" in (failed / "log.txt").read_text()
+    assert {p: p.joinpath("summary.json").stat().st_mtime_ns for p in finished} == written  # not run twice
+    for run in {p.parent for p in folder.glob("*/summary.json")}:
+        steps = [line["step"] for line in read_metrics(run) if "train/loss" in line]
+        assert steps == list(range(1, 41))
+    record = json.loads((folder / "sweep.yaml").read_text())
+    assert len(record["cells"]) == 4
+
+    stopped = [(failed / "log.txt").read_text(), *(p.stat().st_mtime_ns for p in folder.rglob("summary.json"))]
+    fixed = FAILS_WHEN_IT_TRAINS.replace("if len(x) > 1", "if False")
+    (tmp_path / "broken.py").write_text(fixed)  # another content, so other runs; what was run before is left alone
+    third = gptlab(*words, "norm=broken", "seed=0", cwd=tmp_path)
+    assert third.returncode == 0 and "1 cell: 1 finished" in third.stdout, third.stdout
+    assert stopped[0] == (failed / "log.txt").read_text()
+
+
+def test_a_failed_cell_is_tried_again_when_asked(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
+    assert sweep(words) == {"finished": 1}
+    (folder,) = (tmp_path / "runs" / "s").glob("*/")
+    write_json(folder / "status.json", read_status(folder) | {"state": "failed"})
+    assert sweep(words) == {"failed": 1}
+    assert sweep(words, retry=True) == {"finished": 1}
+
+
+def test_a_cell_that_another_process_runs_is_waited_for(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
+    (cell,) = check_cells(plan_sweep([w for w in words if not w.startswith("hydra")]).cells)
+    other = "import sys, time; from gptlab.runs.lock import locked\nfrom pathlib import Path\n"
+    other += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(2)"
+    process = subprocess.Popen([sys.executable, "-c", other, str(cell.folder)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    started = time.monotonic()
+    assert sweep(words) == {"finished": 1} and time.monotonic() - started > 1.5
+    process.wait()
+
+
+def test_cells_for_a_cluster_may_ask_for_a_device_that_is_not_here(text):
+    cells = plan_sweep(["seed=0,1", "device=cuda", *TINY, *text]).cells
+    assert {c.device for c in check_cells(cells, device_is_here=False)} == {"cuda"}
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device=cuda: this machine has none"):
+            check_cells(cells)

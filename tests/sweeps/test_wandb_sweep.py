@@ -1,0 +1,106 @@
+"""`wandb sweep conf/wandb_sweep.yaml` and `wandb agent`, at a stand-in of the server: gptlab joins the agent's runs."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gptlab import load_config
+from gptlab.config import CONF
+from gptlab.runs.record import read_metrics, read_status, read_summary
+from gptlab.runs.wandb_tracker import agents_run_id
+from wandb_standin import standin
+
+FILE = CONF / "wandb_sweep.yaml"
+SWEEP = yaml.safe_load(FILE.read_text())
+BRIEF = "data=text data.path=text.txt budget.steps=4 train.log_every=2"
+# The command line's agent, which asks for work every five seconds, in less of a hurry than a test.
+AGENT = """
+from wandb import wandb_agent
+from wandb.cli.cli import cli
+wandb_agent.Agent.POLL_INTERVAL = 0.2
+cli(["agent", "me/gptlab/s1"])
+"""
+
+
+def run(folder: Path, env: dict[str, str], *words: str) -> subprocess.CompletedProcess:
+    """A command in `folder` that finds this environment's programs, and no key of the user's."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    home = {"HOME": str(folder), "NETRC": str(folder / "none"), "PATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, env=clean | home | env, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_wandb_sweep_creates_what_the_file_says(tmp_path):
+    with standin() as server:
+        done = run(tmp_path, server.env, "wandb", "sweep", str(FILE))
+        assert done.returncode == 0, done.stderr
+        assert "wandb agent me/gptlab/s1" in done.stderr
+        sent = server.sweeps["s1"]
+    assert sent["projectName"] == "gptlab"
+    assert yaml.safe_load(sent["config"]) == SWEEP
+    assert SWEEP["command"] == ["gptlab", "train", "name=lr-by-norm", "${args_no_hyphens}"]
+
+
+def test_every_point_of_the_sweep_is_a_config():
+    values = {key: parameter["values"] for key, parameter in SWEEP["parameters"].items()}
+    points = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+    assert len(points) == 18
+    for point in points:
+        cfg = load_config([*SWEEP["command"][2:-1], *(f"{key}={value}" for key, value in point.items())])
+        assert (cfg.optimizer.lr, cfg.norm.name, cfg.seed) == tuple(point[k] for k in ("optimizer.lr", "norm", "seed"))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """An agent that was handed the same point twice; what it said and sent."""
+    folder = tmp_path_factory.mktemp("agent")
+    (folder / "text.txt").write_text("".join(f"{n} green bottles, hanging on the wall.\n" for n in range(40)))
+    brief = SWEEP | {"command": [*SWEEP["command"][:-1], *BRIEF.split(), SWEEP["command"][-1]]}
+    point = {"optimizer.lr": {"value": 0.003}, "norm": {"value": "rmsnorm"}, "seed": {"value": 1}}
+    orders = [[{"type": "run", "run_id": name, "args": point, "program": None}] for name in ("first", "again")]
+    with standin(orders=[*orders, [{"type": "exit"}]]) as server:
+        server.sweeps["s1"] = {"config": yaml.safe_dump(brief)}
+        done = run(folder, server.env, sys.executable, "-c", AGENT)
+        return folder, done, server.runs
+
+
+def test_an_agent_trains_a_run_of_its_sweep(swept):
+    folder, done, runs = swept
+    assert done.returncode == 0, done.stderr
+    sent, [trained] = runs["first"], folder.glob("runs/lr-by-norm/*/")
+    assert (sent.fields["sweep"], sent.fields["project"], sent.fields["groupName"]) == ("s1", "gptlab", "lr-by-norm")
+    assert (sent.config["optimizer"]["lr"], sent.config["norm"], sent.config["seed"]) == (0.003, "rmsnorm", 1)
+    assert sent.config["arm"] == f"norm=rmsnorm optimizer.lr=0.003 {BRIEF}"
+    assert sent.fields["displayName"] == f"{sent.config['arm']} seed=1"
+    lines = [line for line in sent.history if "weight_norm/00" not in line]  # the others are looks inside
+    assert [line["step"] for line in lines] == [line["step"] for line in read_metrics(trained)] == [1, 2, 4, 4]
+    assert sent.summary["final/val/loss"] == read_summary(trained)["val/loss"]  # what the sweep minimises
+    assert SWEEP["metric"] == {"name": "final/val/loss", "goal": "minimize"}
+    assert (sent.summary["state"], sent.exit_code) == ("finished", 0)
+    assert read_status(trained)["wandb_id"] == "first"
+
+
+def test_a_run_that_had_ended_tells_the_agent_its_result(swept):
+    _, done, runs = swept
+    first, again = runs["first"], runs["again"]
+    assert "has ended already" in done.stdout and "/me/gptlab/runs/again" in done.stdout
+    measured = [[{k: v for k, v in line.items() if k[0] != "_"} for line in run.history] for run in (first, again)]
+    assert measured[0] == measured[1]
+    assert first.config == again.config
+    assert (again.fields["sweep"], again.fields["displayName"]) == ("s1", first.fields["displayName"])
+    assert again.summary["final/val/loss"] == first.summary["final/val/loss"]
+    assert again.summary["val/loss"] == first.summary["val/loss"]
+    assert again.exit_code == 0
+
+
+def test_an_id_counts_only_within_a_sweep(monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    assert agents_run_id() is None
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    assert agents_run_id() == "mine"

@@ -1,0 +1,274 @@
+"""Several processes train a run as one does: the same losses, one record, one kind of checkpoint, one end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import parallel_runs
+from gptlab import build_model, load_config
+from gptlab.cli.main import main
+from gptlab.config import ConfigError
+from gptlab.distributed import Processes, find_processes
+from gptlab.model.loss import NextTokenLoss
+from gptlab.runs.folder import run_dir
+from gptlab.runs.lock import locked
+from gptlab.runs.record import read_metrics, read_status, read_summary
+from gptlab.training.budget import make_plan
+from gptlab.training.device import choose_machine
+from gptlab.training.train import open_dataset
+from gptlab.training.trainer import Trainer
+from paths import ROOT
+
+STEPS = 8
+TINY = [
+    *("size=tiny", "size.dim=16", "data=text", "data.path=text.txt", "data.window=16", "train.batch_size=4"),
+    *("wandb.mode=disabled", "device=cpu", "precision=float32"),
+]
+# Every step is clipped and split in two, the loss in more; the last window of val is shorter, and alone in its batch.
+WHOLE = [
+    *TINY,
+    *(f"budget.steps={STEPS}", "train.log_every=1", "train.micro_batch_size=2", "train.checkpoint_every=2"),
+    *("eval.every=4", "eval.tokens=200", "eval.batch_size=3", "eval.lengths=[1,2]"),
+    *("train.grad_clip=0.5", "train.loss_chunk=10", "head.z_loss=0.01", "position=rope"),
+]
+SHORT = [*WHOLE, "budget.steps=4"]
+FROM = [*SHORT, "train.init_from=start"]
+MUON = [*SHORT, "optimizer=muon"]
+LION = [*SHORT, "optimizer=lion", "norm=dyt", "train.loss_chunk=null"]
+DIVERGES = [*WHOLE, "optimizer=sgd", "optimizer.lr=1e9", "train.grad_clip=null"]
+SECONDS = [*SHORT, "budget.steps=null", "budget.seconds=0.5", "eval.every=100000"]
+FAILS = [*SHORT, "use=fails.py", "norm=fails"]
+FAILS_PY = """
+import torch
+from torch import nn
+from gptlab import register
+
+@register("norm", "fails")
+class Fails(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.gain, self.calls = nn.Parameter(torch.ones(dim)), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 5 and torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+            raise RuntimeError("on purpose")
+        return x * self.gain
+"""
+# In this order: folder, overrides, after which step SIGTERM comes to the last process, what becomes of it.
+BY_ONE = [
+    ("one", WHOLE, None, f"finished at step {STEPS}"),
+    ("one-then-fsdp", WHOLE, 5, "exit 143"),
+    ("one-diverges", DIVERGES, None, "diverged at step "),
+    ("one-from", FROM, None, "finished at step 4"),
+    ("one-muon", MUON, None, "finished at step 4"),
+    ("one-lion", LION, None, "finished at step 4"),
+]
+BY_TWO = [
+    ("ddp", WHOLE, None, f"finished at step {STEPS}"),
+    ("fsdp", [*WHOLE, "parallel=fsdp"], None, f"finished at step {STEPS}"),
+    ("one-then-fsdp", [*WHOLE, "parallel=fsdp"], None, f"finished at step {STEPS}"),
+    ("ddp-then-one", WHOLE, 5, "exit 143"),
+    ("fsdp-then-ddp-then-one", [*WHOLE, "parallel=fsdp"], 3, "exit 143"),
+    ("fsdp-then-ddp-then-one", [*WHOLE, "parallel=ddp"], 6, "exit 143"),
+    ("diverges", DIVERGES, None, "diverged at step "),
+    ("from", [*FROM, "parallel=fsdp"], None, "finished at step 4"),
+    ("muon", [*MUON, "parallel=fsdp"], None, "finished at step 4"),
+    ("lion", [*LION, "parallel=fsdp"], None, "finished at step 4"),
+    ("seconds", SECONDS, None, "finished at step "),
+    ("busy", SHORT, None, "Busy: busy"),
+    ("fails", FAILS, None, "RuntimeError: "),  # the last: then the two are no longer together
+]
+BY_ONE_AGAIN = [
+    ("ddp-then-one", WHOLE, None, f"finished at step {STEPS}"),
+    ("fsdp-then-ddp-then-one", WHOLE, None, f"finished at step {STEPS}"),
+]
+ALL = ["ddp", "fsdp", "one-then-fsdp", "ddp-then-one", "fsdp-then-ddp-then-one"]  # that came to the end of WHOLE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parallel")
+    (folder / "text.txt").write_text("".join(f"{i} times {i} is {i * i}. " for i in range(600)))
+    (folder / "fails.py").write_text(FAILS_PY)
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(folder)
+        m.setenv("GPTLAB_CACHE", str(folder / "cache"))
+        m.setattr(sys, "path", sys.path.copy())
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def became(folder):
+    """Of the runs above: what each process says became of each."""
+    alone = [run_alone(*run) for run in BY_ONE[:1]]
+    Path("start").symlink_to(run_of("one"))
+    alone += [run_alone(*run) for run in BY_ONE[1:]]
+    Path("jobs.json").write_text(json.dumps([[[*words, f"runs_dir={name}"], stop] for name, words, stop, _ in BY_TWO]))
+    with locked(run_dir(load_config([*SHORT, "runs_dir=busy"]))):
+        process = start(parallel_runs.__file__, "jobs.json")
+        err = end_of(process)
+        assert process.returncode == 0, err
+    first, second = (json.loads(Path(f"became{rank}.json").read_text()) for rank in (0, 1))
+    return {"alone": alone + [run_alone(*run) for run in BY_ONE_AGAIN], "first": first, "second": second}
+
+
+def run_alone(name, words, stop, _):
+    return parallel_runs.run([*words, f"runs_dir={name}"], stop)
+
+
+def start(*command):
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end_of(process):
+    """What it said on stderr. One that waits for another forever is ended, and its own processes with it."""
+    try:
+        return process.communicate(timeout=200)[1]
+    finally:
+        process.terminate()
+
+
+def run_of(name):
+    (config,) = Path(name).glob("*/*/config.yaml")
+    return config.parent
+
+
+def curve(name, key="train/loss"):
+    return [line[key] for line in read_metrics(run_of(name)) if key in line]
+
+
+@pytest.mark.parametrize("who", ["alone", "first", "second"])
+def test_of_every_run_became_what_was_to_become_of_it(who, became):
+    expected = [run[-1] for run in (BY_ONE + BY_ONE_AGAIN if who == "alone" else BY_TWO)]
+    assert [outcome[: len(e)] for outcome, e in zip(became[who], expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize("key", ["train/loss", "train/grad_norm", "val/loss", "val/bpb", "val/loss_2x"])
+@pytest.mark.parametrize("name", ALL)
+def test_two_processes_or_now_one_and_now_two_give_the_curve_of_one(name, key, became):
+    assert curve(name, key) == pytest.approx(curve("one", key), abs=1e-5)
+    assert min(curve("one", "train/grad_norm")) > 0.5  # else nothing was clipped
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_there_is_one_record_with_each_step_once(name, became):
+    lines = read_metrics(run_of(name))
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in lines if "val/loss" in line] == [4, 8]
+    assert read_status(run_of(name))["state"] == "finished"
+    assert run_of(name).name == run_of("one").name
+
+
+@pytest.mark.parametrize("file", ["last", "best"])
+@pytest.mark.parametrize("name", ALL)
+def test_the_checkpoint_is_that_of_one_process(name, file, became):
+    a, b = (load_file(run_of(n) / f"checkpoint/{file}.safetensors") for n in ("one", name))
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("from", 1e-5), ("lion", 1e-5), ("muon", 1e-3)])  # Muon is in bf16
+def test_in_parts_a_start_from_weights_and_other_optimizers_give_the_curve_of_one(name, tolerance, became):
+    assert curve(name) == pytest.approx(curve(f"one-{name}"), abs=tolerance)
+    assert abs(curve(name)[-1] - curve("one")[3]) > 0.01
+
+
+def test_two_processes_diverge_at_the_step_at_which_one_does(became):
+    at = [read_summary(run_of(name))["diverged_step"] for name in ("diverges", "one-diverges")]
+    assert at[0] == at[1] > 1
+
+
+def test_a_budget_in_seconds_ends_for_both_by_the_first_ones_clock(became):
+    i = [name for name, *_ in BY_TWO].index("seconds")
+    assert became["first"][i] == became["second"][i]
+    assert 0.5 <= read_summary(run_of("seconds"))["seconds"] < 1.5
+
+
+def test_the_end_of_a_process_that_fails_ends_the_other(became):
+    assert became["second"][-1] == "RuntimeError: on purpose"
+    assert read_status(run_of("fails"))["state"] == "failed"
+
+
+def test_a_mistake_is_told_once_and_the_exit_code_is_2(folder):
+    process = start("-m", "gptlab", "train", *TINY, "train.batch_size=3", "runs_dir=wrong")
+    err = end_of(process)
+    assert process.returncode and err.count("train.batch_size=3: must be a multiple of the 2 processes; set 4") == 1
+    codes = set(re.findall(r"exitcode  : (\S+)", err))
+    assert "2" in codes and codes <= {"2", "-15"}  # -15: torchrun of torch 2.9 ends the other first
+    assert not Path("wrong").exists()
+
+
+def test_sigterm_leaves_a_checkpoint_and_an_interrupted_run(folder):
+    process = start("-m", "gptlab", "train", *TINY, "budget.steps=1000000", "runs_dir=killed")
+    deadline = time.monotonic() + 100
+    while not list(Path("killed").glob("*/*/metrics.jsonl")) or not curve("killed"):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    end_of(process)
+    assert read_status(run_of("killed"))["state"] == "interrupted"
+    assert (run_of("killed") / "checkpoint/last.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("world", "words", "line"),
+    [
+        (2, "train.batch_size=5", "train.batch_size=5: must be a multiple of the 2 processes; set 6"),
+        (4, "train.batch_size=8 train.micro_batch_size=2", "train.micro_batch_size=2: must be a multiple of the 4"),
+        (1, "parallel=fsdp", "parallel=fsdp: there is one process; start several with `torchrun"),
+        (1, "parallel=ddp", "parallel=ddp: there is one process; start several with `torchrun"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(world, words, line, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    with pytest.raises(ConfigError, match=line):
+        find_processes(load_config(words.split()))
+
+
+def test_only_a_training_takes_several_processes(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as caught:
+        main(["sweep", "seed=0,1"])
+    assert caught.value.code == 2 and "sweep: one process does this" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "mps"])
+def test_several_processes_take_a_gpu_each(device):
+    with pytest.raises(ConfigError, match=f"device={device}: "), Processes(0, 2, "ddp").joined(torch.device(device)):
+        pass
+
+
+def test_a_number_without_a_dimension_is_not_taken_in_parts():
+    model = build_model(load_config(["size=tiny"]))
+    model.head.temperature = torch.nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(ConfigError, match=r"parallel=fsdp: head\.temperature is a number"):
+        Processes(0, 2, "fsdp").wrap(NextTokenLoss(model, None), torch.device("cpu"))
+
+
+def test_each_process_has_its_rows_and_its_own_dropout(folder):
+    """Of a text that says one thing only, what differs between two processes is their masks."""
+    Path("a.txt").write_text("a" * 2000)
+
+    def loss(rank, dropout):
+        cfg = load_config([*TINY, "data.path=a.txt", "data.window=4", f"train.dropout={dropout}"])
+        trainer = Trainer(cfg, make_plan(cfg), choose_machine(cfg), open_dataset(cfg), Processes(rank, 2))
+        trainer.training_step()
+        return float(trainer.losses)
+
+    assert loss(0, 0.0) == loss(1, 0.0)
+    assert loss(0, 0.5) == loss(0, 0.5) != loss(1, 0.5)
+    rows = [Processes(rank, 2).rows(torch.arange(5)).tolist() for rank in (0, 1)]
+    assert sorted(sum(rows, [])) == [0, 1, 2, 3, 4]
