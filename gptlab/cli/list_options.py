@@ -72,11 +72,11 @@ def _slot(name: str, baseline: str) -> Iterable[Text]:
     if kind in COMMON:
         yield from _settings(dataclasses.fields(COMMON[kind]), f"  {name}.")
     entries = registry.entries(kind)
-    knobs = [[(f.name, f.type, f.default) for f in e.knobs] for e in entries]
+    knobs = [[(f.name, f.type, f.default) for f in e.settings] for e in entries]
     width = len(name) + max(len(e.name) for e in entries) + 3
     alike = len(entries) > 1 and all(k == knobs[0] for k in knobs)
     if alike:
-        yield from _settings(entries[0].knobs, f"  {name}.", entries[0].choices)
+        yield from _settings(entries[0].settings, f"  {name}.", entries[0].choices)
     for entry in entries:
         mark = "*" if entry.name == baseline else " "
         yield Text.assemble(
@@ -86,7 +86,7 @@ def _slot(name: str, baseline: str) -> Iterable[Text]:
             (f"  {entry.source}" if entry.source else "", "dim"),
         )
         if not alike:
-            yield from _settings(entry.knobs, f"      {name}.", entry.choices)
+            yield from _settings(entry.settings, f"      {name}.", entry.choices)
 
 
 def _heading(name: str, text: str) -> Text:

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, flatten, plain, registry
+from gptlab.config import Settings as DictConfig
 from gptlab.config.compose import load_config, typed
-from gptlab.config.diff import differences
+from gptlab.config.diff import diff_from_baseline
 from gptlab.model.build import build_init, reads
 from gptlab.model.cost import (
     flops_per_token,
@@ -112,7 +112,7 @@ def _differences(cfg: DictConfig) -> Table | str:
     table = Table(box=None, pad_edge=False)
     for column in ("setting", "here", "baseline"):
         table.add_column(column)
-    for key, value in differences(cfg).items():
+    for key, value in diff_from_baseline(cfg).items():
         table.add_row(key, typed(value), typed(baseline[key]) if key in baseline else "-")
     return table if table.row_count else "the baseline"
 

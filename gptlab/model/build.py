@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, as_settings, plain, registry
 from gptlab.config.compose import typed
-from gptlab.config.diff import differences
+from gptlab.config.diff import diff_from_baseline
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.roles import role_of
 
 
 def build_model(cfg: Any) -> LanguageModel:
     """The model that `cfg` describes, its weights drawn from `cfg.seed`. Shapes only, inside `torch.device("meta")`."""
+    cfg = as_settings(cfg)
     tree = plain(cfg)
     if tree["model"]["vocab_size"] is None:
         name = tree["tokenizer"]["name"]
@@ -63,7 +64,7 @@ def lacks(read: set[str]) -> list[str]:
 def _refuse_unread(tree: dict[str, Any], read: set[str]) -> None:
     """A slot that the model has not, set to what is not the baseline's. Of a size a model takes what it has."""
     name = tree["model"]["name"]
-    for key, value in differences(Settings.of({slot: tree[slot] for slot in lacks(read)})).items():
+    for key, value in diff_from_baseline(Settings.of({slot: tree[slot] for slot in lacks(read)})).items():
         raise ConfigError(f"{key}={typed(value)}: model={name} has no {key.partition('.')[0]}; leave it out")
     if tree["train"]["dropout"] and "dropout" not in read:
         raise ConfigError(f"train.dropout={tree['train']['dropout']}: model={name} has no dropout; leave it out")

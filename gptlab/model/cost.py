@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -132,7 +131,7 @@ def _state_bytes(kinds: list[tuple[nn.Parameter, int]], optimizer: Any) -> dict[
     return {"weights": 4 * n, "gradients": 4 * n, "optimizer": 4 * slots}
 
 
-def kv_bytes_per_token(cfg: DictConfig) -> int:
+def kv_bytes_per_token(cfg: AnyConfig) -> int:
     """Bytes of float32 keys and values that one more token of generation keeps; 0 where a state of fixed size does."""
     model = meta_model(edit(cfg, size__n_layer=1)).eval()
     cache, sizes = model.new_cache(), []

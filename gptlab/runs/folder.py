@@ -8,10 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from gptlab.config import BOOKKEEPING, AnyConfig, ConfigError, plain, registry
-from gptlab.config.diff import named_differences
+from gptlab.config import BOOKKEEPING, AnyConfig, ConfigError, plain, read_yaml, registry
+from gptlab.config.diff import short_diff
 from gptlab.runs import checkpoint
 
 SLUG_LENGTH = 80
@@ -25,7 +23,7 @@ def run_dir(cfg: AnyConfig) -> Path:
 
 def slug(cfg: AnyConfig) -> str:
     """What differs from the baseline, as far as it is short: `placement-post_norm-rmsnorm_seed-1`."""
-    words = [_word(k, v) for k, v in named_differences(cfg).items() if k not in ("seed", "use", *PATHS)]
+    words = [_word(k, v) for k, v in short_diff(cfg).items() if k not in ("seed", "use", *PATHS)]
     seed = f"seed-{cfg.seed}"
     room = SLUG_LENGTH - len(seed) - 1
     starts = [s for s in itertools.accumulate(words, "{}_{}".format) if len(s) <= room]
@@ -57,14 +55,13 @@ def use_files(cfg: AnyConfig) -> list[Path]:
     return [Path(p) for p in ([use] if isinstance(use, str) else use)]
 
 
-def open_config(folder: Path) -> DictConfig:
+def open_config(folder: Path) -> AnyConfig:
     """The config of a run, with the user's components registered from the copies in its folder."""
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
     registry.load(sorted((folder / "components").glob("*.py")))
-    cfg: Any = OmegaConf.load(folder / "config.yaml")
-    cfg.model.setdefault("name", "gpt")  # written when there was no other model
-    return cfg
+    cfg = read_yaml(folder / "config.yaml")
+    return cfg if "name" in cfg.model else cfg.edited("model.name", "gpt")  # written when there was no other model
 
 
 def kind_of(folder: Path, place: str) -> str:

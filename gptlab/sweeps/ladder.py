@@ -8,11 +8,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig
-
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, plain, registry
+from gptlab.config import Settings as DictConfig
 from gptlab.config.compose import load_config, typed
-from gptlab.config.diff import named_differences
+from gptlab.config.diff import short_diff
 
 Arms = dict[str, list[str]]
 
@@ -53,7 +52,7 @@ def _ends(start: str, end: str, common: Sequence[str]) -> tuple[dict[str, Any], 
 
 def _size(cfg: DictConfig) -> str:
     """The name of its size; one that has none is the baseline's with other numbers, which architecture ignores."""
-    return named_differences(cfg).get("size", "small")
+    return short_diff(cfg).get("size", "small")
 
 
 def _differing(here: dict[str, Any], there: dict[str, Any], start: str, end: str) -> list[str]:

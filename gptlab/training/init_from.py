@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from gptlab.config import AnyConfig, ConfigError
+from gptlab.config import ConfigError, Settings, read_yaml
 from gptlab.convert.folders import open_transformers, read_transformers
 from gptlab.data import AnyDataset, TaskDataset, Tokenizer
 from gptlab.data.hf_tokenizer import HuggingFace
@@ -66,7 +65,7 @@ class Start:
         return lines
 
 
-def plan_start(cfg: AnyConfig, dataset: AnyDataset) -> Start | None:
+def plan_start(cfg: Settings, dataset: AnyDataset) -> Start | None:
     """What `cfg`, its vocabulary's size known, starts from; None if from `init`.
 
     Raises ConfigError for what does not fit, unless train.init_partial says that it need not.
@@ -132,7 +131,7 @@ def _tokenizer_of(path: str) -> str:
     folder = Path(path).expanduser()
     if kind_of(folder, PLACE) == "transformers":
         return f"tokenizer=huggingface tokenizer.path={path}"
-    tokenizer: Any = OmegaConf.load(folder / "config.yaml").tokenizer
+    tokenizer = read_yaml(folder / "config.yaml").tokenizer
     if tokenizer.name == "huggingface":
         return f"tokenizer=huggingface tokenizer.path={tokenizer.path}"
     if len(tokenizer) > 1 or tokenizer.name == "char":  # made from the text that it was trained on

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import AnyConfig, ConfigError, Settings, plain, registry
+from gptlab.config import ConfigError, Settings, as_settings, registry
 from gptlab.config.compose import edit
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.distributed import Processes, find_processes
@@ -80,7 +80,7 @@ class Memo:
         return self._results[key]
 
 
-def prepare(cfg: AnyConfig, *, device_is_here: bool = True, memo: Memo | None = None) -> PreparedRun:
+def prepare(cfg: Settings, *, device_is_here: bool = True, memo: Memo | None = None) -> PreparedRun:
     """Prepare the run that `cfg` describes: open its data, choose its device, work out its budget.
 
     Args:
@@ -92,18 +92,17 @@ def prepare(cfg: AnyConfig, *, device_is_here: bool = True, memo: Memo | None = 
         ConfigError: if anything in the config cannot be satisfied.
     """
     memo = memo or Memo()
-    return prepare_matched(*match_to_baseline(cfg, memo), device_is_here=device_is_here, memo=memo)
+    return prepare_matched(*match_to_baseline(as_settings(cfg), memo), device_is_here=device_is_here, memo=memo)
 
 
-def match_to_baseline(cfg: AnyConfig, memo: Memo) -> tuple[Settings, Matched | None]:
+def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, Matched | None]:
     """Return the config with the FFN width that `match=` asks for, and what was done to reach it.
 
     The run's folder is named after this config.
     """
-    settings = cfg if isinstance(cfg, Settings) else Settings.of(plain(cfg))
-    if settings.match.name == "none":
-        return settings, None
-    return fair(settings, _dataset(settings, memo))
+    if cfg.match.name == "none":
+        return cfg, None
+    return fair(cfg, _dataset(cfg, memo))
 
 
 def prepare_matched(
@@ -130,14 +129,14 @@ def _dataset(cfg: Settings, memo: Memo) -> AnyDataset:
     return memo.call(open_dataset, cfg, reads=[cfg.data, cfg.tokenizer, cfg.eval.lengths])
 
 
-def tracker_settings(cfg: AnyConfig) -> WandbSettings | TrackioSettings:
+def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
     """Return the settings of the tracker that `record` names."""
     if cfg.record == "trackio":
         return TrackioSettings(Path(cfg.runs_dir), cfg.wandb.project)
     return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
 
 
-def open_dataset(cfg: AnyConfig) -> AnyDataset:
+def open_dataset(cfg: Settings) -> AnyDataset:
     """Open the text, tokenised if it is not in the cache yet, or the task that `cfg` names."""
     data = registry.build("data", cfg.data)
     if isinstance(data, Task):
@@ -156,7 +155,7 @@ def open_dataset(cfg: AnyConfig) -> AnyDataset:
     return dataset
 
 
-def with_vocabulary(cfg: Any, dataset: AnyDataset) -> Any:
+def with_vocabulary(cfg: Settings, dataset: AnyDataset) -> Settings:
     """Return the config with the vocabulary's size.
 
     A model.vocab_size above the tokenizer's or the task's is padding; one below it raises ConfigError.
@@ -168,7 +167,7 @@ def with_vocabulary(cfg: Any, dataset: AnyDataset) -> Any:
     return edit(cfg, model__vocab_size=size)
 
 
-def fair(cfg: Any, dataset: AnyDataset | None = None) -> tuple[Any, Matched | None]:
+def fair(cfg: Settings, dataset: AnyDataset | None = None) -> tuple[Settings, Matched | None]:
     """Return the config as `match=` makes it, and what was done to reach it."""
     if cfg.match.name == "none":
         return cfg, None

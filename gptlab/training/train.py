@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from gptlab.config import SLOTS, AnyConfig, ConfigError, Settings, flatten, plain
+from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, to_yaml
 from gptlab.config.compose import typed
-from gptlab.config.diff import differences
+from gptlab.config.diff import diff_from_baseline
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.model.build import build_init, lacks, reads
@@ -45,7 +44,7 @@ from gptlab.training.trainer import Trainer
 __all__ = ["fair", "open_dataset", "tracker_settings", "train", "train_matched", "with_vocabulary"]
 
 
-def train(cfg: AnyConfig, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None) -> dict[str, Any]:
+def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None) -> dict[str, Any]:
     """Train the run that `cfg` describes, or resume it; return its summary, with `run_dir` in it.
 
     A run that has ended already is not run again: its summary is returned.
@@ -60,7 +59,7 @@ def train(cfg: AnyConfig, *, quiet: bool = False, job_type: str = "train", memo:
         ConfigError: if the config cannot be satisfied, before anything is written in the run's folder.
     """
     memo = memo or Memo()
-    return train_matched(*match_to_baseline(cfg, memo), quiet=quiet, job_type=job_type, memo=memo)
+    return train_matched(*match_to_baseline(as_settings(cfg), memo), quiet=quiet, job_type=job_type, memo=memo)
 
 
 def train_matched(
@@ -118,7 +117,7 @@ def _introduce(display: Display, run: PreparedRun, trainer: Trainer, resumed: in
         f"model    {cost['parameters']:,.0f} parameters, {cost['parameters_non_embedding']:,.0f} without embeddings;"
         f" {cost['flops_per_token'] / 1e6:,.2f} MFLOPs per token"
     )
-    if hasattr(init := build_init(plain(cfg)), "describe"):
+    if hasattr(init := build_init(cfg), "describe"):
         display.line(f"init     {init.describe()}")
     if run.match:
         display.line(f"match    {run.match.describe()}")
@@ -144,38 +143,38 @@ def _closing_lines(summary: dict[str, Any], folder: Path, where: str | None) -> 
 
 def _write_before(run: PreparedRun) -> None:
     """Write the files that are known before the first step."""
-    overrides = [f"{k}={typed(v)}" for k, v in differences(run.cfg).items()]
+    overrides = [f"{k}={typed(v)}" for k, v in diff_from_baseline(run.cfg).items()]
     env = environment(run.dataset.hash) | {"device": str(run.device.device), "precision": run.device.precision}
     if run.start:
         env["init_from"] = run.start.record()
     if run.match:
         env["match"] = run.match.record()
-    write_run_files(run.folder, OmegaConf.to_yaml(OmegaConf.create(plain(run.cfg))), overrides, env, use_files(run.cfg))
+    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, use_files(run.cfg))
     if run.dataset.tokenizer:
         write_json(run.folder / "tokenizer.json", run.dataset.tokenizer.to_json())
 
 
-def _tell_the_agent(cfg: AnyConfig, folder: Path, job_type: str) -> str | None:
+def _tell_the_agent(cfg: Settings, folder: Path, job_type: str) -> str | None:
     """A run that has ended, told to the run that `wandb agent` opened for it, which would stay empty; says where."""
     if not (run_id := agents_run_id()):
         return None
-    settings, config = tracker_settings(cfg), _recorded(OmegaConf.load(folder / "config.yaml"))
+    settings, config = tracker_settings(cfg), _recorded(read_yaml(folder / "config.yaml"))
     return record_again(folder, config=config, settings=settings, info=_wandb_info(cfg, job_type), run_id=run_id)
 
 
-def _recorded(cfg: Any) -> dict[str, Any]:
+def _recorded(cfg: Settings) -> dict[str, Any]:
     """The config as W&B and Trackio get it, with the arm: what their dashboards group the seeds by."""
-    return {"arm": _arm(cfg), **plain(cfg)}
+    return {"arm": _arm(cfg), **cfg}
 
 
-def _arm(cfg: AnyConfig) -> str:
-    different = " ".join(f"{k}={typed(v)}" for k, v in differences(cfg).items() if k not in ("seed", "use"))
+def _arm(cfg: Settings) -> str:
+    different = " ".join(f"{k}={typed(v)}" for k, v in diff_from_baseline(cfg).items() if k not in ("seed", "use"))
     return cfg.variant or different or "baseline"
 
 
-def _wandb_info(cfg: AnyConfig, job_type: str) -> RunInfo:
-    flat = flatten(plain(cfg))
-    lacking = lacks(reads(plain(cfg)))
+def _wandb_info(cfg: Settings, job_type: str) -> RunInfo:
+    flat = flatten(cfg)
+    lacking = lacks(reads(cfg))
     return RunInfo(
         name=f"{_arm(cfg)} seed={cfg.seed}",
         group=cfg.name,

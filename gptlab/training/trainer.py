@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gptlab.config import AnyConfig, registry
+from gptlab.config import Settings, registry
 from gptlab.data import AnyDataset
 from gptlab.diagnostics.watch import Watch, probe_batch
 from gptlab.distributed import ONE, Processes, whole
@@ -38,7 +38,7 @@ class Diverged(Exception):
 class Trainer:
     """Model, optimizers and batches of one run, and how far it is."""
 
-    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: AnyDataset, processes: Processes = ONE):
+    def __init__(self, cfg: Settings, plan: Plan, machine: Machine, dataset: AnyDataset, processes: Processes = ONE):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
         self.processes = processes
         self.model = processes.place(build_model(cfg), machine.device)  # what optimizers and checkpoints know, float32

@@ -131,7 +131,7 @@ def test_list_has_every_slot_option_and_setting_on_a_line_of_its_own(capsys):
             [line] = [x for x in lines if re.match(rf" [ *]{slot}={entry.name} ", x)]
             assert f"  {entry.summary}" in line
             assert line.endswith(entry.source)
-            for knob in entry.knobs:
+            for knob in entry.settings:
                 assert any(x.strip().startswith(f"{slot}.{knob.name}: ") for x in lines)
     settings = OmegaConf.to_container(OmegaConf.structured(Config))
     common = [
