@@ -17,8 +17,7 @@ from gptlab.diagnostics.plot import draw_arms
 from gptlab.diagnostics.watch import probe_batch
 from gptlab.model.build import build_model
 from gptlab.sweeps.grid import plan_sweep
-from gptlab.training.device import choose_machine
-from gptlab.training.train import fair, open_dataset, with_vocabulary
+from gptlab.training.prepare import Memo, prepare
 
 
 def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Look]:
@@ -26,11 +25,12 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
     if png is not None:
         check_picture(png)
     planned = plan_sweep(words)
+    memo = Memo()
     looks: dict[str, Look] = {}
     for seed in planned.seeds:
         for arm in planned.arms:
             name = f"{arm.name} seed={seed}" if len(planned.seeds) > 1 else arm.name
-            looks[name] = _look(planned.cell(arm, seed))
+            looks[name] = _look(planned.cell(arm, seed), memo)
             check_blocks(name, looks[name])
     if png is not None:
         png.parent.mkdir(parents=True, exist_ok=True)
@@ -41,11 +41,13 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
     return looks
 
 
-def _look(overrides: Sequence[str]) -> Look:
-    cfg, _ = fair(load_settings(overrides))
-    dataset, device = open_dataset(cfg), choose_machine(cfg).device
-    model = build_model(with_vocabulary(cfg, dataset)).to(device)
-    inputs, targets = probe_batch(dataset, cfg.data.window, cfg.train.batch_size)
+def _look(overrides: Sequence[str], memo: Memo) -> Look:
+    run = prepare(load_settings(overrides), memo=memo)
+    device = run.device.device
+    model = build_model(run.cfg).to(device)
+    if run.start:
+        run.start.apply(model)
+    inputs, targets = probe_batch(run.dataset, run.cfg.data.window, run.cfg.train.batch_size)
     return measure(model, inputs.to(device), targets.to(device), nullcontext(), full=True)
 
 
