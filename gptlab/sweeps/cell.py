@@ -1,25 +1,19 @@
 """The cells of a sweep: composed, built and planned before any of them starts, and what became of each afterwards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gptlab.config import ConfigError, registry
 from gptlab.config.compose import load_settings
-from gptlab.distributed import find_processes
 from gptlab.files import write_json
-from gptlab.model.cost import architecture, figure
 from gptlab.model.match_cost import Matched
-from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import RunState
 from gptlab.sweeps.arms import Arm, CellSpec, SweepPlan
-from gptlab.training.budget import Plan, make_plan
-from gptlab.training.device import choose_machine
-from gptlab.training.init_from import plan_start
-from gptlab.training.train import fair, open_dataset, tracker_settings, with_vocabulary
+from gptlab.training.budget import Plan
+from gptlab.training.prepare import Memo, prepare, prepare_matched
 
 WIDTHS = ("ffn.hidden", "ffn.expansion")
 
@@ -30,7 +24,7 @@ class Cell:
 
     spec: CellSpec
     folder: Path
-    plan: Plan
+    budget: Plan
     device: str
     match: Matched | None
     failure: str = ""  # a reason that could not be written into its folder
@@ -85,78 +79,51 @@ def check_sweep(plan: SweepPlan, *, device_is_here: bool = True) -> CheckedSweep
     Raises:
         ConfigError: with a line for each problem of any cell.
     """
-    plan = with_references(plan)
-    tuning = check_cells(plan.tuning_cells, device_is_here=device_is_here) if plan.tune else []
+    memo = Memo()
+    plan = with_references(plan, memo)
+    tuning = check_cells(plan.tuning_cells, device_is_here=device_is_here, memo=memo) if plan.tune else []
     first = dict.fromkeys((arm.name for arm in plan.arms), plan.combinations[0])
-    return CheckedSweep(plan, tuning, check_cells(plan.cells_with(first), device_is_here=device_is_here))
+    cells = check_cells(plan.cells_with(first), device_is_here=device_is_here, memo=memo)
+    return CheckedSweep(plan, tuning, cells)
 
 
-def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True) -> list[Cell]:
-    """Compose, build (on the meta device) and plan every cell; texts are tokenised here, once.
+def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo: Memo | None = None) -> list[Cell]:
+    """Prepare the run of every cell: compose it, count its model's cost, tokenise its text unless it is in the cache.
 
-    Cells that have the same folder are one run and returned once. `device_is_here` is false for a sweep on a cluster,
-    whose devices this machine may lack.
+    Cells with the same folder are one run, which is returned once.
+
+    Args:
+        specs: the cells.
+        device_is_here: False for a sweep on a cluster, whose devices this machine may lack.
+        memo: what earlier calls found for configs that read the same settings.
 
     Raises:
         ConfigError: with a line for each problem, naming the first cell that has it.
     """
-    once = _Once()
+    memo = memo or Memo()
     cells: dict[Path, Cell] = {}
     problems: dict[str, str] = {}
     for spec in specs:
         try:
-            cell = _check(spec, device_is_here, once)
+            run = prepare(load_settings(spec.overrides), device_is_here=device_is_here, memo=memo)
         except ConfigError as e:
             problems.setdefault(str(e), f"{e}   [{spec.label}]" if len(specs) > 1 else str(e))
         else:
-            cells[cell.folder] = cell
+            device = str(run.device.device) if device_is_here else run.cfg.device
+            cells[run.folder] = Cell(spec, run.folder, run.budget, device, run.match)
     if problems:
         raise ConfigError("\n".join(problems.values()))
     return list(cells.values())
 
 
-def _check(spec: CellSpec, device_is_here: bool, once: "_Once") -> Cell:
-    cfg = load_settings(spec.overrides)
-    once(tracker_settings, cfg, read=[cfg.record, cfg.runs_dir, cfg.wandb])
-    find_processes(cfg)
-    device = cfg.device
-    if device_is_here:
-        device = str(once(choose_machine, cfg, read=[cfg.device, cfg.precision, cfg.compile]).device)
-    dataset = once(open_dataset, cfg, read=[cfg.data, cfg.tokenizer, cfg.eval.lengths])
-    cfg, match = fair(cfg, dataset)
-    full = with_vocabulary(cfg, dataset)
-    plan = make_plan(full)
-    if cfg.train.init_from is not None:
-        read = [cfg.train.init_from, cfg.train.init_partial, cfg.data, cfg.tokenizer, architecture(full)]
-        once(plan_start, full, dataset, read=read)
-    return Cell(spec, run_dir(cfg), plan, device, match)
-
-
-class _Once:
-    """Memoise functions by the settings that they read; a ConfigError is memoised and raised again."""
-
-    def __init__(self) -> None:
-        self.results: dict[str, Any] = {}
-
-    def __call__(self, function: Callable[..., Any], *arguments: Any, read: Sequence[Any]) -> Any:
-        key = f"{function.__name__} {read}"
-        if key not in self.results:
-            try:
-                self.results[key] = function(*arguments)
-            except ConfigError as e:
-                self.results[key] = e
-        if isinstance(self.results[key], ConfigError):
-            raise ConfigError(str(self.results[key]))
-        return self.results[key]
-
-
-def with_references(plan: SweepPlan) -> SweepPlan:
+def with_references(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:
     """Give every arm that `match=` changes the cost of its baseline, to be matched to."""
+    memo = memo or Memo()
     costs: dict[tuple[int, str], float] = {}
-    return replace(plan, arms=[_with_reference(arm, plan, costs) for arm in plan.arms])
+    return replace(plan, arms=[_with_reference(arm, plan, costs, memo) for arm in plan.arms])
 
 
-def _with_reference(arm: Arm, plan: SweepPlan, costs: dict[tuple[int, str], float]) -> Arm:
+def _with_reference(arm: Arm, plan: SweepPlan, costs: dict[tuple[int, str], float], memo: Memo) -> Arm:
     seed = plan.seeds[0]
     try:
         cfg = load_settings(plan.cell(arm, seed).overrides)
@@ -166,7 +133,8 @@ def _with_reference(arm: Arm, plan: SweepPlan, costs: dict[tuple[int, str], floa
         key = (arm.baseline, matched_cost)
         if key not in costs:
             baseline = load_settings(plan.cell(plan.arms[arm.baseline], seed).overrides)
-            costs[key] = figure(with_vocabulary(baseline, open_dataset(baseline)), matched_cost)
+            run = prepare_matched(baseline, None, device_is_here=False, memo=memo)  # at the width that it asks for
+            costs[key] = run.budget.cost[matched_cost]
     except ConfigError:
         return arm  # check_cells names the problem, together with those of all other cells
     if width := next((f"{k}={v}" for k, v in arm.varying.items() if k in WIDTHS), None):

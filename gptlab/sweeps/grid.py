@@ -125,8 +125,9 @@ def _shared(given: Sequence[Override], experiment: Experiment) -> list[Override]
 def _variants(experiment: Experiment, common: Sequence[Override]) -> dict[str, list[str]]:
     """The experiment's variants, written out or made from two configs; a nameless one if it has none."""
     if ends := experiment.ladder or experiment.knock_out:
-        between = rungs if experiment.ladder else knock_outs
-        return between(*ends, [override.input_line or "" for override in common if len(_values(override)) == 1])
+        start, end = ends
+        fixed = [override.input_line or "" for override in common if len(_values(override)) == 1]
+        return rungs(start, end, fixed) if experiment.ladder else knock_outs(start, end, fixed)
     return experiment.variants or {"": []}
 
 

@@ -30,8 +30,8 @@ class CellEntry:
     @classmethod
     def of(cls, cell: Cell) -> "CellEntry":
         """Return the entry of a checked cell."""
-        spec, plan = cell.spec, cell.plan
-        return cls(spec.label, cell.folder.name, spec.phase, plan.steps, plan.seconds, spec.overrides)
+        spec, budget = cell.spec, cell.budget
+        return cls(spec.label, cell.folder.name, spec.phase, budget.steps, budget.seconds, spec.overrides)
 
 
 def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | None = None) -> None:

@@ -84,7 +84,7 @@ def plan_document(arguments: Sequence[str], **options: Any) -> dict[str, Any]:
 
 def _arm_document(arm: Arm, cells: Sequence[Cell]) -> dict[str, Any]:
     cell = next((cell for cell in cells if cell.spec.arm is arm), None)
-    cost = cell.plan.cost if cell else {}
+    cost = cell.budget.cost if cell else {}
     return {
         "name": arm.name,
         "overrides": dict(arm.overrides),
@@ -111,10 +111,10 @@ def _cell_document(cell: Cell, *, folder_known: bool) -> dict[str, Any]:
 def _budget(cell: Cell | None) -> dict[str, float | None]:
     if cell is None:
         return dict.fromkeys(("steps", "tokens", "flops", "seconds"))
-    plan = cell.plan
-    tokens = None if plan.steps is None else plan.steps * plan.tokens_per_step
-    flops = None if tokens is None else tokens * plan.cost["flops_per_token"]
-    return {"steps": plan.steps, "tokens": tokens, "flops": flops, "seconds": plan.seconds}
+    budget = cell.budget
+    tokens = None if budget.steps is None else budget.steps * budget.tokens_per_step
+    flops = None if tokens is None else tokens * budget.cost["flops_per_token"]
+    return {"steps": budget.steps, "tokens": tokens, "flops": flops, "seconds": budget.seconds}
 
 
 def _total(numbers: Sequence[float | None]) -> float | None:

@@ -33,7 +33,8 @@ from gptlab.sweeps.manifest import write_manifest
 from gptlab.sweeps.status import SweepDisplay
 from gptlab.sweeps.tuning import best_values
 from gptlab.training.device import choose_machine
-from gptlab.training.train import fair, train_matched
+from gptlab.training.prepare import Memo, match_to_baseline
+from gptlab.training.train import train_matched
 
 SECONDS_BETWEEN_TRIES = 1.0
 PER_GPU = "sweep.per_gpu"
@@ -159,24 +160,26 @@ def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     errors = []
+    memo = Memo()
     for overrides in json.loads(job.cells):
         try:
-            run_cell(overrides, per_gpu, stops_worker=job.threads is not None)
+            run_cell(overrides, per_gpu, memo, stops_worker=job.threads is not None)
             errors.append("")
         except Exception as e:
             errors.append(one_line(e))
     return errors
 
 
-def run_cell(overrides: list[str], per_gpu: int | None, *, stops_worker: bool) -> None:
+def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_worker: bool) -> None:
     """Train one cell; its output goes to log.txt in its run folder, its outcome to status.json.
 
     Args:
         overrides: those of the cell.
         per_gpu: the number of slots of a GPU, of which the cell takes one; None if the GPU is its own.
+        memo: what the preparation of earlier cells found.
         stops_worker: whether a stopped cell ends this process, which would otherwise run the next job.
     """
-    cfg, match = fair(load_settings(overrides))
+    cfg, match = match_to_baseline(load_settings(overrides), memo)
     folder = run_dir(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -186,7 +189,7 @@ def run_cell(overrides: list[str], per_gpu: int | None, *, stops_worker: bool) -
     ):
         try:
             with gpu_slot(str(choose_machine(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
-                train_matched(cfg, match, job_type=cfg.phase or "sweep")
+                train_matched(cfg, match, job_type=cfg.phase or "sweep", memo=memo)
         except Busy as e:
             print(e)
         except Stopped as e:

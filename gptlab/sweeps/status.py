@@ -1,4 +1,4 @@
-"""What the cells of a sweep are doing: `gptlab status` from any terminal, and the display of a running `gptlab sweep`."""
+"""The state of a sweep: `gptlab status`, from any terminal, and the display of a running `gptlab sweep`."""
 
 import json
 import os
@@ -74,7 +74,8 @@ def status_document(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the folder is not one of a sweep.
     """
-    manifest, statuses = _read(folder)
+    manifest = _manifest(folder)
+    statuses = read_statuses(folder, manifest["cells"])
     counts = Counter(status.state for status in statuses)
     return {
         "folder": str(folder),
@@ -103,27 +104,29 @@ def _cell_document(status: CellStatus) -> dict[str, Any]:
 
 def show_status(folder: Path, console: Console, *, watch: bool = False) -> None:
     """Print the state of a sweep; with `watch`, refresh it until every cell has ended."""
-    _, statuses = _read(folder)
+    statuses = statuses_in(folder)
     if not watch:
         console.print(render(folder, statuses))
         return
     with Live(render(folder, statuses), console=console, refresh_per_second=4) as live:
         while any(status.state not in SETTLED for status in statuses):
             time.sleep(SECONDS_BETWEEN_READS)
-            _, statuses = _read(folder, statuses)
+            statuses = statuses_in(folder, statuses)
             live.update(render(folder, statuses))
 
 
-def _read(folder: Path, before: Sequence[CellStatus] = ()) -> tuple[dict[str, Any], list[CellStatus]]:
-    manifest = read_manifest(folder)
-    if not manifest:
-        raise ConfigError(f"status {folder}: not a sweep's folder; there is no {NAME} in it")
-    return manifest, read_statuses(folder, manifest["cells"], before)
+def statuses_in(folder: Path, before: Sequence[CellStatus] = ()) -> list[CellStatus]:
+    """Return the state of every cell that sweep.yaml lists; see read_statuses for `before`."""
+    return read_statuses(folder, _manifest(folder)["cells"], before)
 
 
-def read_statuses(
-    folder: Path, entries: Sequence[CellEntry], before: Sequence[CellStatus] = ()
-) -> list[CellStatus]:
+def _manifest(folder: Path) -> dict[str, Any]:
+    if manifest := read_manifest(folder):
+        return manifest
+    raise ConfigError(f"status {folder}: not a sweep's folder; there is no {NAME} in it")
+
+
+def read_statuses(folder: Path, entries: Sequence[CellEntry], before: Sequence[CellStatus] = ()) -> list[CellStatus]:
     """Return the state of every cell; cells that had an outcome `before` or have no folder yet are not read."""
     known = {status.folder: status for status in before if status.state in OUTCOMES}
     try:
@@ -193,9 +196,7 @@ def seconds_left(statuses: Sequence[CellStatus]) -> float | None:
     if not running or not paces:
         return None
     usual = fmean(paces)
-    left = [
-        (1 - status.share) * (_pace(status) or usual) for status in statuses if status.state in UNDECIDED
-    ]
+    left = [(1 - status.share) * (_pace(status) or usual) for status in statuses if status.state in UNDECIDED]
     return sum(left) / len(running)
 
 
