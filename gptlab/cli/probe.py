@@ -30,7 +30,7 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
     for seed in planned.seeds:
         for arm in planned.arms:
             name = f"{arm.name} seed={seed}" if len(planned.seeds) > 1 else arm.name
-            looks[name] = _look(planned.cell(arm, seed), memo)
+            looks[name] = _look(planned.cell(arm, seed).overrides, memo)
             check_blocks(name, looks[name])
     if png is not None:
         png.parent.mkdir(parents=True, exist_ok=True)
