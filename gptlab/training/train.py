@@ -11,7 +11,7 @@ from gptlab.config.compose import C, edit, typed
 from gptlab.config.diff import differences
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.distributed import find_processes
-from gptlab.model.build import build_init, lacks, reads
+from gptlab.model.build import build_init, slots_missing, slots_used
 from gptlab.model.match_cost import Matched, matched
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
@@ -225,7 +225,7 @@ def _arm(cfg: AnyConfig) -> str:
 
 def _wandb_info(cfg: AnyConfig, job_type: str) -> RunInfo:
     flat = flatten(plain(cfg))
-    lacking = lacks(reads(plain(cfg)))
+    lacking = slots_missing(slots_used(plain(cfg)))
     return RunInfo(
         name=f"{_arm(cfg)} seed={cfg.seed}",
         group=cfg.name,

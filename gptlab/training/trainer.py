@@ -13,7 +13,8 @@ from gptlab.config import AnyConfig, registry
 from gptlab.data import AnyDataset
 from gptlab.diagnostics.watch import Watch, probe_batch
 from gptlab.distributed import ONE, Processes, whole
-from gptlab.model.build import build_model, seed_number
+from gptlab.model.build import build_model
+from gptlab.model.init import seed_number
 from gptlab.model.loss import NextTokenLoss
 from gptlab.runs import checkpoint
 from gptlab.runs.record import Recorder
