@@ -89,6 +89,31 @@ class LanguageModel(nn.Module):
     def _with_auxiliary_loss(self) -> list[Any]:
         return [m for m in self.modules() if m is not self and hasattr(m, "auxiliary_loss")]
 
+    def metrics(self) -> dict[str, Tensor]:
+        """Return the numbers that components report for the training log, each a float32 tensor without dimensions.
+
+        A component reports by a method `metrics() -> dict[str, Tensor | float]` on the last forward pass. A number is
+        named by the component's path and its key, such as `head/z`. In the blocks, `ffn/gate` is the mean over the
+        layers that report it, and `ffn/gate/03` the value of layer 3, counted from 0.
+        """
+        device = self.embedding.weight.device
+        reported: dict[str, Tensor] = {}
+        by_layer: dict[str, list[Tensor]] = {}
+        for path, module in self.named_modules():
+            if module is self or not hasattr(module, "metrics"):
+                continue
+            for key, value in module.metrics().items():
+                value = value.full_tensor() if hasattr(value, "full_tensor") else value  # of a sharded parameter
+                number = torch.as_tensor(value, dtype=torch.float32, device=device).detach().reshape(())
+                if path.startswith("blocks."):
+                    _, layer, *parts = path.split(".", 2)
+                    name = f"{parts[0] if parts else 'block'}/{key}"
+                    by_layer.setdefault(name, []).append(number)
+                    reported[f"{name}/{int(layer):02}"] = number
+                else:
+                    reported[f"{path}/{key}"] = number
+        return {name: torch.stack(numbers).mean() for name, numbers in by_layer.items()} | reported
+
     def _check_length(self, n_tokens: int) -> None:
         """Raise ValueError if there are more tokens than positions. Models without positions need not call this."""
         if n_tokens > self.max_len:

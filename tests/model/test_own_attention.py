@@ -56,9 +56,9 @@ OVERRIDES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def use(tmp_path_factory):
-    file = tmp_path_factory.mktemp("own") / "linear_sum_attention.py"
+@pytest.fixture
+def use(tmp_path, own_registry):
+    file = tmp_path / "linear_sum_attention.py"
     file.write_text(FILE)
     return f"use={file}"
 
