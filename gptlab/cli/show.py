@@ -11,10 +11,10 @@ from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, flatten, plain, regi
 from gptlab.config import Settings as DictConfig
 from gptlab.config.compose import load_config, typed
 from gptlab.config.diff import diff_from_baseline
-from gptlab.model.build import build_init, reads
+from gptlab.model.build import build_init, slots_used
 from gptlab.model.cost import (
+    cache_bytes,
     flops_per_token,
-    kv_bytes_per_token,
     meta_model,
     non_embedding,
     parameters_by_part,
@@ -36,6 +36,7 @@ def show(overrides: Iterable[str], console: Console) -> None:
     console.print()
     parts, free = parameters_by_part(model), non_embedding(model)
     flops = flops_per_token(model, cfg.data.window)
+    fixed, per_token = cache_bytes(model)
     state = state_bytes(model, registry.build("optimizer", cfg.optimizer))
     console.print(_drawing(model, cfg), highlight=False, soft_wrap=True)
     if hasattr(init := build_init(plain(cfg)), "describe"):
@@ -49,13 +50,15 @@ def show(overrides: Iterable[str], console: Console) -> None:
     table.add_row(f"FLOPs per training token, window {cfg.data.window:,}", f"{flops:.4g}")
     for kind, n_bytes in state.items():
         table.add_row(f"bytes of {kind}", _bytes(n_bytes))
-    table.add_row("bytes of KV cache per token", _bytes(kv_bytes_per_token(cfg)))
+    table.add_row("bytes of KV cache per token", _bytes(per_token))
+    if fixed:
+        table.add_row("bytes of recurrent state", _bytes(fixed))
     console.print(table)
 
 
 def _drawing(model: LanguageModel, cfg: DictConfig) -> str:
     """From tokens to logits; a model without the slot `block` is told in words."""
-    read = reads(plain(cfg))
+    read = slots_used(plain(cfg))
     if "block" not in read:
         has = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in read]
         what = f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}"

@@ -37,9 +37,11 @@ class Display:
     def line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def logged(self, done: float, metrics: dict[str, Any]) -> None:
-        """Metrics of training; a line of them at most every few seconds."""
+    def logged(self, done: float, metrics: dict[str, Any], reported: dict[str, float] | None = None) -> None:
+        """Metrics of training, then what components report; a line of them at most every few seconds."""
         text = f"step {metrics['step']:>6,}  train/loss {metrics['train/loss']:.4f}"
+        means = {key: x for key, x in (reported or {}).items() if not key[-2:].isdigit()}  # not each layer's own
+        text += "".join(f"  {key} {x:.4g}" for key, x in means.items())
         speed = f"{metrics['speed/tokens_per_s']:,.0f} tokens/s" if "speed/tokens_per_s" in metrics else ""
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=done, description=f"{text}{self.val}  {speed}")

@@ -10,7 +10,7 @@ from gptlab.config.compose import typed
 from gptlab.config.diff import diff_from_baseline
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
-from gptlab.model.build import build_init, lacks, reads
+from gptlab.model.build import build_init, slots_missing, slots_used
 from gptlab.model.match_cost import Matched
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
@@ -174,7 +174,7 @@ def _arm(cfg: Settings) -> str:
 
 def _wandb_info(cfg: Settings, job_type: str) -> RunInfo:
     flat = flatten(cfg)
-    lacking = lacks(reads(cfg))
+    lacking = slots_missing(slots_used(cfg))
     return RunInfo(
         name=f"{_arm(cfg)} seed={cfg.seed}",
         group=cfg.name,

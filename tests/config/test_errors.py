@@ -89,7 +89,7 @@ REFUSED = {
     f"{TINY} position=rope size.dim=6": ("position=rope: ", "even"),
     f"{TINY} position=rope attention.head_dim=5": ("position=rope: ", "even"),
     f"{TINY} attention.pattern=LG": ("attention.pattern=LG: ", "attention.window"),
-    f"{TINY} bias=false head.bias=true": ("head.bias=true: bias=false", "set one of them otherwise"),
+    f"{TINY} bias=false head.bias=true": ("head.bias=true: bias=false", "change one of them"),
     f"{TINY} train.micro_batch_size=5": ("train.micro_batch_size=5: ", "must divide train.batch_size=12"),
     f"{TINY} model.vocab_size=10": ("model.vocab_size=10: ", "tokenizer=byte has 256 tokens"),
     f"{TINY} data.window=5000": ("data.window=5000: ", "set a smaller window"),

@@ -12,7 +12,7 @@ from torch import nn
 from gptlab import register
 from gptlab.diagnostics.activations import effective_rank, histogram, measure
 from gptlab.diagnostics.watch import PAST, Watch
-from gptlab.model.attention import attend, attend_explicitly, scores
+from gptlab.model.attention_kernels import attend, attend_explicitly, scores
 from gptlab.runs.record import panels, read_looks, read_metrics
 from tiny import ATTENTIONS, LAYERS, WIRINGS, telling_model, tiny_model, tokens
 
@@ -97,10 +97,10 @@ def test_attention_entropy_and_logits_are_those_of_the_equation(choice, monkeypa
     """Against the weights that attend_explicitly gives with one-hot values, for any of `attend`'s ways."""
     calls = []
 
-    def explicit(q, k, v, *, dropout, **rules):
+    def explicit(q, k, v, rule, *, dropout):
         eye = torch.eye(k.shape[-2], dtype=k.dtype).expand(*k.shape[:2], -1, -1)
-        calls.append((attend_explicitly(q, k, eye, **rules), scores(q, k, **rules)))
-        return attend(q, k, v, dropout=dropout, **rules)
+        calls.append((attend_explicitly(q, k, eye, rule), scores(q, k, rule)))
+        return attend(q, k, v, rule, dropout=dropout)
 
     model = telling_model(choice)
     look = inside(model)
