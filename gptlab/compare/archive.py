@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.analysis.equal_budget import COLUMNS
 from gptlab.compare.read.anonymise import shown_address, shown_command, shown_folder
-from gptlab.compare.read.runs import AXIS_COLUMNS, Run, read_points
+from gptlab.compare.read.runs import AXES, Run, read_points
 from gptlab.config import ConfigError
 
 FORMAT = "gptlab kept runs, 1"
@@ -28,22 +27,23 @@ DIGITS = 6  # significant, of a point that is only drawn
 OF_SWEEP = ("question", "literature", "variants", "baseline", "against", "tune", "matched")
 OF_ENV = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
 PRIVATE = ("runs_dir", "wandb")  # of the config
+AXIS_KEYS = [axis.key for axis in AXES.values()]
 PARTS = ("config", "summary", "env")
 PER = {"tokens": "step", "cost/flops": "tokens"}  # columns that mostly are another times a number
 
 
 @dataclass(frozen=True)
-class Kept:
+class Archive:
     runs: list[Run]
     sweep: dict[str, Any]  # as much of sweep.yaml as a comparison needs
     repeats: int
 
 
-def is_kept(path: str | Path) -> bool:
+def is_archive(path: str | Path) -> bool:
     return Path(path).suffix == ".json" and Path(path).is_file()
 
 
-def kept_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comparison) -> str:
+def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comparison) -> str:
     """`runs` and what their sweep.yaml says, as far as it takes to make the `comparison` again."""
     parts = {part: [_part(run, part) for run in runs] for part in PARTS}
     common = {part: _common(own) for part, own in parts.items()}
@@ -66,7 +66,7 @@ def kept_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Compari
     return "{\n" + ",\n".join(f" {_json(key)}: {_block(value)}" for key, value in tree.items()) + "\n}\n"
 
 
-def read_kept(path: Path) -> Kept:
+def read_archive(path: Path) -> Archive:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
@@ -78,7 +78,7 @@ def read_kept(path: Path) -> Kept:
         config, summary, env = ({**tree["common"][part], **line[part]} for part in PARTS)
         status = {"state": line["state"], "wandb": line["where"]}
         runs.append(Run(Path(line["folder"]), _nested(config), status, summary, env, _unpacked(line["points"])))
-    return Kept(runs, tree["sweep"], tree["repeats"])
+    return Archive(runs, tree["sweep"], tree["repeats"])
 
 
 def _part(run: Run, part: str) -> dict[str, Any]:
@@ -128,14 +128,14 @@ def _points(run: Run, comparison: Comparison) -> dict[str, Any]:
     group = metric.partition("/")[0] + "/"
     often = points.notna().sum() >= min(2, len(points))  # what is measured at the end alone is in the summary
     others = [key for key in map(str, points) if key.startswith(group) and often[key]]
-    points = points[[*(key for key in AXIS_COLUMNS.values() if key in points), *others]]
+    points = points[[*(axis.key for axis in AXES.values() if axis.key in points), *others]]
     rows, exact = _chosen(points, comparison)
     columns = {key: [_number(value) for value in points[key].iloc[rows]] for key in map(str, points)}
     packed: dict[str, Any] = {}
     for key, values in columns.items():
         if factor := _factor(values, columns.get(PER.get(key, ""))):
             packed[key] = factor
-        elif key in AXIS_COLUMNS.values() and key != "seconds":
+        elif key in AXIS_KEYS and key != "seconds":
             packed[key] = values
         else:
             packed[key] = [v if row in exact else _rounded(v) for row, v in zip(rows, values, strict=True)]
@@ -146,12 +146,12 @@ def _chosen(points: pd.DataFrame, comparison: Comparison) -> tuple[list[int], se
     """The rows to keep, and which of them to keep exactly: the first, the last, and those next to a reading."""
     last = len(points) - 1
     exact = {0, last} if len(points) else set()
-    for reading in comparison.readings:
-        axis = AXIS_COLUMNS[COLUMNS[reading.axis]]
+    for reading in comparison.equal_budgets:
+        axis = AXES[reading.axis].key
         if axis in points and len(points):
             after = int(np.searchsorted(points[axis], reading.budget))
             exact |= {min(max(row, 0), last) for row in (after - 1, after)}
-    n = len(points) if len(points) <= POINTS else POINTS - 2 * len(COLUMNS)  # room for two at each reading
+    n = len(points) if len(points) <= POINTS else POINTS - 2 * len(AXES)  # room for two at each reading
     return sorted(exact.union(np.linspace(0, last, n).round().astype(int).tolist())), exact
 
 
