@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.build import Material, build, build_comparison, gather
+from gptlab.compare.build import CollectedRuns, build, build_comparison, collect_runs
 from gptlab.compare.views.dataframe import tabulate
 from gptlab.compare.views.terminal import print_comparison
 from gptlab.config import ConfigError
@@ -44,13 +44,13 @@ def compare(
         if path is not None and Path(path).suffix not in ENDINGS[flag]:
             raise ConfigError(f"{flag}={path}: the name must end in {' or '.join(ENDINGS[flag])}")
     console = console or Console()
-    material = gather(paths)
-    comparison = build(material, **options)
+    collected = collect_runs(paths)
+    comparison = build(collected, **options)
     table = tabulate(comparison)
     asked = {"table": csv, "picture": png, "markdown": markdown, "report": html, "kept": keep}
     files = {what: Path(path) for what, path in asked.items() if path is not None}
     for what, path in files.items():  # before anything is printed, which may be into a `head` that closes early
-        _write(path, _content(what, path, comparison, material, table, png))
+        _write(path, _content(what, path, comparison, collected, table, png))
     print_comparison(comparison, console)
     for what, path in files.items():
         console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
@@ -58,7 +58,7 @@ def compare(
 
 
 def _content(
-    what: str, path: Path, comparison: Comparison, material: Material, table: pd.DataFrame, png: str | Path | None
+    what: str, path: Path, comparison: Comparison, collected: CollectedRuns, table: pd.DataFrame, png: str | Path | None
 ) -> bytes:
     """What takes long to import is imported when it is needed."""
     if what == "table":
@@ -76,9 +76,9 @@ def _content(
         from gptlab.compare.views.report import render_report
 
         return render_report(comparison).encode()
-    from gptlab.compare.archive import kept_text
+    from gptlab.compare.archive import archive_text
 
-    return kept_text(material.runs, material.sweep, comparison).encode()
+    return archive_text(collected.runs, collected.sweep, comparison).encode()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -9,12 +9,13 @@ from http.client import HTTPException
 from typing import Any
 
 from gptlab.config import ConfigError
+from gptlab.runs.metrics import METRICS
 from gptlab.runs.wandb_tracker import has_api_key, import_wandb
 
 TIMEOUT = 10  # seconds W&B's server may take for an answer
-METRICS = ("val/loss", "val/bpb")
+DRAWN = tuple(metric.key for metric in METRICS.values() if metric.in_dashboard)
 AXES = {"tokens": "tokens", "cost/flops": "FLOPs", "seconds": "seconds of training"}
-COLUMNS = ("config:arm.value", *(f"summary:final/{m}" for m in METRICS), "summary:parameters")
+COLUMNS = ("config:arm.value", *(f"summary:final/{m}" for m in DRAWN), "summary:parameters")
 TRAINING = ("train", "sweep")  # job types; not the runs that chose a setting
 BAND: Any = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 MOST_ARMS = 100  # in one panel; W&B shows 10 unless told
@@ -79,7 +80,7 @@ def _curves() -> list[Any]:
             layout=wr.Layout(x=column * width, y=row * width, w=width, h=width),
             **BAND,
         )
-        for row, metric in enumerate(METRICS)
+        for row, metric in enumerate(DRAWN)
         for column, (axis, label) in enumerate(AXES.items())
     ]
 
@@ -87,7 +88,7 @@ def _curves() -> list[Any]:
 def _bars() -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    width = FULL_WIDTH // len(METRICS)
+    width = FULL_WIDTH // len(DRAWN)
     return [
         wr.BarPlot(
             title=f"{metric} at the end",
@@ -97,7 +98,7 @@ def _bars() -> list[Any]:
             layout=wr.Layout(x=column * width, y=0, w=width, h=8),
             **BAND,
         )
-        for column, metric in enumerate(METRICS)
+        for column, metric in enumerate(DRAWN)
     ]
 
 

@@ -12,12 +12,14 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
+from gptlab.runs.metrics import METRICS
 
 MODES = ("online", "offline", "disabled")
 INIT_TIMEOUT = 20  # seconds until an unreachable server is an error
 FINISH_TIMEOUT = 30  # seconds for the last uploads; without a limit a lost network blocks the end of the run for ever
 EXIT_CODES = {"finished": 0, "diverged": 0, "failed": 1, "interrupted": 255}  # 255 is what W&B itself gives Ctrl-C
-MINIMA = ("val/loss", "val/bpb")  # W&B's summary keeps their min and their last value
+# W&B's summary keeps their min and their last value
+MINIMA = tuple(metric.key for metric in METRICS.values() if metric.keep_minimum)
 
 
 @dataclass(frozen=True)

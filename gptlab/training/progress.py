@@ -7,8 +7,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from gptlab.runs.metrics import METRICS
+
 SECONDS_BETWEEN_LINES = 10.0
-HEADLINE = ("val/loss", "val/bpb", "val/accuracy", "val/excess")  # of an evaluation
 
 
 class Display:
@@ -57,4 +58,4 @@ class Display:
 
 def headline(metrics: dict[str, Any]) -> str:
     """What of an evaluation is said in one line."""
-    return "  ".join(f"{key} {metrics[key]:.4f}" for key in HEADLINE if key in metrics)
+    return "  ".join(m.line(metrics[m.key]) for m in METRICS.values() if m.in_terminal and m.key in metrics)
