@@ -21,7 +21,7 @@ from gptlab.compare.archive import is_kept, read_kept
 from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
 from gptlab.compare.read.runs import Run, Sweep, load_runs, load_sweep, read_curves
 from gptlab.config import ConfigError
-from gptlab.runs.record import read_looks
+from gptlab.runs.record import read_snapshots
 
 MARGIN = 0.005  # of the baseline's mean, where none is said
 AGAINST = ("baseline", "previous")
@@ -193,7 +193,7 @@ def _median(runs: Sequence[Run], key: str) -> float:
 
 def _looks(arm: Arm) -> list[dict[str, Any]]:
     """Kept runs have none."""
-    return next((looks for run in arm.runs if run.points is None and (looks := read_looks(run.folder))), [])
+    return next((looks for run in arm.runs if run.points is None and (looks := read_snapshots(run.folder))), [])
 
 
 def _curves(arms: Mapping[str, Arm], metric: str) -> tuple[str, dict[str, pd.DataFrame]]:

@@ -8,11 +8,12 @@ from typing import Any
 from gptlab.config import ConfigError, registry
 from gptlab.config.compose import load_settings
 from gptlab.distributed import find_processes
+from gptlab.files import write_json
 from gptlab.model.cost import architecture, figure
 from gptlab.model.match_cost import Matched
 from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import state_of
-from gptlab.runs.record import read_status, read_summary, write_json
+from gptlab.runs.record import read_status, read_summary
 from gptlab.sweeps.grid import PlannedArm, Sweep
 from gptlab.training.budget import Plan, make_plan
 from gptlab.training.device import choose_machine

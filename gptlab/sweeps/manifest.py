@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.config import ConfigError
-from gptlab.runs.record import read_json, write_text
+from gptlab.files import read_json, write_text
 from gptlab.sweeps.cell import Cell
 from gptlab.sweeps.grid import Sweep
 

@@ -17,9 +17,10 @@ from rich.console import Console
 
 from gptlab.config import ConfigError, did_you_mean
 from gptlab.config.compose import load_settings
+from gptlab.files import write_json
 from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import Busy, is_locked
-from gptlab.runs.record import read_status, write_json
+from gptlab.runs.record import read_status
 from gptlab.runs.signals import Stopped
 from gptlab.sweeps.cell import Cell, check_cells, note_failure, with_references
 from gptlab.sweeps.gpu_slots import gpus_for, place_on_gpu

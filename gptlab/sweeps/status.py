@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gptlab.config import ConfigError
+from gptlab.files import read_json
 from gptlab.runs.lock import state_of
-from gptlab.runs.record import read_json, read_status
+from gptlab.runs.record import read_status
 from gptlab.sweeps.progress import ENDS, last_metrics
 
 ORDER = ("finished", "diverged", "failed", "running", "interrupted", "waiting")

@@ -11,25 +11,26 @@ from gptlab.config.compose import C, edit, typed
 from gptlab.config.diff import differences
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.distributed import find_processes
+from gptlab.files import read_json, write_json
 from gptlab.model.build import build_init, lacks, reads
 from gptlab.model.match_cost import Matched, matched
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
-from gptlab.runs.folder import ENDED, run_dir, use_files
+from gptlab.runs.folder import run_dir, use_files
 from gptlab.runs.lock import locked
 from gptlab.runs.record import (
     NoRecorder,
     Recorder,
-    read_json,
     read_status,
     read_summary,
     record_again,
-    write_json,
     write_run_files,
 )
 from gptlab.runs.signals import Stop
+from gptlab.runs.states import OUTCOMES
+from gptlab.runs.trackers import RunInfo
 from gptlab.runs.trackio_tracker import TrackioSettings
-from gptlab.runs.wandb_tracker import RunInfo, WandbSettings, agents_run_id, resolve_mode
+from gptlab.runs.wandb_tracker import WandbSettings, agents_run_id, resolve_mode
 from gptlab.training.budget import make_plan
 from gptlab.training.device import Machine, choose_machine, keep_freed_memory
 from gptlab.training.init_from import Start, plan_start
@@ -84,14 +85,14 @@ def train_matched(
         with Display(console, plan.steps or plan.seconds or 1) as display, recorder:
             _introduce(display, folder, trainer, resumed, start, match)
             summary = trainer.run(recorder, display, folder, stop)
-            display.line(_closing_lines(summary, folder, recorder.where()))
+            display.line(_closing_lines(summary, folder, recorder.tracker_hint()))
     return summary | {"run_dir": str(folder)}
 
 
 def _outcome(folder: Path) -> dict[str, Any] | None:
     """The summary of a run that has ended."""
     state = read_status(folder).get("state")
-    return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
+    return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in OUTCOMES else None
 
 
 def tracker_settings(cfg: AnyConfig) -> WandbSettings | TrackioSettings:
