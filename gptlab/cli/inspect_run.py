@@ -10,7 +10,7 @@ from rich.table import Table
 from gptlab.config import ConfigError
 from gptlab.diagnostics.activations import Look
 from gptlab.diagnostics.plot import draw_runs
-from gptlab.runs.record import read_looks
+from gptlab.runs.record import read_snapshots
 
 ENDINGS = (".png", ".pdf", ".svg")
 COLUMNS = {
@@ -50,7 +50,7 @@ def check_picture(path: Path) -> None:
 def _looks(folder: Path) -> list[Look]:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
-    if not (looks := read_looks(folder)):
+    if not (looks := read_snapshots(folder)):
         raise ConfigError(f"{folder}: has no look inside yet; train with diagnostics=basic or diagnostics=full")
     check_blocks(str(folder), looks[-1])
     return looks

@@ -22,7 +22,7 @@ from gptlab.compare.columns import COLUMNS
 from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
 from gptlab.compare.read.runs import Run, SweepFile, load_runs, load_sweep, read_curves
 from gptlab.config import ConfigError
-from gptlab.runs.record import read_looks
+from gptlab.runs.record import read_snapshots
 from gptlab.runs.states import SETTLED, RunState
 
 DEFAULT_MARGIN = 0.005  # as a fraction of the baseline's mean
@@ -205,7 +205,7 @@ def _median(runs: Sequence[Run], key: str) -> float:
 
 def _snapshots(arm: Arm) -> list[dict[str, Any]]:
     """Return the diagnostics of the arm's first run that has some. Archived runs have none."""
-    return next((found for run in arm.runs if run.points is None and (found := read_looks(run.folder))), [])
+    return next((found for run in arm.runs if run.points is None and (found := read_snapshots(run.folder))), [])
 
 
 def _curves(arms: Mapping[str, Arm], metric: str) -> tuple[str, dict[str, pd.DataFrame]]:

@@ -10,24 +10,25 @@ from gptlab.config.compose import typed
 from gptlab.config.diff import diff_from_baseline
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
+from gptlab.files import read_json, write_json
 from gptlab.model.build import build_init, slots_missing, slots_used
 from gptlab.model.match_cost import Matched
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
-from gptlab.runs.folder import ENDED, run_dir, use_files
+from gptlab.runs.folder import run_dir, use_files
 from gptlab.runs.lock import locked
 from gptlab.runs.record import (
     NoRecorder,
     Recorder,
-    read_json,
     read_status,
     read_summary,
     record_again,
-    write_json,
     write_run_files,
 )
 from gptlab.runs.signals import Stop
-from gptlab.runs.wandb_tracker import RunInfo, agents_run_id
+from gptlab.runs.states import OUTCOMES
+from gptlab.runs.trackers import RunInfo
+from gptlab.runs.wandb_tracker import agents_run_id
 from gptlab.training.prepare import (
     Memo,
     PreparedRun,
@@ -94,14 +95,14 @@ def train_matched(
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
             _introduce(display, run, trainer, resumed)
             summary = trainer.run(recorder, display, folder, stop)
-            display.line(_closing_lines(summary, folder, recorder.where()))
+            display.line(_closing_lines(summary, folder, recorder.tracker_hint()))
     return summary | {"run_dir": str(folder)}
 
 
 def _outcome(folder: Path) -> dict[str, Any] | None:
     """The summary of a run that has ended."""
     state = read_status(folder).get("state")
-    return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in ENDED else None
+    return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in OUTCOMES else None
 
 
 def _refuse_another_text(folder: Path, dataset: AnyDataset) -> None:

@@ -141,7 +141,7 @@ class Trainer:
                 if log or done or self.step == 1:
                     self._log(recorder, display)
                 if self.watch.due(self.step):
-                    recorder.look(self._where() | self.watch.take())
+                    recorder.log_diagnostics(self._where() | self.watch.take())
                 if look or done:
                     self.evaluation = self._evaluate(recorder, display, folder, last=done)
                 if save or done or stopping:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from gptlab.config import ConfigError
-from gptlab.runs.record import read_metrics, read_status, write_json
+from gptlab.files import write_json
+from gptlab.runs.record import read_metrics, read_status
 from gptlab.sweeps.cell import check_cells
 from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_sweep
