@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test slow parity results bench lint types check clean
+.PHONY: help demo test slow parity results bench gpu-check gpu-check-cpu lint types check clean
 
 help: ## what there is to make
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
 
 demo: .venv/installed ## install, train three kinds of positions with two seeds each, compare them
 	$(BIN)/gptlab sweep experiments/demo/demo.yaml wandb.mode=offline
@@ -16,14 +16,20 @@ test: .venv/installed-dev ## install what the tests need and run them
 slow: .venv/installed-dev ## the tests that take minutes
 	$(BIN)/pytest -n 2 -m slow
 
-parity: .venv/installed-dev ## compare every family with transformers' own class
+parity: .venv/installed-dev ## compare every family of models with its class in transformers
 	$(BIN)/python tests/parity.py
 
 results: .venv/installed ## make every RESULTS.md and picture of experiments/ from the numbers kept there
 	$(BIN)/python experiments/results.py
 
-bench: .venv/installed-dev ## time steps and a sweep, also of a checkout (NANOGPT=PATH), and make benchmarks/README.md
+bench: .venv/installed-dev ## time steps and a sweep, beside a checkout (NANOGPT=PATH), and write benchmarks/README.md
 	$(BIN)/python benchmarks/bench.py $(NANOGPT)
+
+gpu-check: .venv/installed-dev ## check and time the GPU path in 8 minutes, optionally with NANOGPT=PATH and TEXT=PATH
+	NANOGPT=$(NANOGPT) TEXT=$(TEXT) $(BIN)/python benchmarks/gpu/check.py
+
+gpu-check-cpu: .venv/installed-dev ## try the GPU check itself at tiny settings on a CPU
+	GPU_CHECK_DEVICE=cpu GPU_CHECK_TINY=1 NANOGPT=$(NANOGPT) TEXT=$(TEXT) $(BIN)/python benchmarks/gpu/check.py
 
 lint: .venv/installed-dev ## ruff, and the contract that imports go one way
 	$(BIN)/ruff check .
