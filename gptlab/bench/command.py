@@ -19,7 +19,7 @@ WITH_SWEEP = {"cells": "--cells", "loop_cells": "--loop-cells"}  # and these wit
 COUNTS = ("blocks", "steps", "threads", "cells", "loop_cells")
 
 
-def bench(args: Namespace, console: Console) -> None:
+def bench(args: Namespace, console: Console) -> dict[str, Any]:
     """Raises ConfigError before anything is timed."""
     flags = {k: v for k, v in vars(args).items() if v is not None and k not in ("overrides", "sweep", "json")}
     _check(args, flags)
@@ -41,6 +41,7 @@ def bench(args: Namespace, console: Console) -> None:
     print_figures(figures, console)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
 
 
 def _check(args: Namespace, flags: dict[str, Any]) -> None:

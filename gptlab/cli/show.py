@@ -1,7 +1,8 @@
-"""`gptlab show`: what a config comes to, without training it."""
+"""`gptlab show`: a config, its block and its costs, without training it."""
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -24,42 +25,57 @@ from gptlab.model.diagram import draw_block
 from gptlab.model.gpt import LanguageModel
 
 
-def show(overrides: Iterable[str], console: Console) -> None:
-    """Differences from the baseline, the block, parameters by part, FLOPs and bytes."""
+def show(overrides: Iterable[str], console: Console) -> dict[str, Any]:
+    """Print the differences from the baseline, the block, parameters by part, FLOPs and bytes; return them as data."""
     cfg = load_config(overrides)
     if cfg.model.vocab_size is None:
         raise ConfigError(
             f"model.vocab_size=null: tokenizer={cfg.tokenizer.name} learns it from the text; add model.vocab_size=65"
         )
-    model = meta_model(cfg)
-    console.print(_differences(cfg))
+    described = _describe(cfg)
+    console.print(_differences_table(described["differences"]))
     console.print()
-    parts, free = parameters_by_part(model), non_embedding(model)
-    flops = flops_per_token(model, cfg.data.window)
-    state = state_bytes(model, registry.build("optimizer", cfg.optimizer))
-    console.print(_drawing(model, cfg), highlight=False, soft_wrap=True)
-    if hasattr(init := build_init(plain(cfg)), "describe"):
-        console.print(f"init: {init.describe()}\n", highlight=False, soft_wrap=True)
+    console.print(described["block"], highlight=False, markup=False, soft_wrap=True)
+    if described["init"]:
+        console.print(f"init: {described['init']}\n", highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
-    for part, n in parts.items():
+    for part, n in described["parameters"].items():
         table.add_row(f"parameters, {part}", f"{n:,}")
-    table.add_row("parameters without embeddings", f"{free:,}")
-    table.add_row(f"FLOPs per training token, window {cfg.data.window:,}", f"{flops:.4g}")
-    for kind, n_bytes in state.items():
+    table.add_row("parameters without embeddings", f"{described['parameters_non_embedding']:,}")
+    table.add_row(f"FLOPs per training token, window {described['window']:,}", f"{described['flops_per_token']:.4g}")
+    for kind, n_bytes in described["bytes"].items():
         table.add_row(f"bytes of {kind}", _bytes(n_bytes))
-    table.add_row("bytes of KV cache per token", _bytes(kv_bytes_per_token(cfg)))
+    table.add_row("bytes of KV cache per token", _bytes(described["kv_cache_bytes_per_token"]))
     console.print(table)
+    return described
+
+
+def _describe(cfg: DictConfig) -> dict[str, Any]:
+    model = meta_model(cfg)
+    baseline = flatten(plain(load_config()))
+    init = build_init(plain(cfg))
+    return {
+        "differences": {key: {"value": v, "baseline": baseline.get(key)} for key, v in differences(cfg).items()},
+        "init": init.describe() if hasattr(init, "describe") else None,
+        "parameters": parameters_by_part(model),
+        "parameters_non_embedding": non_embedding(model),
+        "window": cfg.data.window,
+        "flops_per_token": flops_per_token(model, cfg.data.window),
+        "bytes": state_bytes(model, registry.build("optimizer", cfg.optimizer)),
+        "kv_cache_bytes_per_token": kv_bytes_per_token(cfg),
+        "block": _drawing(model, cfg),  # last: drawing replaces the block's parts by symbols
+    }
 
 
 def _drawing(model: LanguageModel, cfg: DictConfig) -> str:
-    """From tokens to logits; a model without the slot `block` is told in words."""
-    read = reads(plain(cfg))
-    if "block" not in read:
-        has = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in read]
-        what = f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}"
-        return "\n".join([what, *([f"with {', '.join(has)}"] if has else []), ""])
+    """Draw the model from tokens to logits, or describe it in words if it has no slot `block`."""
+    slots = reads(plain(cfg))
+    if "block" not in slots:
+        components = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in slots]
+        summary = f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}"
+        return "\n".join([summary, *([f"with {', '.join(components)}"] if components else []), ""])
     block = "\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines())
     return (
         f"tokens -> {_embedding(model, cfg)}, position={cfg.position.name}\n\n{block}\n\n    x {_layers(cfg)}"
@@ -68,7 +84,7 @@ def _drawing(model: LanguageModel, cfg: DictConfig) -> str:
 
 
 def _embedding(model: LanguageModel, cfg: DictConfig) -> str:
-    """What becomes of a token before the first block; a user's own embedding may have none of it."""
+    """Describe the path of a token to the first block. A user's own embedding may lack any of these attributes."""
     table = model.embedding
     scale = getattr(table, "scale", 1)
     scaled = isinstance(scale, float | int) and scale != 1
@@ -77,16 +93,16 @@ def _embedding(model: LanguageModel, cfg: DictConfig) -> str:
 
 
 def _layers(cfg: DictConfig) -> str:
-    """How many, of each kind where a pattern has several, and what queries and keys go through."""
-    n, found = cfg.size.n_layer, []
+    """Describe the number of layers, the kinds that a pattern mixes, and the norm of queries and keys."""
+    n, details = cfg.size.n_layer, []
     for slot in ("attention", "position"):
         pattern = cfg[slot].get("pattern") or "-"
         kinds = Counter(pattern[i % len(pattern)] for i in range(n))
         if len(kinds) > 1:
-            found.append(f"{slot}.pattern: " + " ".join(f"{count} {kind}" for kind, count in kinds.items()))
+            details.append(f"{slot}.pattern: " + " ".join(f"{count} {kind}" for kind, count in kinds.items()))
     if cfg.qk_norm.name != "none":
-        found.append(f"q, k -> {cfg.qk_norm.name} over {cfg.attention.get('qk_norm_over', 'head')}")
-    return "; ".join([f"{n} layers", *found])
+        details.append(f"q, k -> {cfg.qk_norm.name} over {cfg.attention.get('qk_norm_over', 'head')}")
+    return "; ".join([f"{n} layers", *details])
 
 
 def _head(model: LanguageModel, cfg: DictConfig) -> str:
@@ -102,18 +118,18 @@ def _norm(cfg: DictConfig) -> list[str]:
 
 
 def _projection(part: nn.Module) -> list[str]:
-    """From the width of a table to the stream's, or back."""
+    """Describe the projection between the width of a table and that of the stream."""
     project = getattr(part, "project", None)
     return [f"{project.in_features} to {project.out_features}"] if isinstance(project, nn.Linear) else []
 
 
-def _differences(cfg: DictConfig) -> Table | str:
-    baseline = flatten(plain(load_config()))
+def _differences_table(found: dict[str, dict[str, Any]]) -> Table | str:
     table = Table(box=None, pad_edge=False)
     for column in ("setting", "here", "baseline"):
         table.add_column(column)
-    for key, value in differences(cfg).items():
-        table.add_row(key, typed(value), typed(baseline[key]) if key in baseline else "-")
+    baseline = flatten(plain(load_config()))
+    for key, values in found.items():
+        table.add_row(key, typed(values["value"]), typed(values["baseline"]) if key in baseline else "-")
     return table if table.row_count else "the baseline"
 
 
