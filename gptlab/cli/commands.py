@@ -11,6 +11,7 @@ VERBS: dict[str, Verb] = {
     "show": model_verbs.SHOW,
     "list": model_verbs.LIST,
     "new": component_verbs.NEW,
+    "check": component_verbs.CHECK,
     "sample": result_verbs.SAMPLE,
     "inspect": result_verbs.INSPECT,
     "probe": model_verbs.PROBE,
