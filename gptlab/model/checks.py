@@ -214,7 +214,7 @@ def obeys_bias_switch(subject: Subject) -> str:
 
 
 def is_finite_in_bf16(subject: Subject) -> str:
-    """Check that loss and gradients are finite in bf16, by autocast and by weights, and logits near those of float32."""
+    """Check that loss and gradients are finite in bf16, by autocast and by weights, and logits near float32's."""
     reference = subject.model().train()
     with torch.no_grad():
         exact = reference(tokens(reference))
