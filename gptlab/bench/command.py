@@ -19,8 +19,8 @@ SWEEP_ONLY = ("cells", "loop_cells")
 COUNTS = ("blocks", "steps", "threads", "cells", "loop_cells")
 
 
-def bench(args: Namespace, console: Console) -> None:
-    """Run the benchmark that the flags ask for, print its figures, and write them to `--json`.
+def bench(args: Namespace, console: Console) -> dict[str, Any]:
+    """Run the benchmark that the flags ask for, print its figures, write them to `--json`, and return them.
 
     Raises:
         ConfigError: A flag, an override or a peer is refused; nothing has been timed by then.
@@ -45,6 +45,7 @@ def bench(args: Namespace, console: Console) -> None:
     print_figures(figures, console)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
 
 
 def _check(args: Namespace, flags: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ def bench_sweep(
             "parameters": int(plan.cost["parameters"]),
             "steps": plan.steps,
             "trained_tokens": plan.steps * plan.tokens_per_step,
-            "evaluated_tokens": min(evaluated, subject.dataset.n_val - 1),
+            "evaluated_tokens": min(evaluated, dataset.n_val - 1),
         },
         "rounds": rounds,
         "ways": [method_figures(method, methods[0]) for method in methods],

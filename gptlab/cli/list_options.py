@@ -1,4 +1,4 @@
-"""`gptlab list`: slots, their options, and the settings of each, one line each."""
+"""`gptlab list`: slots, their options, and the settings of each, as data and as one line each."""
 
 import dataclasses
 import itertools
@@ -9,98 +9,77 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from gptlab.config import COMMON, CONF, GROUPS, SLOTS, Config, ConfigError, did_you_mean, plain, registry
+from gptlab.config import COMMON, CONF, SLOTS, Config, ConfigError, did_you_mean, plain, registry
 from gptlab.config.compose import files_in, load_config
 from gptlab.config.presets import preset_of
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+Described = dict[str, Any]
 
 
-def list_settings(console: Console, only: Sequence[str] = ()) -> None:
-    """Some slots or sections, or all of them."""
+def describe_options(only: Sequence[str] = ()) -> dict[str, Described]:
+    """Return the slots, sections and settings of a config by name, or those in `only`.
+
+    A slot has `options`, each with its own `settings`; a section has `settings`; a setting has `type` and `default`.
+    Raises ConfigError for a name that does not exist.
+    """
     known = ("preset", *FIELDS)
     for name in only:
         if name not in known:
             hint = did_you_mean(name, known)
             raise ConfigError(f"{name}: no such slot or section{hint}; choose from {', '.join(known)}")
-    chosen = plain(load_config())
-    single = True
-    for i, name in enumerate(only or known):
-        was_single, single = single, not (name in GROUPS or dataclasses.is_dataclass(FIELDS[name].type))
-        if i and not (single and was_single):
-            console.print()
-        for line in _lines(name, chosen):
-            console.print(line, soft_wrap=True)
+    baseline = plain(load_config())
+    return {name: _describe(name, baseline) for name in only or known}
 
 
-def _lines(name: str, chosen: dict[str, Any]) -> Iterable[Text]:
+def _describe(name: str, baseline: dict[str, Any]) -> Described:
     if name == "preset":
-        yield _heading("preset", "published models, as differences from the baseline")
-        width = max(map(len, files_in("preset")))
-        for preset in files_in("preset"):
-            yield Text.assemble("  ", (f"preset={preset:<{width}}", "bold green"), f"  {_first_comment(preset)}")
-    elif name in SLOTS:
-        yield from _slot(name, chosen[name]["name"])
-    elif dataclasses.is_dataclass(section := FIELDS[name].type):
-        yield _heading(name, FIELDS[name].metadata["help"])
-        if name == "size":
-            yield from _sizes()
-        yield from _settings(dataclasses.fields(section), f"  {name}.")
-    else:
-        yield from _settings([FIELDS[name]], "")
+        presets = {preset: _first_comment(preset) for preset in files_in("preset")}
+        return {"help": "published models, as differences from the baseline", "presets": presets}
+    field = FIELDS[name]
+    if name in SLOTS:
+        return _describe_slot(name, baseline[name]["name"])
+    if not dataclasses.is_dataclass(field.type):
+        return _describe_setting("", field)
+    described = {"help": field.metadata["help"], "settings": _describe_settings(name, dataclasses.fields(field.type))}
+    return described | ({"sizes": _sizes()} if name == "size" else {})
 
 
-def _first_comment(preset: str) -> str:
-    """The first sentence: the model, its authors and its source."""
-    lines = (CONF / "preset" / f"{preset}.yaml").read_text().splitlines()[1:]
-    comment = " ".join(line[2:] for line in itertools.takewhile(lambda line: line.startswith("# "), lines))
-    return re.split(r"(?<!et al)\. |;", comment)[0].rstrip(".")
-
-
-def _sizes() -> Iterable[Text]:
-    """The plain ones, then each preset's published ones."""
-    of: dict[str | None, list[str]] = {None: []}
-    for name in files_in("size"):
-        of.setdefault(preset_of(CONF / "size" / f"{name}.yaml"), []).append(name)
-    for preset, names in of.items():
-        yield Text.assemble(f"  size={'|'.join(names)}", (f"  with preset={preset}" if preset else "", "dim"))
-
-
-def _slot(name: str, baseline: str) -> Iterable[Text]:
+def _describe_slot(name: str, baseline: str) -> Described:
     kind = SLOTS[name]
-    yield _heading(name, FIELDS[name].metadata["help"])
-    if kind in COMMON:
-        yield from _settings(dataclasses.fields(COMMON[kind]), f"  {name}.")
-    entries = registry.entries(kind)
-    knobs = [[(f.name, f.type, f.default) for f in e.settings] for e in entries]
-    width = len(name) + max(len(e.name) for e in entries) + 3
-    alike = len(entries) > 1 and all(k == knobs[0] for k in knobs)
-    if alike:
-        yield from _settings(entries[0].settings, f"  {name}.", entries[0].choices)
-    for entry in entries:
-        mark = "*" if entry.name == baseline else " "
-        yield Text.assemble(
-            f" {mark}",
-            (f"{name}={entry.name}".ljust(width), "bold green"),
-            entry.summary,
-            (f"  {entry.source}" if entry.source else "", "dim"),
-        )
-        if not alike:
-            yield from _settings(entry.settings, f"      {name}.", entry.choices)
+    common = dataclasses.fields(COMMON[kind]) if kind in COMMON else ()
+    options = [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "source": entry.source,
+            "settings": _describe_settings(name, entry.settings, entry.choices),
+        }
+        for entry in registry.entries(kind)
+    ]
+    return {
+        "help": FIELDS[name].metadata["help"],
+        "baseline": baseline,
+        "settings": _describe_settings(name, common),
+        "options": options,
+    }
 
 
-def _heading(name: str, text: str) -> Text:
-    return Text.assemble((name, "bold"), f"  {text}")
+def _describe_settings(
+    prefix: str, fields: Iterable[dataclasses.Field[Any]], choices: dict[str, tuple[Any, ...]] | None = None
+) -> list[Described]:
+    return [_describe_setting(f"{prefix}.", field, (choices or {}).get(field.name)) for field in fields]
 
 
-def _settings(
-    fields: Iterable[dataclasses.Field], prefix: str, choices: dict[str, tuple] | None = None
-) -> Iterable[Text]:
-    for f in fields:
-        allowed = f.metadata.get("choices") or (choices or {}).get(f.name)
-        kind = "|".join(map(str, allowed)) if allowed else _type(f.type)
-        start = f"{prefix}{f.name}: {kind} = {_default(f)}"
-        yield Text(f"{start:<44}  {f.metadata.get('help', '')}".rstrip())
+def _describe_setting(prefix: str, field: dataclasses.Field[Any], choices: tuple[Any, ...] | None = None) -> Described:
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return {
+        "key": f"{prefix}{field.name}",
+        "type": _type(field.type),
+        "default": default,
+        "choices": list(field.metadata.get("choices") or choices or []),
+        "help": field.metadata.get("help", ""),
+    }
 
 
 def _type(kind: Any) -> str:
@@ -108,9 +87,74 @@ def _type(kind: Any) -> str:
     return name.replace(" | None", "|null").replace("Any", "path")
 
 
-def _default(f: dataclasses.Field) -> str:
-    if f.default_factory is not dataclasses.MISSING:
-        return str(f.default_factory())
-    if f.default is None or isinstance(f.default, bool):
-        return {None: "null", True: "true", False: "false"}[f.default]
-    return f"{f.default:g}" if isinstance(f.default, float) else str(f.default)
+def _first_comment(preset: str) -> str:
+    """Return the first sentence of a preset's file: the model, its authors and its source."""
+    lines = (CONF / "preset" / f"{preset}.yaml").read_text().splitlines()[1:]
+    comment = " ".join(line[2:] for line in itertools.takewhile(lambda line: line.startswith("# "), lines))
+    return re.split(r"(?<!et al)\. |;", comment)[0].rstrip(".")
+
+
+def _sizes() -> list[Described]:
+    """Return the sizes that go with any preset, then those of each published one."""
+    by_preset: dict[str | None, list[str]] = {None: []}
+    for name in files_in("size"):
+        by_preset.setdefault(preset_of(CONF / "size" / f"{name}.yaml"), []).append(name)
+    return [{"preset": preset, "names": names} for preset, names in by_preset.items()]
+
+
+def print_options(described: dict[str, Described], console: Console) -> None:
+    """Print what `describe_options` returned."""
+    was_single = False
+    for i, (name, item) in enumerate(described.items()):
+        single = "type" in item
+        if i and not (single and was_single):
+            console.print()
+        for line in _lines(name, item):
+            console.print(line, soft_wrap=True)
+        was_single = single
+
+
+def _lines(name: str, item: Described) -> Iterable[Text]:
+    if "type" in item:
+        yield _setting_line(item, "")
+        return
+    yield Text.assemble((name, "bold"), f"  {item['help']}")
+    for preset, comment in item.get("presets", {}).items():
+        width = max(map(len, item["presets"]))
+        yield Text.assemble("  ", (f"preset={preset:<{width}}", "bold green"), f"  {comment}")
+    for size in item.get("sizes", []):
+        with_preset = f"  with preset={size['preset']}" if size["preset"] else ""
+        yield Text.assemble(f"  size={'|'.join(size['names'])}", (with_preset, "dim"))
+    yield from (_setting_line(setting, "  ") for setting in item.get("settings", []))
+    if "options" in item:
+        yield from _option_lines(name, item)
+
+
+def _option_lines(name: str, item: Described) -> Iterable[Text]:
+    """One line for each option, with its settings below it, or once for all options if they are the same."""
+    options = item["options"]
+    width = len(name) + max(len(option["name"]) for option in options) + 3
+    alike = len(options) > 1 and all(option["settings"] == options[0]["settings"] for option in options)
+    if alike:
+        yield from (_setting_line(setting, "  ") for setting in options[0]["settings"])
+    for option in options:
+        yield Text.assemble(
+            f" {'*' if option['name'] == item['baseline'] else ' '}",
+            (f"{name}={option['name']}".ljust(width), "bold green"),
+            option["summary"],
+            (f"  {option['source']}" if option["source"] else "", "dim"),
+        )
+        if not alike:
+            yield from (_setting_line(setting, "      ") for setting in option["settings"])
+
+
+def _setting_line(setting: Described, indent: str) -> Text:
+    kind = "|".join(map(str, setting["choices"])) or setting["type"]
+    start = f"{indent}{setting['key']}: {kind} = {_default(setting['default'])}"
+    return Text(f"{start:<44}  {setting['help']}".rstrip())
+
+
+def _default(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The command line: one program with verbs, an error in one line, exit codes."""
+"""The command line: one program with verbs, errors in one line, exit codes."""
 
 import os
 import signal
@@ -9,23 +9,32 @@ from collections.abc import Sequence
 from gptlab.cli.commands import VERBS
 from gptlab.config import ConfigError, did_you_mean
 
-SECONDS_FOR_THE_FIRST = 10.0
+SECONDS_FOR_RANK_0 = 10.0
+EXIT_CODES = """exit codes:
+  0    done; a run that diverged is an outcome, so it is 0 too
+  1    a run failed, a check failed, or an unexpected error (with a traceback)
+  2    bad input: one line on stderr says what to change, and nothing was written
+  128+n    stopped by signal n, such as 130 (Ctrl-C) or 143 (SIGTERM); the same command continues a run or a sweep"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits where it should raise
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
     except ConfigError as e:
-        _let_the_first_speak(2)
+        _defer_to_rank_0(2)
         for line in str(e).splitlines():
             print(f"gptlab: {line}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        _let_the_first_speak(130)
-        print("gptlab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        _defer_to_rank_0(130)
+        resumes = words[:1] in (["train"], ["sweep"])
+        print(
+            f"gptlab: interrupted{'; the same command continues from the last checkpoint' * resumes}", file=sys.stderr
+        )
         code = 130
     except BrokenPipeError:  # `gptlab list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -33,32 +42,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _let_the_first_speak(code: int) -> None:
-    """Of torchrun's processes all make the same mistake: the first tells it, and with its end the others are ended."""
+def _defer_to_rank_0(code: int) -> None:
+    """Let only rank 0 report an error that all ranks make. torchrun ends the other ranks when rank 0 has ended."""
     if int(os.environ.get("RANK", 0)) > 0:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
-        time.sleep(SECONDS_FOR_THE_FIRST)  # who is still there then is alone with it
+        time.sleep(SECONDS_FOR_RANK_0)  # a rank that is still alive after this is the only one with the error
 
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
-    if words[0] == "--version":
+    name, *words = words
+    if name == "--version":
         from importlib.metadata import version
 
         print(f"gptlab {version('gptlab')}")
         return 0
-    if words[0] not in VERBS:
-        raise ConfigError(f"{words[0]}: no such verb{did_you_mean(words[0], VERBS)}; choose from {', '.join(VERBS)}")
-    if words[0] != "train" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ConfigError(f"{words[0]}: one process does this; start it without torchrun, which is for `gptlab train`")
-    if words[0] == "train" and any(w in ("-m", "--multirun") for w in words):
-        words = ["sweep", *(w for w in words[1:] if w not in ("-m", "--multirun"))]
-    verb = VERBS[words[0]]
-    return verb.run(verb.parser(words[0]).parse_intermixed_args(words[1:]))
+    if name not in VERBS:
+        raise ConfigError(f"{name}: no such verb{did_you_mean(name, VERBS)}; choose from {', '.join(VERBS)}")
+    if name != "train" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"{name}: runs in one process; start it without torchrun, which is for `gptlab train`")
+    if name == "train" and {"-m", "--multirun"} & set(words):
+        name, words = "sweep", [word for word in words if word not in ("-m", "--multirun")]
+    return VERBS[name].execute(name, words)
 
 
 def _usage() -> str:
     verbs = "\n".join(f"  {name:<11}{verb.summary}" for name, verb in VERBS.items())
-    return f"usage: gptlab VERB [key=value ...]\n\n{verbs}\n\n`gptlab VERB --help` has examples."
+    return (
+        f"usage: gptlab VERB [key=value ...]\n\n{verbs}\n\n`gptlab VERB --help` has examples.\n\n"
+        f"--json prints the result of a verb as one JSON document on stdout; messages go to stderr.\n\n{EXIT_CODES}"
+    )

@@ -1,48 +1,52 @@
-"""`gptlab probe`: the scale of activations and gradients by layer at initialisation, of every arm of a grid.
+"""`gptlab probe`: the scale of activations and gradients by layer at initialisation, for every arm of a grid.
 
-The model of a run with `diagnostics=full` has the same numbers in its first look, up to the precision it trains in.
+A run with `diagnostics=full` records the same numbers in its first snapshot, up to the precision it trains in.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import nan
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from gptlab.cli.inspect_run import check_blocks, check_picture
-from gptlab.config.compose import load_settings
+from gptlab.cli.inspect_run import check_picture, require_blocks
+from gptlab.config.compose import load_config
 from gptlab.diagnostics.activations import Look, measure
 from gptlab.diagnostics.plot import draw_arms
 from gptlab.diagnostics.watch import probe_batch
+from gptlab.files import write_bytes
 from gptlab.model.build import build_model
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.training.prepare import Memo, prepare
 
 
 def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Look]:
-    """A look at each arm; `words` are those of a sweep, and of several seeds each is an arm."""
+    """Print and return a snapshot of each arm of a sweep; with several seeds, of each arm and seed.
+
+    Raises ConfigError for a model without blocks, and for a picture's name with an unknown ending.
+    """
     if png is not None:
         check_picture(png)
     planned = plan_sweep(words)
     memo = Memo()
-    looks: dict[str, Look] = {}
+    snapshots: dict[str, Look] = {}
     for seed in planned.seeds:
         for arm in planned.arms:
             name = f"{arm.name} seed={seed}" if len(planned.seeds) > 1 else arm.name
-            looks[name] = _look(planned.cell(arm, seed).overrides, memo)
-            check_blocks(name, looks[name])
+            snapshots[name] = _take_snapshot(planned.cell(arm, seed).overrides, memo)
+            require_blocks(name, snapshots[name])
     if png is not None:
-        png.parent.mkdir(parents=True, exist_ok=True)
-        png.write_bytes(draw_arms(looks, png.suffix[1:]))
-    console.print(_table(looks))
+        write_bytes(png, draw_arms(snapshots, png.suffix[1:]))
+    console.print(_table(snapshots))
     if png is not None:
         console.print(f"picture: {png}", markup=False, highlight=False, soft_wrap=True)
-    return looks
+    return snapshots
 
 
-def _look(overrides: Sequence[str], memo: Memo) -> Look:
-    run = prepare(load_settings(overrides), memo=memo)
+def _take_snapshot(overrides: Sequence[str], memo: Memo) -> Look:
+    run = prepare(load_config(overrides), memo=memo)
     device = run.device.device
     model = build_model(run.cfg).to(device)
     if run.start:
@@ -51,14 +55,16 @@ def _look(overrides: Sequence[str], memo: Memo) -> Look:
     return measure(model, inputs.to(device), targets.to(device), nullcontext(), full=True)
 
 
-def _table(looks: dict[str, Look]) -> Table:
-    """The first and the last block, and how many times as large the last one's is."""
+def _table(snapshots: dict[str, Look]) -> Table:
+    """Return the values of the first and the last block, and the ratio of the last to the first."""
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("arm")
     for title in ("stream\nblock 1", "\nlast", "\nlast/1", "gradient\nblock 1", "\nlast", "\nlast/1", "entropy\nnats"):
         table.add_column(title, justify="right")
-    for name, look in looks.items():
-        stream, grads = look["stream_rms"][1:], look["probe/residual_grad_norm"]
-        pairs = [x for own in (stream, grads) for x in (own[0], own[-1], own[-1] / own[0] if own[0] else float("nan"))]
-        table.add_row(name, *(f"{x:.3g}" for x in pairs), f"{look['logits/entropy']:.3f}")
+    for name, snapshot in snapshots.items():
+        numbers: list[float] = []
+        for first, *rest in (snapshot["stream_rms"][1:], snapshot["probe/residual_grad_norm"]):
+            last = rest[-1] if rest else first
+            numbers += [first, last, last / first if first else nan]
+        table.add_row(name, *(f"{x:.3g}" for x in numbers), f"{snapshot['logits/entropy']:.3f}")
     return table

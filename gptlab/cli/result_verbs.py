@@ -1,0 +1,147 @@
+"""The verbs that read what runs left: compare, inspect, sample, dashboard."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from gptlab.cli.verb import Result, Verb, result_console, wants_document
+from gptlab.config import ConfigError
+
+
+def _compare_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="+", metavar="FOLDER", help="run folders, folders above them, or a file that --keep wrote"
+    )
+    parser.add_argument("--metric", default="val/loss", help="a number in summary.json (default: val/loss)")
+    parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
+    parser.add_argument(
+        "--against",
+        choices=("baseline", "previous"),
+        help="compare each arm with the baseline or with the arm before it (default: as sweep.yaml says)",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="X",
+        help="differences smaller than this do not matter (default: 0.5%% of the baseline's mean)",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write the table as CSV")
+    parser.add_argument("--png", metavar="FILE", help="write a picture of effects and curves; .pdf and .svg work too")
+    parser.add_argument("--markdown", metavar="FILE", help="write everything as text for an experiment's folder")
+    parser.add_argument("--html", metavar="FILE", help="write everything as one interactive page")
+    parser.add_argument("--keep", metavar="FILE.json", help="write the raw numbers, which `gptlab compare` reads")
+
+
+def _compare(args: Namespace) -> Result:
+    from gptlab.compare import compare
+    from gptlab.config.compose import load_config, plain
+
+    options = {k: v for k, v in vars(args).items() if k not in ("paths", "json")}
+    compare(args.paths, defaults=plain(load_config()), **options)
+    return Result()
+
+
+COMPARE = Verb(
+    "the arms of a sweep in one table: differences from the baseline, paired by seed",
+    """  gptlab compare runs/demo
+  gptlab compare runs/demo --metric val/bpb --csv table.csv --png curves.png
+  gptlab compare runs/demo --markdown RESULTS.md --html report.html --keep results.json
+  gptlab compare runs/demo --margin 0.01 --against previous""",
+    _compare_arguments,
+    _compare,
+)
+
+
+def _inspect_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another run, drawn beside it")
+    parser.add_argument(
+        "--png", type=Path, metavar="FILE", help="the picture (default: RUN/diagnostics.png); .pdf and .svg work too"
+    )
+
+
+def _inspect(args: Namespace) -> Result:
+    from gptlab.cli.inspect_run import inspect
+
+    return Result(inspect([run for run in (args.run, args.other) if run], args.png, result_console(args)))
+
+
+INSPECT = Verb(
+    "the inside of one run, or of two: activations, gradients, updates and attention by layer, as a picture",
+    """  gptlab inspect runs/demo/RUN
+  gptlab inspect runs/demo/RUN --png inside.png""",
+    _inspect_arguments,
+    _inspect,
+    json=True,
+)
+
+
+def _sample_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--prompt", default="\n", help="the beginning of the text (default: a line break)")
+    parser.add_argument("--n", type=int, default=200, help="tokens to generate (default: 200)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
+    parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens only")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    parser.add_argument("--no-cache", action="store_true", help="read the whole text again for each token")
+
+
+def _sample(args: Namespace) -> Result:
+    for flag, value, lowest in (("--n", args.n, 1), ("--temperature", args.temperature, 0), ("--top-k", args.top_k, 1)):
+        if value is not None and not value >= lowest:
+            raise ConfigError(f"{flag}={value}: must be at least {lowest}")
+    from gptlab.model.generate import generate
+    from gptlab.runs.load import open_run
+
+    model, tokenizer = open_run(args.run)
+    prompt = tokenizer.encode(args.prompt, "--prompt").tolist()
+    if not prompt:
+        raise ConfigError("--prompt=: give at least one character to start from")
+    tokens = generate(
+        model,
+        prompt,
+        args.n,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        seed=args.seed,
+        n_tokens_known=tokenizer.vocab_size,
+        cached=not args.no_cache,
+    )
+    text = tokenizer.decode(tokens)
+    if not wants_document(args):
+        print(text)
+    settings = {key: getattr(args, key) for key in ("prompt", "n", "temperature", "top_k", "seed")}
+    return Result({"run": str(args.run), **settings, "text": text, "tokens": tokens, "n_prompt": len(prompt)})
+
+
+SAMPLE = Verb(
+    "text from a trained run",
+    """  gptlab sample runs/demo/RUN --prompt "def " --n 200 --temperature 0.8 --top-k 40""",
+    _sample_arguments,
+    _sample,
+    json=True,
+)
+
+
+def _dashboard_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--entity", metavar="NAME", help="user or team in W&B (default: the owner of the API key)")
+    parser.add_argument(
+        "--project", metavar="NAME", default="gptlab", help="the wandb.project of the runs (default: gptlab)"
+    )
+    parser.add_argument("--name", metavar="SWEEP", help="show this sweep only (default: all, each with its own arms)")
+
+
+def _dashboard(args: Namespace) -> Result:
+    from gptlab.runs.wandb_dashboard import save_dashboard
+
+    workspace, report = save_dashboard(args.entity, args.project, args.name)
+    print(f"workspace  {workspace}\nreport     {report}")
+    return Result()
+
+
+DASHBOARD = Verb(
+    "a workspace and a report in W&B: runs grouped by arm, mean and band over seeds",
+    """  gptlab dashboard --name demo
+  gptlab dashboard --entity my-team --project gptlab      each call saves new ones and leaves yours alone""",
+    _dashboard_arguments,
+    _dashboard,
+)

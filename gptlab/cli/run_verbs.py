@@ -1,0 +1,139 @@
+"""The verbs that run something and follow it: train, sweep, status."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from gptlab.cli.verb import Result, Verb, add_overrides, result_console
+from gptlab.config import ConfigError
+
+# The settings that people change most, with their meaning. A slot's default is the baseline's.
+COMMON_SETTINGS = {
+    "preset": "a published architecture: gpt2, llama, gemma2, ...",
+    "size": "tiny, small, 10m, or with a preset a published one, such as gpt2-124m",
+    "data": "the text or task; data=text data.path=FILE reads your own text",
+    "data.window": "tokens in a training example",
+    "tokenizer": "byte, char, bpe, gpt2, ...",
+    "budget.steps": "optimizer steps; or set budget.tokens, budget.flops, budget.seconds",
+    "train.batch_size": "training examples in an optimizer step",
+    "optimizer.lr": "the learning rate after the warm-up, its peak",
+    "seed": "the seed of weights, batches and dropout",
+    "name": "the run's folder is runs/NAME/...",
+}
+CHOSEN_BY_NAME = {"preset": None, "size": "small"}  # their defaults, which no composed config names
+
+
+def _common_settings() -> str:
+    """Return a table of COMMON_SETTINGS with their defaults."""
+    from gptlab.config import flatten, plain
+    from gptlab.config.compose import load_config, typed
+
+    defaults = {**CHOSEN_BY_NAME, **flatten(plain(load_config()))}
+    lines = [f"  {key:<17}{typed(defaults[key]):<11}{meaning}" for key, meaning in COMMON_SETTINGS.items()]
+    return "\n".join(["the ten settings that people change most, with their defaults:", *lines])
+
+
+def _train(args: Namespace) -> Result:
+    from gptlab.config.compose import load_config
+    from gptlab.runs.lock import Busy
+
+    cfg = load_config(args.overrides)
+    from gptlab.training.train import train
+
+    try:
+        summary = train(cfg)
+    except Busy as e:
+        raise ConfigError(f"{e}; wait for it, or give another seed or runs_dir") from e
+    return Result(summary)
+
+
+TRAIN = Verb(
+    "train one model, or continue a run that was stopped",
+    """  gptlab train
+  gptlab train norm=rmsnorm placement=post ffn=swiglu position=rope bias=false block=parallel seed=1
+  gptlab train preset=llama size=tiny data=text data.path=README.md budget.steps=20
+  gptlab train size=tiny budget.steps=20 --json        the summary as JSON
+  gptlab train -m norm=layernorm,rmsnorm seed=0,1      the same as gptlab sweep""",
+    add_overrides,
+    _train,
+    json=True,
+    notes=_common_settings,
+)
+
+
+def _sweep_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "words", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms and seeds of the sweep"
+    )
+    parser.add_argument("--retry", action="store_true", help="run failed cells again")
+    add_arm_flags(parser)
+
+
+def add_arm_flags(parser: ArgumentParser) -> None:
+    """Add the flags that choose the arms of a sweep."""
+    between = parser.add_mutually_exclusive_group()
+    between.add_argument(
+        "--ladder", action="store_true", help="arms from the first config to the second, one component at a time"
+    )
+    between.add_argument(
+        "--knock-out", action="store_true", help="the second config without each of its components in turn"
+    )
+    parser.add_argument("--fraction", type=float, metavar="F", help="keep this share of a grid's arms, well chosen")
+    parser.add_argument(
+        "--tune",
+        action="append",
+        default=[],
+        metavar="KEY=V,V",
+        help="choose each arm's best value, on seeds that the comparison does not use",
+    )
+
+
+def arm_flags(args: Namespace) -> dict[str, Any]:
+    """Return the values of `add_arm_flags`, as the planning of a sweep takes them."""
+    return {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
+
+
+def _sweep(args: Namespace) -> Result:
+    from gptlab.sweeps.run_sweep import sweep
+
+    counts = sweep(args.words, retry=args.retry, **arm_flags(args))
+    return Result({"counts": counts}, code=1 if counts.get("failed") else 0)
+
+
+SWEEP = Verb(
+    "train every combination of the values given; the same command continues it",
+    """  gptlab sweep norm=layernorm,rmsnorm placement=pre,post,double seed=0,1,2
+  gptlab sweep experiments/demo/demo.yaml
+  gptlab sweep experiments/demo/demo.yaml seed=0,1,2,3 budget.steps=500
+  gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=3e-4,1e-3,3e-3
+  gptlab sweep --ladder preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
+  gptlab sweep --knock-out preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
+  gptlab sweep norm=layernorm,rmsnorm ffn=gelu,swiglu placement=pre,post,double seed=0,1 --fraction 0.5
+  gptlab sweep ffn=gelu,swiglu hydra.launcher.n_jobs=1
+  gptlab sweep ffn=gelu,swiglu seed=0,1 sweep.per_gpu=2      two cells at a time on each GPU
+  gptlab sweep ffn=gelu,swiglu hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60""",
+    _sweep_arguments,
+    _sweep,
+    json=True,
+)
+
+
+def _status_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a sweep's folder, such as runs/demo")
+    parser.add_argument("--watch", action="store_true", help="repeat every few seconds until all cells have ended")
+
+
+def _status(args: Namespace) -> Result:
+    from gptlab.sweeps.status import show_status
+
+    show_status(args.folder, result_console(args), watch=args.watch)
+    return Result()
+
+
+STATUS = Verb(
+    "the cells of a sweep: finished, running, waiting, failed, and the time left",
+    """  gptlab status runs/demo
+  gptlab status runs/demo --watch""",
+    _status_arguments,
+    _status,
+)

@@ -1,0 +1,63 @@
+"""A model of your own: tokens (B, T) -> logits (B, T, V), selected with `model=my_model`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptlab import register
+from gptlab.model.gpt import LanguageModel
+from gptlab.model.roles import Linear
+
+
+class Totals:
+    """What generation keeps of the tokens read so far: their embeddings' sum and their number."""
+
+    def __init__(self) -> None:
+        self.n_read, self.sum = 0, torch.zeros(())
+
+    def n_bytes(self) -> int:
+        """Return the memory that it takes."""
+        return self.sum.numel() * self.sum.element_size()
+
+
+@register("model", "my_model")  # add source="arXiv:..." and `gptlab list model` shows it
+class MyModel(LanguageModel):
+    """The mean embedding of all tokens so far beside this one's, through a hidden layer: a bag of words."""
+
+    # Parameters before `*` are supplied by the model builder, by name. A model may ask for:
+    #   dim, n_layer, n_head, head_dim, vocab_size    sizes
+    #   max_len          the most tokens that it reads at once
+    #   dropout, bias    as `train.dropout` and `bias` say
+    #   embedding, position, block, norm, head    make the components that were chosen; block(i), norm(dim), head(dim)
+    # It has the slots that it asks for; any other that is set is refused.
+    # Parameters after `*` are settings. They need a type and a default: `model.hidden=256` sets this one.
+    def __init__(
+        self, max_len: int, dim: int, bias: bool, embedding: Any, norm: Any, head: Any, *, hidden: int | None = None
+    ):
+        super().__init__(max_len)
+        width = hidden or 4 * dim
+        self.embedding = embedding()
+        # The role of a matrix decides its initial scale and its weight decay (gptlab/model/roles.py).
+        self.up = Linear(2 * dim, width, bias, role="input")
+        self.down = Linear(width, dim, bias, role="residual")
+        self.norm = norm()
+        self.head = head()  # LanguageModel.logits applies it to what `stream` returns
+
+    def stream(self, tokens: Tensor, cache: Any = None) -> Tensor:
+        """Return what the head reads.
+
+        tokens: (B, T), int64. Returns (B, T, C). With a cache, `tokens` follow those of earlier calls.
+        """
+        x = self.embedding(tokens)  # (B, T, C)
+        before = cache.n_read if cache else 0
+        total = x.cumsum(1) + (cache.sum if before else 0)
+        n = torch.arange(before + 1, before + 1 + x.shape[1], device=x.device, dtype=x.dtype)
+        if cache:
+            cache.n_read, cache.sum = before + x.shape[1], total[:, -1:]
+        h = nn.functional.gelu(self.up(torch.cat([x, total / n[:, None]], -1)))  # (B, T, F)
+        return self.norm(x + self.down(h))
+
+    def new_cache(self) -> Totals:
+        """Return an empty cache for generation."""
+        return Totals()
