@@ -25,7 +25,7 @@ from gptlab.cli.main import VERBS, main
 from paths import ROOT
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [README, ROOT / "conf/preset/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OVERRIDING = ("train", "sweep", "probe")  # verbs that take overrides and compute
 TINY = ["size=tiny", "budget.steps=4", "data.window=16", "train.batch_size=4", "eval.tokens=64", "eval.every=2"]
 TO_COME = {"new", "check", "plan"}
