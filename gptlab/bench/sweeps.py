@@ -81,6 +81,7 @@ def bench_sweep(
         raise ConfigError(f"{fixed}: bench --sweep sets this itself, for all methods alike; leave it out")
     subject = prepare(settings)
     plan = subject.budget
+    dataset: Any = subject.dataset  # a text: `prepare` refuses tasks
     if plan.steps is None or plan.steps < 2:
         raise ConfigError("budget: bench --sweep times cells of a known number of steps, 2 or more; give budget.steps")
     evaluated = EVALUATED * subject.micro_batch_size * subject.cfg.data.window

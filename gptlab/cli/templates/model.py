@@ -6,19 +6,29 @@ import torch
 from torch import Tensor, nn
 
 from gptlab import register
+from gptlab.model.cache import Cache, LayerCache
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.roles import Linear
 
 
-class Totals:
-    """What generation keeps of the tokens read so far: their embeddings' sum and their number."""
+class RunningMean(nn.Module):
+    """The mean of all vectors up to each token: (B, T, C) -> (B, T, C)."""
 
-    def __init__(self) -> None:
-        self.n_read, self.sum = 0, torch.zeros(())
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C). With a cache, x continues the tokens of earlier calls."""
+        before = cache.n_read if cache else 0
+        total = x.cumsum(1)
+        if cache:
+            layer_cache = cache.of(self)
+            if before:
+                total = total + layer_cache.tensors[0]
+            layer_cache.tensors = (total[:, -1:],)
+        n = torch.arange(before + 1, before + 1 + x.shape[1], device=x.device, dtype=x.dtype)
+        return total / n[:, None]
 
-    def n_bytes(self) -> int:
-        """Return the memory that it takes."""
-        return self.sum.numel() * self.sum.element_size()
+    def new_cache(self) -> LayerCache:
+        """Return the empty state that this layer keeps during generation."""
+        return LayerCache()
 
 
 @register("model", "my_model")  # add source="arXiv:..." and `gptlab list model` shows it
@@ -38,26 +48,20 @@ class MyModel(LanguageModel):
         super().__init__(max_len)
         width = hidden or 4 * dim
         self.embedding = embedding()
+        self.mean = RunningMean()
         # The role of a matrix decides its initial scale and its weight decay (gptlab/model/roles.py).
         self.up = Linear(2 * dim, width, bias, role="input")
         self.down = Linear(width, dim, bias, role="residual")
         self.norm = norm()
         self.head = head()  # LanguageModel.logits applies it to what `stream` returns
 
-    def stream(self, tokens: Tensor, cache: Any = None) -> Tensor:
+    def stream(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Return what the head reads.
 
         tokens: (B, T), int64. Returns (B, T, C). With a cache, `tokens` follow those of earlier calls.
         """
         x = self.embedding(tokens)  # (B, T, C)
-        before = cache.n_read if cache else 0
-        total = x.cumsum(1) + (cache.sum if before else 0)
-        n = torch.arange(before + 1, before + 1 + x.shape[1], device=x.device, dtype=x.dtype)
+        h = nn.functional.gelu(self.up(torch.cat([x, self.mean(x, cache)], -1)))  # (B, T, F)
         if cache:
-            cache.n_read, cache.sum = before + x.shape[1], total[:, -1:]
-        h = nn.functional.gelu(self.up(torch.cat([x, total / n[:, None]], -1)))  # (B, T, F)
+            cache.n_read += tokens.shape[1]
         return self.norm(x + self.down(h))
-
-    def new_cache(self) -> Totals:
-        """Return an empty cache for generation."""
-        return Totals()
