@@ -21,8 +21,9 @@ from gptlab.sweeps import gpu_slots as gpus
 from gptlab.sweeps import launcher
 from gptlab.sweeps.gpu_slots import gpu_slot, gpus_for
 from gptlab.sweeps.grid import plan_sweep
+from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import prepare_launcher, share_cells, share_machine
-from gptlab.sweeps.run_sweep import run_cells, sweep
+from gptlab.sweeps.run_sweep import sweep
 
 TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
 
