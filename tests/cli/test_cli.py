@@ -11,8 +11,8 @@ from gptlab import build_model, load_config
 from gptlab.cli.main import VERBS, main
 from gptlab.config import COMMON, SLOTS, Config, registry
 from gptlab.sweeps.grid import plan_sweep, split_arguments
+from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import prepare_launcher
-from gptlab.sweeps.run_sweep import run_cells
 from paths import ROOT
 
 
