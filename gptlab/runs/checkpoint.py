@@ -72,6 +72,11 @@ def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> No
     on_host = gathered(tensors)
     if on_host is None:
         return
+    storages: set[int] = set()
+    for name, tensor in on_host.items():  # safetensors takes no tensors that share memory, such as tied weights
+        if (address := tensor.untyped_storage().data_ptr()) in storages:
+            on_host[name] = tensor.clone()
+        storages.add(address)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     save_file(on_host, partial, header)

@@ -9,7 +9,7 @@ from gptlab.config import ConfigError, registry
 from gptlab.config.compose import load_settings
 from gptlab.distributed import find_processes
 from gptlab.model.cost import architecture, figure
-from gptlab.model.match_cost import Matched
+from gptlab.model.match_cost import CostMatch
 from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary, write_json
@@ -30,7 +30,7 @@ class Cell:
     folder: Path
     plan: Plan
     device: str
-    match: Matched | None
+    match: CostMatch | None
     failure: str = ""  # a reason that could not be written into its folder
 
     @property

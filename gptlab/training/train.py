@@ -12,7 +12,7 @@ from gptlab.config.diff import differences
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.distributed import find_processes
 from gptlab.model.build import build_init, slots_missing, slots_used
-from gptlab.model.match_cost import Matched, matched
+from gptlab.model.match_cost import CostMatch, apply_cost_match
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
 from gptlab.runs.folder import ENDED, run_dir, use_files
@@ -46,7 +46,7 @@ def train(cfg: AnyConfig, *, quiet: bool = False, job_type: str = "train") -> di
 
 
 def train_matched(
-    cfg: Settings, match: Matched | None, *, quiet: bool = False, job_type: str = "train"
+    cfg: Settings, match: CostMatch | None, *, quiet: bool = False, job_type: str = "train"
 ) -> dict[str, Any]:
     """`train` of what `fair` gave."""
     processes = find_processes(cfg)
@@ -133,11 +133,11 @@ def _tokens_of(cfg: AnyConfig, dataset: AnyDataset) -> str:
     return f"tokenizer={cfg.tokenizer.name}" if dataset.tokenizer else f"data={cfg.data.name}"
 
 
-def fair(cfg: C, dataset: AnyDataset | None = None) -> tuple[C, Matched | None]:
+def fair(cfg: C, dataset: AnyDataset | None = None) -> tuple[C, CostMatch | None]:
     """The config as `match=` makes it, and what that came to."""
     if cfg.match.name == "none":
         return cfg, None
-    _, done = matched(with_vocabulary(cfg, dataset or open_dataset(cfg)))
+    _, done = apply_cost_match(with_vocabulary(cfg, dataset or open_dataset(cfg)))
     changed = done is not None and done.width != done.width_before
     return edit(cfg, ffn__hidden=done.width) if done and changed else cfg, done
 
@@ -154,7 +154,7 @@ def _introduce(
     trainer: Trainer,
     resumed: int | None,
     start: Start | None,
-    match: Matched | None,
+    match: CostMatch | None,
 ) -> None:
     cfg, cost, data = trainer.cfg, trainer.plan.cost, trainer.dataset
     display.line(f"run      {folder}")
@@ -192,7 +192,7 @@ def _write_before(
     machine: Machine,
     dataset: AnyDataset,
     start: Start | None,
-    match: Matched | None,
+    match: CostMatch | None,
 ) -> None:
     overrides = [f"{k}={typed(v)}" for k, v in differences(cfg).items()]
     env = environment(dataset.hash) | {"device": str(machine.device), "precision": machine.precision}

@@ -104,7 +104,7 @@ def test_a_norm_without_bias_has_no_bias_and_the_rest_has(name, slot):
 
 
 def test_what_has_no_gain_cannot_be_centered():
-    with pytest.raises(ValueError, match=r"^norm.zero_centered=true: without a gain there is nothing to centre; set"):
+    with pytest.raises(ValueError, match=r"^norm.zero_centered=true: needs a gain to centre; set"):
         component("norm", "rmsnorm", zero_centered=True, learnable=False)
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -64,7 +66,7 @@ def test_adamw_decays_by_role(decay):
         ("sgd", torch.optim.SGD, {"lr": 0.5, "momentum": 0.0}),
     ],
 )
-def test_a_stepper_is_torchs_optimizer(name, theirs, knobs):
+def test_a_fused_optimizer_computes_what_torchs_does(name, theirs, knobs):
     ours_model, theirs_model = tiny_model(), tiny_model()
     ours = component("optimizer", name, decay="all", **knobs).build(ours_model.parameters())
     extra = {"betas": (0.9, 0.99)} if name == "adamw" else {}
@@ -86,6 +88,28 @@ def test_adamw_is_the_equation():
         m, v = 0.8 * m + 0.2 * p.grad, 0.9 * v + 0.1 * p.grad**2
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * (m / (1 - 0.8**t)) / ((v / (1 - 0.9**t)).sqrt() + 1e-3)
     torch.testing.assert_close(p.data, expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_is_a_torch_optimizer_with_state_and_schedulers(name):
+    """Saved after two steps and loaded into another one, it goes on as if it had not been interrupted."""
+    models, runs = [tiny_model(), tiny_model()], []
+    for model in models:
+        optimizers = component("optimizer", name, lr=1e-3).build(model.parameters())
+        assert all(isinstance(optimizer, torch.optim.Optimizer) for optimizer in optimizers)
+        runs.append((optimizers, [torch.optim.lr_scheduler.StepLR(o, step_size=1, gamma=0.5) for o in optimizers]))
+    (ours, schedulers), (others, _) = runs
+    for _ in range(2):
+        step(models[0], ours)
+        for scheduler in schedulers:
+            scheduler.step()
+    assert {group["lr"] for optimizer in ours for group in optimizer.param_groups} == {1e-3 / 4}
+    models[1].load_state_dict(models[0].state_dict())
+    for optimizer, other in zip(ours, others, strict=True):
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, optimizers in zip(models, (ours, others), strict=True):
+        step(model, optimizers)
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
 
 
 def test_lion_is_the_equation():
