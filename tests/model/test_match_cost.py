@@ -27,7 +27,7 @@ def baseline():
 
 @pytest.mark.parametrize("to", FIGURES)
 @pytest.mark.parametrize("arm", ARMS)
-def test_the_arm_then_costs_what_the_baseline_costs(to, arm, baseline):
+def test_a_matched_arm_costs_what_the_baseline_costs(to, arm, baseline):
     """By measure.cost, which the matching itself does not call, of the model that is trained."""
     wanted = cost(baseline)[FIGURES[to]]
     arm_before = configure(baseline, arm, f"match={to} match.reference={wanted} ffn.multiple_of=1")
@@ -55,17 +55,17 @@ def test_an_arm_within_the_tolerance_stays_as_it_is(baseline):
     assert cfg == arm and done.width == done.width_before and 0 < abs(done.off) < 0.01
 
 
-def test_without_matching_nothing_is_done(baseline):
+def test_match_none_changes_nothing(baseline):
     cfg, done = apply_cost_match(baseline)
     assert cfg is baseline and done is None
 
 
-def test_a_reference_of_its_own_is_the_plain_architecture_at_this_size(baseline):
+def test_the_default_reference_is_the_baseline_architecture_at_this_size(baseline):
     _, done = apply_cost_match(configure(baseline, "match=flops ffn=swiglu position=rope"))
     assert done.reference == cost(baseline)["flops_per_token"]
 
 
-def test_what_cannot_be_met_is_refused_with_the_nearest(baseline):
+def test_an_arm_that_cannot_be_matched_is_refused_with_the_nearest_width(baseline):
     arm = configure(baseline, "match=params ffn=swiglu ffn.multiple_of=96 attention.n_kv_head=1")
     with pytest.raises(ConfigError) as e:
         apply_cost_match(arm)
@@ -77,7 +77,7 @@ def test_what_cannot_be_met_is_refused_with_the_nearest(baseline):
 
 
 @pytest.mark.parametrize("knob", ["tolerance=0", "reference=-1"])
-def test_its_knobs_have_ranges(baseline, knob):
+def test_its_settings_have_ranges(baseline, knob):
     with pytest.raises(ConfigError, match=f"^match.{knob.split('=')[0]}="):
         apply_cost_match(configure(baseline, f"match=params match.{knob}"))
 

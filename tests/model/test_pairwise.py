@@ -124,7 +124,7 @@ def test_every_pair_is_in_a_row_or_refused():
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: " ".join(option for _, option in pair))
-def test_what_contradicts_itself_is_refused_with_the_reason(base, pair):
+def test_a_contradictory_pair_is_refused_with_the_reason(base, pair):
     with pytest.raises(ConfigError, match=refusal(dict(pair))):
         build_model(configure(base, "model.vocab_size=5", *dict(pair).values()))
 

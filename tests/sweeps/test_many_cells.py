@@ -41,7 +41,6 @@ print(json.dumps([folders, time.perf_counter() - started, resource.getrusage(res
 def calls(monkeypatch):
     """How often each of these is called."""
     measure._counted.cache_clear()
-    measure._last_model.cache_clear()
     counts: Counter[str] = Counter()
 
     def counted(module, name):

@@ -39,7 +39,7 @@ def test_every_parameter_is_in_one_group(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_state_is_as_large_as_said(name):
+def test_the_state_has_as_many_tensors_as_slots_says(name):
     model, option = tiny_model(), component("optimizer", name)
     optimizers = option.build(model.parameters())
     step(model, optimizers)
@@ -133,7 +133,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     assert taken == {n for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2}
 
 
-def test_a_step_of_muon_is_as_large_as_one_of_adamw_and_alike_along_every_direction():
+def test_a_step_of_muon_has_the_size_of_adamw_s_and_is_even_along_every_direction():
     p = tag(torch.nn.Parameter(torch.zeros(32, 16)), "input")
     other = tag(torch.nn.Parameter(torch.zeros(3)), "gain")
     muon, _ = component("optimizer", "muon", lr=0.01, weight_decay=0.0).build([p, other])
@@ -169,7 +169,7 @@ def test_sgd_is_the_equation(nesterov):
         ("sgd", {"momentum": 0.0, "nesterov": True}, r"^optimizer.nesterov=true: needs a momentum above 0$"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(name, knobs, line):
+def test_an_impossible_setting_is_refused(name, knobs, line):
     with pytest.raises(ConfigError, match=line):
         component("optimizer", name, **knobs)
 
