@@ -1,4 +1,4 @@
-"""What a model costs: parameters, FLOPs, bytes. Counted on the meta device, where weights take no memory.
+"""The cost of a model: parameters, FLOPs, bytes. Counted on the meta device, where weights take no memory.
 
 Counting takes about 50 ms. The thousands of cells of a sweep have few architectures, so each architecture is counted
 once per process.

@@ -43,7 +43,7 @@ class NoMatch:
 
 @register("match", "params", source="arXiv:2002.05202, section 2")
 class Parameters(Match):
-    """As many parameters as the baseline, without embeddings and an untied output matrix."""
+    """Match the number of parameters, without embeddings and an untied output matrix."""
 
     figure = "parameters_non_embedding"
     label = "parameters without embeddings"
@@ -51,7 +51,7 @@ class Parameters(Match):
 
 @register("match", "flops", source="arXiv:2001.08361, section 2")
 class Flops(Match):
-    """As many FLOPs per training token as the baseline."""
+    """Match the FLOPs per training token."""
 
     figure = "flops_per_token"
     label = "FLOPs per token"

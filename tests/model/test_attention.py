@@ -202,7 +202,7 @@ def test_switching_a_bias_off_removes_its_tensor_and_no_other(knob):
         ("attention.softcap=0", r"attention.softcap=0.0: must be above 0; null for none"),
         ("attention.scale=-1", r"attention.scale=-1.0: must be above 0; null for none"),
         ("attention.clip_qkv=0", r"attention.clip_qkv=0.0: must be above 0; null for none"),
-        ("attention.qk_norm_over=width", r"attention.qk_norm_over=width: there is no norm; choose a qk_norm"),
+        ("attention.qk_norm_over=width", r"attention.qk_norm_over=width: needs a norm; choose a qk_norm"),
         (
             "attention.window=3 attention.pattern=G",
             r"attention.pattern=G: has no L, so no layer would use attention.window=3; add an L",

@@ -126,7 +126,7 @@ def test_a_recurrent_layer_is_its_equation(cell, bias):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_rnn_is_torchs_with_its_gradients(cell):
-    """Of as many layers, without norms between them."""
+    """Without norms between the layers."""
     model = telling_model(f"model=rnn norm=none model.cell={cell}")
     theirs = CELLS[cell](C, C, L, batch_first=True, dtype=torch.float64)
     ours = {

@@ -1,4 +1,4 @@
-"""What holds for every option of every slot, one's own among them: pytest --use my_norms.py."""
+"""Properties of every option of every slot, including the user's own: pytest --use my_norms.py."""
 
 import pytest
 import torch

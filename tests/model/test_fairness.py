@@ -1,4 +1,4 @@
-"""What makes an ablation fair, rule by rule, on real runs. Each test fails when its rule is broken."""
+"""The rules that make an ablation fair, on real runs. Each test fails when its rule is broken."""
 
 import contextlib
 import json

@@ -70,7 +70,7 @@ KNOBS = [
 
 @pytest.mark.parametrize(("slot", "name", "knobs"), KNOBS)
 def test_gradients_of_norm_and_ffn_settings(slot, name, knobs):
-    """As they are by default, every norm and FFN is held to it in test_components.py."""
+    """test_components.py checks every norm and FFN with its default settings."""
     assert_gradients(drawn(slot, name, **knobs), noise(2, 3, 4))
 
 

@@ -74,7 +74,7 @@ def test_logits_are_divided_by_m_and_scores_go_by_one_over_the_head_s_width(tied
 
 
 def test_the_canonical_config_has_the_settings_that_mup_changes():
-    """As the conversion to transformers does, whose models would otherwise compute something else."""
+    """The conversion to transformers reads it; its models would otherwise compute something else."""
     found = resolved(tiny_config(WIDE, "head.scale=3"))
     assert found["head.scale"] == 3 / M and found["attention.scale"] == 4**-0.5 / M
 
@@ -87,7 +87,7 @@ def test_show_describes_mup(capsys):
 
 
 def rms_of_change(init, width, seeds=3):
-    """How far a few steps move what each part gives, RMS by part, for the same tokens."""
+    """Return how far a few steps move the output of each part: RMS by part, for the same tokens."""
     squares = []
     for seed in range(seeds):
         cfg = tiny_config(init, f"size.dim={width} size.n_head=4 head.tied=false seed={seed}")

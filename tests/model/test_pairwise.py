@@ -69,7 +69,7 @@ def refusal(row):
             return "embedding.width=8: init=mup knows no width but the stream's"
     over = row.get("qk_norm over", "attention.qk_norm_over=head")
     if row.get("qk_norm") == "qk_norm=none" and over != "attention.qk_norm_over=head":
-        return f"{over}: there is no norm; choose a qk_norm"
+        return f"{over}: needs a norm; choose a qk_norm"
     return None
 
 
