@@ -39,6 +39,7 @@ print(json.dumps([folders, time.perf_counter() - started, resource.getrusage(res
 @pytest.fixture
 def calls(monkeypatch):
     """The number of calls of each expensive function."""
+    measure._counted.cache_clear()
     counts: Counter[str] = Counter()
 
     def counted(module, name):
