@@ -222,7 +222,7 @@ def test_a_metric_that_the_runs_could_not_measure_compares_nothing(tmp_path):
 def test_unequal_budgets_are_said(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", tokens=153_600, **RMS)
-    assert "Tokens trained on: 76.8K to 154K, not equal." in one_line(shown([tmp_path])[1])
+    assert "Training tokens: 76.8K to 154K, not the same for all." in one_line(shown([tmp_path])[1])
 
 
 def test_each_rung_of_a_ladder_is_compared_with_the_one_before(tmp_path):
@@ -233,7 +233,7 @@ def test_each_rung_of_a_ladder_is_compared_with_the_one_before(tmp_path):
     frame, text = shown([tmp_path])
     assert list(frame["reference"][1:]) == ["first", "second"]
     assert list(frame["difference"][1:]) == pytest.approx([-0.0985, -0.0985])
-    assert "from the arm before, paired by seed" in one_line(text)
+    assert "the arm minus the previous arm, paired by seed" in one_line(text)
     frame, text = shown([tmp_path], against="baseline")
     assert list(frame["difference"][1:]) == pytest.approx([-0.0985, -0.197])
     with pytest.raises(ConfigError, match="^against=next: choose from baseline, previous$"):
@@ -338,10 +338,10 @@ def test_the_captions_say_noise_margin_power_and_seeds(three_arms):
     text = one_line(shown([three_arms])[1])
     for said in (
         "lower is better.",
-        "corrected by Holm over 2 arms.",
-        "Noise floor: the baseline varies by 0.1000 (standard deviation) over its seeds.",
+        "with Holm's correction over 2 arms.",
+        "Noise floor: 0.1000, the standard deviation of the baseline over its seeds.",
         "Margin: 0.0105, 0.50% of the baseline's mean",
-        "show with 80% power (p < 0.05, before Holm): post 0.0188, double 0.0377.",
+        "detect with 80% power (p < 0.05, before Holm): post 0.0188, double 0.0377.",
         "as large as the margin with 80% power: double 12.",
     ):
         assert said in text
@@ -429,7 +429,7 @@ def test_without_evaluations_the_picture_shows_the_training_loss(tmp_path):
 
 def test_a_picture_of_nothing_and_files_of_an_unknown_kind_are_refused(tmp_path):
     write_run(tmp_path / "a")
-    with pytest.raises(ConfigError, match="^metric=val/loss: no run has logged it twice"):
+    with pytest.raises(ConfigError, match="^metric=val/loss: no run has logged it or a loss twice"):
         shown([tmp_path], png=tmp_path / "curves.png")
     with pytest.raises(ConfigError, match=r"^png=curves.txt: the name must end in .png or .pdf or .svg$"):
         shown([tmp_path], png="curves.txt")

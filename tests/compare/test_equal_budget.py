@@ -38,7 +38,7 @@ def test_with_equal_budgets_and_costs_every_reading_is_the_end(tmp_path):
     tokens = STEPS * PER_STEP
     assert [r.budget for r in comparison.equal_budgets] == pytest.approx([STEPS, tokens, tokens * FLOPS, tokens / 1e4])
     text = shown([tmp_path])[1]
-    assert "At equal steps (400), tokens (307K), FLOPs (1.49T), seconds (30.7) the verdicts are the same." in text
+    assert "The verdicts are the same at equal steps (400), tokens (307K), FLOPs (1.49T), seconds (30.7)." in text
 
 
 def test_the_value_at_the_budget_lies_on_the_line_between_two_evaluations(tmp_path):
@@ -63,7 +63,7 @@ def test_a_slower_arm_is_read_where_it_and_the_others_had_the_time(tmp_path):
     assert line.startswith("other: better at equal steps, tokens, FLOPs (-0.0485 ± ")
     assert "; worse at equal seconds (+0." in line
     text = one_line(shown([top], markdown=tmp_path / "x.md")[1])
-    assert line in text and "What is held equal matters: steps (400), tokens (307K)," in text
+    assert line in text and "The verdicts depend on what is held equal: steps (400), tokens (307K)," in text
     assert line in (tmp_path / "x.md").read_text()
 
 

@@ -101,14 +101,14 @@ def test_a_half_grid_of_three_gives_main_effects_only_and_says_so():
     found = factorial(results(half("abc", "abc"), noise=0.01))
     assert list(found.effects["kind"]) == ["main"] * 3
     assert "16 runs of 4 of the 8 arms of a grid of 2 x 2 x 2." in found.note
-    assert "Main effects as if no two settings interacted." in found.note
-    assert found.note.endswith("What these runs cannot tell: a x b, a x c, b x c.")
+    assert "The main effects are estimated as if no two settings interacted." in found.note
+    assert found.note.endswith("These runs cannot determine a x b, a x c, b x c.")
 
 
 def test_a_half_grid_of_four_keeps_main_effects_clear_of_interactions():
     found = factorial(results(half("abcd", "abcd"), noise=0.01))
     assert list(found.effects["kind"]) == ["main"] * 4
-    assert "as if" not in found.note and "cannot tell: a x b, a x c, a x d, b x c, b x d, c x d." in found.note
+    assert "as if" not in found.note and "cannot determine a x b, a x c, a x d, b x c, b x d, c x d." in found.note
 
 
 def test_a_half_grid_of_five_gives_all():
@@ -155,7 +155,7 @@ def test_a_grid_on_disk_is_told_in_table_markdown_and_picture(tmp_path):
     _, text = shown([tmp_path / "runs"], **options, width=80)
     assert "norm x placement  rms, post" in text and "the full grid of 2 x 2" in text
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
-    assert "x matched in params: ffn.hidden 3 -> 4; 10 for the baseline's 10 (+5.00%)." in text
+    assert "x, matched in params: ffn.hidden 3 -> 4, which gives 10 (baseline: 10; +5.00%)." in text
     assert "| norm \\\\ placement | " in (tmp_path / "x.md").read_text()
     assert "<!-- placement -->" in (tmp_path / "x.svg").read_text()
     assert list(build_comparison([tmp_path / "runs"]).factorial.means) == [("norm", "placement")]

@@ -13,7 +13,7 @@ import pytest
 from comparisons import make_comparison
 from gptlab.compare.analysis.comparison import EqualBudgetComparison, Tuning
 from gptlab.compare.views.report import render_report
-from gptlab.compare.views.report.curves import POINTS, curves
+from gptlab.compare.views.report.curves import CURVE_POINTS, learning_curves
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -56,9 +56,9 @@ def test_it_says_the_question_the_verdicts_and_what_they_mean():
         "<dt>margin</dt><dd>0.01, 0.48% of the baseline&#39;s mean",
         "5 diverged",
         "arXiv:2102.11972",
-        "<code>ffn.hidden</code> 384 → 344; 11.4M → 10.7M for the reference’s 10.6M (+0.1 %)",
+        "<code>ffn.hidden</code> 384 → 344; 11.4M → 10.7M (reference: 10.6M; +0.1 %)",
         "match=parameters optimizer.lr=1e-3</code></pre>",
-        "the best value, 0.003, is the outermost that was tried",
+        "the best value, 0.003, is the lowest or highest that was tried",
         "1 x NVIDIA H100",
         "wandb sync runs/wandb/offline-run-x1",
     ):
@@ -67,14 +67,14 @@ def test_it_says_the_question_the_verdicts_and_what_they_mean():
 
 def test_where_the_readings_disagree_it_says_so():
     html = words(render_report(make_comparison(arms=3)))
-    assert "The verdicts do not depend on what is held equal, as far as that can be read." in html
+    assert "The verdicts do not depend on what is held equal, as far as the runs can tell." in html
     comparison = make_comparison(arms=20)  # whose later arms are worse at equal FLOPs
     assert re.search(
         r"<strong>The verdict depends on what is held equal for \d+ arms</strong>", words(render_report(comparison))
     )
     axis = comparison.equal_budgets[0].axis
     unread = [EqualBudgetComparison(axis, float("nan"), {}, {}, False, "no run has evaluated twice")]
-    assert "What is held equal" not in render_report(make_comparison(arms=3, equal_budgets=unread))
+    assert "At equal budgets" not in render_report(make_comparison(arms=3, equal_budgets=unread))
 
 
 def test_names_and_texts_are_never_markup():
@@ -131,9 +131,9 @@ def test_a_tuned_setting_may_be_a_word_and_diverged_everywhere():
 
 def test_a_curve_has_so_many_points_at_most_and_those_are_the_means():
     comparison = make_comparison(arms=2)
-    figure = curves(comparison)
+    figure = learning_curves(comparison)
     lines = [trace for trace in figure["data"] if "hovertemplate" in trace]
-    assert len(lines) == 2 and all(20 < len(trace["y"]) <= POINTS for trace in lines)
+    assert len(lines) == 2 and all(20 < len(trace["y"]) <= CURVE_POINTS for trace in lines)
     baseline = comparison.curves["layernorm"]
     place = lines[-1]["meta"]["line"]  # the baseline is drawn last
     for step, tokens, mean in zip(
@@ -144,7 +144,7 @@ def test_a_curve_has_so_many_points_at_most_and_those_are_the_means():
 
 
 def test_a_cross_stands_where_a_run_diverged_though_it_was_not_evaluated_there():
-    figure = curves(make_comparison(arms=2, seeds=2, diverged=["rmsnorm"]))
+    figure = learning_curves(make_comparison(arms=2, seeds=2, diverged=["rmsnorm"]))
     crosses = [trace for trace in figure["data"] if trace.get("marker", {}).get("symbol") == "x"]
     ends = [{axis: values[-1] for axis, values in figure["xs"][c["meta"]["line"]].items()} for c in crosses]
     tokens = 800 * 4096
@@ -167,7 +167,7 @@ def test_tuning_runs_of_the_same_seed_draw_no_curve():
     comparison = make_comparison(arms=2, seeds=2)
     tuning = comparison.runs.assign(phase="tune", state="diverged")
     with_tuning = make_comparison(arms=2, seeds=2, runs=pd.concat([comparison.runs, tuning]))
-    assert len(curves(with_tuning)["data"]) == len(curves(comparison)["data"])
+    assert len(learning_curves(with_tuning)["data"]) == len(learning_curves(comparison)["data"])
 
 
 def test_twenty_arms_stay_small():

@@ -73,7 +73,7 @@ def test_a_chosen_value_at_the_edge_is_warned_about(tmp_path):
     assert found.loc[("wide", 0.01)]["at_edge"] and found["at_edge"].sum() == 1
     text = one_line(shown([tmp_path], markdown=tmp_path / "x.md")[1])
     line = "optimizer.lr, tuned on seeds 1000, 1001: base 0.003; wide 0.01 (the highest tried)."
-    assert line in text and "Where optimizer.lr is at an edge of what was tried, the best may lie beyond" in text
+    assert line in text and "Where the lowest or highest optimizer.lr was chosen, a better value may lie beyond" in text
     assert f"- {line}" in (tmp_path / "x.md").read_text()
 
 
