@@ -87,7 +87,7 @@ def holm(p: Sequence[float]) -> list[float]:
     for rank, i in enumerate(order):
         running = max(running, (len(order) - rank) * values[i])
         corrected[i] = min(running, 1.0)
-    return corrected.tolist()
+    return [float(value) for value in corrected]
 
 
 def power(effect: float, pairs: int) -> float:

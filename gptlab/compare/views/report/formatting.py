@@ -1,6 +1,6 @@
 """Numbers and verdicts as the HTML report writes them: those of compare.formatting with typographic signs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gptlab.compare import formatting
@@ -43,29 +43,24 @@ def typeset(text: str) -> str:
     return DASH if text == formatting.UNKNOWN else text.replace("-", MINUS)
 
 
-def number(value: float) -> str:
-    """Format a number with four decimals."""
-    return typeset(formatting.number(value))
+def _typeset_by(function: Callable[..., str]) -> Callable[..., str]:
+    """Return a function of compare.formatting with typographic signs in its result."""
+    return lambda *arguments: typeset(function(*arguments))
+
+
+number = _typeset_by(formatting.number)
+p_value = _typeset_by(formatting.p_value)
+si = _typeset_by(formatting.si)
 
 
 def signed(value: float) -> str:
     """Format a number with its sign: `+0.0130`."""
-    return typeset(formatting.number(value, "+"))
-
-
-def p_value(p: float) -> str:
-    """Format a p value with three decimals."""
-    return typeset(formatting.p_value(p))
+    return number(value, "+")
 
 
 def seeds(needed: float) -> str:
     """Format a number of seeds."""
-    return typeset(formatting.seeds(needed)).replace("more than", ">")
-
-
-def si(value: float) -> str:
-    """Format a number with an SI prefix."""
-    return typeset(formatting.si(value))
+    return formatting.seeds(needed).replace("more than", ">").replace(formatting.UNKNOWN, DASH)
 
 
 def percent(value: float, reference: float) -> str:

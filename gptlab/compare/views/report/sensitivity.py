@@ -91,7 +91,7 @@ def _traces(curve: pd.DataFrame, name: str, index: int) -> Iterator[dict[str, An
 
 
 def _crosses(
-    lost: pd.DataFrame, name: str, index: int, best: float, worst: float, at: dict
+    lost: pd.DataFrame, name: str, index: int, best: float, worst: float, at: dict[Any, int]
 ) -> Iterator[dict[str, Any]]:
     """Yield crosses at the worst end. `at` counts the crosses at each value, which are stacked."""
     if lost.empty:
