@@ -1,4 +1,4 @@
-"""The report: what its page says, and in a browser that it draws, switches, fits and asks the network for nothing."""
+"""The HTML report: its text, and, in a browser, its figures, controls and width, and that it loads nothing."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from comparisons import make_comparison
 from gptlab.compare.analysis.comparison import EqualBudgetComparison, Tuning
 from gptlab.compare.views.report import render_report
-from gptlab.compare.views.report.curves import POINTS, curves
+from gptlab.compare.views.report.curves import CURVE_POINTS, learning_curves
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -38,14 +38,14 @@ def without_scripts(html):
 
 
 def words(html):
-    """The page's text, tags and entities left as they are, blanks joined."""
+    """Return the page without scripts and pictures, its tags and entities unchanged and its spaces joined."""
     return " ".join(re.sub(r"<(style|svg).*?</\1>", "", without_scripts(html), flags=re.S).split())
 
 
 # What it says
 
 
-def test_it_says_the_question_the_verdicts_and_what_they_mean():
+def test_the_page_has_the_question_the_verdicts_and_their_meaning():
     html = words(render_report(make_comparison(diverged=["no norm"])))
     for said in (
         "<title>Does RMSNorm do as well as LayerNorm",
@@ -56,25 +56,25 @@ def test_it_says_the_question_the_verdicts_and_what_they_mean():
         "<dt>margin</dt><dd>0.01, 0.48% of the baseline&#39;s mean",
         "5 diverged",
         "arXiv:2102.11972",
-        "<code>ffn.hidden</code> 384 → 344; 11.4M → 10.7M for the reference’s 10.6M (+0.1 %)",
+        "<code>ffn.hidden</code> 384 → 344; 11.4M → 10.7M (reference: 10.6M; +0.1 %)",
         "match=parameters optimizer.lr=1e-3</code></pre>",
-        "the best value, 0.003, is the outermost that was tried",
+        "the best value, 0.003, is the lowest or highest that was tried",
         "1 x NVIDIA H100",
         "wandb sync runs/wandb/offline-run-x1",
     ):
         assert said in html, said
 
 
-def test_where_the_readings_disagree_it_says_so():
+def test_the_page_says_whether_verdicts_depend_on_what_is_held_equal():
     html = words(render_report(make_comparison(arms=3)))
-    assert "The verdicts do not depend on what is held equal, as far as that can be read." in html
+    assert "The verdicts do not depend on what is held equal, as far as the runs can tell." in html
     comparison = make_comparison(arms=20)  # whose later arms are worse at equal FLOPs
     assert re.search(
         r"<strong>The verdict depends on what is held equal for \d+ arms</strong>", words(render_report(comparison))
     )
     axis = comparison.equal_budgets[0].axis
     unread = [EqualBudgetComparison(axis, float("nan"), {}, {}, False, "no run has evaluated twice")]
-    assert "What is held equal" not in render_report(make_comparison(arms=3, equal_budgets=unread))
+    assert "At equal budgets" not in render_report(make_comparison(arms=3, equal_budgets=unread))
 
 
 def test_names_and_texts_are_never_markup():
@@ -107,7 +107,7 @@ def test_only_links_to_runs_lead_outside():
     ],
     ids=str,
 )
-def test_whatever_is_missing_the_rest_is_there(changes):
+def test_the_page_renders_whatever_is_missing(changes):
     comparison = make_comparison(**changes)
     html = render_report(comparison)
     assert len(payload(html)["figures"]) >= 2 and ">nan<" not in html.lower()
@@ -116,7 +116,7 @@ def test_whatever_is_missing_the_rest_is_there(changes):
     assert ("higher is better" in html) == (comparison.metric == "val/accuracy")
 
 
-def test_a_tuned_setting_may_be_a_word_and_diverged_everywhere():
+def test_a_tuned_setting_can_be_text_and_diverge_everywhere():
     points = pd.DataFrame(
         [("layernorm", value, np.inf, np.nan, np.nan, 2, 2, value == "muon", False) for value in ("adamw", "muon")],
         columns=["arm", "value", "mean", "low", "high", "seeds", "diverged", "chosen", "at_edge"],
@@ -129,11 +129,11 @@ def test_a_tuned_setting_may_be_a_word_and_diverged_everywhere():
 # How it is made
 
 
-def test_a_curve_has_so_many_points_at_most_and_those_are_the_means():
+def test_a_curve_is_thinned_and_its_points_are_the_means():
     comparison = make_comparison(arms=2)
-    figure = curves(comparison)
+    figure = learning_curves(comparison)
     lines = [trace for trace in figure["data"] if "hovertemplate" in trace]
-    assert len(lines) == 2 and all(20 < len(trace["y"]) <= POINTS for trace in lines)
+    assert len(lines) == 2 and all(20 < len(trace["y"]) <= CURVE_POINTS for trace in lines)
     baseline = comparison.curves["layernorm"]
     place = lines[-1]["meta"]["line"]  # the baseline is drawn last
     for step, tokens, mean in zip(
@@ -143,8 +143,8 @@ def test_a_curve_has_so_many_points_at_most_and_those_are_the_means():
         assert tokens == there["tokens"].iloc[0] and mean == pytest.approx(there["val/loss"].mean())
 
 
-def test_a_cross_stands_where_a_run_diverged_though_it_was_not_evaluated_there():
-    figure = curves(make_comparison(arms=2, seeds=2, diverged=["rmsnorm"]))
+def test_a_cross_marks_where_a_run_diverged_even_without_an_evaluation_there():
+    figure = learning_curves(make_comparison(arms=2, seeds=2, diverged=["rmsnorm"]))
     crosses = [trace for trace in figure["data"] if trace.get("marker", {}).get("symbol") == "x"]
     ends = [{axis: values[-1] for axis, values in figure["xs"][c["meta"]["line"]].items()} for c in crosses]
     tokens = 800 * 4096
@@ -152,7 +152,7 @@ def test_a_cross_stands_where_a_run_diverged_though_it_was_not_evaluated_there()
     assert all(np.isfinite(c["y"][-1]) and set(c["y"][:-1]) == {None} for c in crosses)
 
 
-def test_of_accuracies_too_the_best_points_stay_in_the_picture():
+def test_the_best_points_stay_in_the_picture_for_accuracies_too():
     values = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     points = pd.DataFrame({"arm": "layernorm", "value": values, "mean": [0.5, 0.55, 0.54, 0.01, -np.inf]})
     points = points.assign(low=points["mean"], high=points["mean"], seeds=2, diverged=[0, 0, 0, 0, 2], chosen=False)
@@ -167,10 +167,10 @@ def test_tuning_runs_of_the_same_seed_draw_no_curve():
     comparison = make_comparison(arms=2, seeds=2)
     tuning = comparison.runs.assign(phase="tune", state="diverged")
     with_tuning = make_comparison(arms=2, seeds=2, runs=pd.concat([comparison.runs, tuning]))
-    assert len(curves(with_tuning)["data"]) == len(curves(comparison)["data"])
+    assert len(learning_curves(with_tuning)["data"]) == len(learning_curves(comparison)["data"])
 
 
-def test_twenty_arms_stay_small():
+def test_a_page_of_twenty_arms_is_small():
     assert len(render_report(make_comparison(arms=20)).encode()) < 6e6
 
 
@@ -193,7 +193,7 @@ def browser():
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def opened(request, browser, tmp_path_factory):
-    """A report that a browser has loaded from disk, and what happened on the way."""
+    """A report that a browser has loaded from disk, with its errors and requests."""
     comparison = VARIANTS[request.param]()
     html = render_report(comparison)
     file = tmp_path_factory.mktemp("report") / "report.html"
@@ -226,7 +226,7 @@ def test_every_figure_is_drawn_without_an_error_or_a_request(opened):
     assert {url for url in opened.requests if not url.startswith(("blob:", "data:"))} == {opened.file.as_uri()}
 
 
-def test_names_stand_in_the_figures_as_they_are(opened):
+def test_names_are_unchanged_in_the_figures(opened):
     assert STRANGE in [r.name for r in make_comparison().results]
     forest = opened.page.locator("#forest")
     for result in opened.comparison.results[1:] if forest.count() else ():

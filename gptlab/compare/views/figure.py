@@ -1,4 +1,4 @@
-"""The comparison as one picture: effects at the left, curves at the right, and of a grid the means below."""
+"""The comparison as one picture: effects at the left, curves at the right, and below them the means of a grid."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -19,24 +19,27 @@ from gptlab.compare.views.captions import verdict_of
 from gptlab.config import ConfigError
 from gptlab.runs.metrics import metric_named
 
-SETTLED = 0.2  # of the tokens; the fall from ln V before that may leave the picture at its top
-REACH = 3  # of the largest effect or margin: an interval of two seeds may leave the picture
-MOST_POINTS = 400  # of a drawn mean
+FIRST_SHOWN = 0.2  # fraction of the tokens; before it the loss falls from ln V and may leave the picture
+MOST_REACH = 3  # times the largest effect or the margin; the interval of two seeds may leave the picture
+MOST_POINTS = 400  # of a mean curve
 WIDTH, HEIGHT = 14, 6  # inches
-ROW, MAPS = 0.3, 3.2  # inches: of an arm in the forest, of a row of heat maps
+ROW_HEIGHT, MAP_HEIGHT = 0.3, 3.2  # inches: an arm among the effects, a row of heat maps
 MAPS_PER_ROW = 3
 
 Points = tuple[np.ndarray, np.ndarray]  # tokens, values
 
 
 def draw(comparison: Comparison, file_format: str) -> bytes:
-    """As png, pdf or svg. An arm has one colour everywhere, black the baseline."""
+    """Return the picture as png, pdf or svg. An arm has the same colour everywhere; the baseline is black."""
     if not any(len(own) > own["seed"].nunique() for own in comparison.curves.values()):
         metric = comparison.metric
-        raise ConfigError(f"metric={metric}: no run has logged it twice, nor a loss; train for longer before you plot")
+        raise ConfigError(f"metric={metric}: no run has logged it or a loss twice; train for longer before you plot")
     colours = dict(zip((r.name for r in comparison.results), _colours(len(comparison.results)), strict=True))
     maps = len(comparison.factorial.means) if comparison.factorial else 0
-    sizes = [max(HEIGHT, 2 + ROW * len(comparison.results)), *([MAPS * -(-maps // MAPS_PER_ROW)] if maps else [])]
+    sizes = [
+        max(HEIGHT, 2 + ROW_HEIGHT * len(comparison.results)),
+        *([MAP_HEIGHT * -(-maps // MAPS_PER_ROW)] if maps else []),
+    ]
     figure = Figure(figsize=(WIDTH, sum(sizes)), dpi=100, layout="constrained")
     parts: Any = figure.subfigures(len(sizes), 1, height_ratios=sizes, squeeze=False)
     left, right = parts[0, 0].subplots(1, 2, width_ratios=[1, 1.2])
@@ -51,10 +54,10 @@ def draw(comparison: Comparison, file_format: str) -> bytes:
 
 
 def _forest(axes: Axes, comparison: Comparison, colours: Mapping[str, Any]) -> None:
-    """Each arm's difference from its reference with its 95 % t interval; the margin is shaded."""
+    """Draw each arm's difference from its reference with its 95 % t interval; the margin is shaded."""
     margin = np.nan_to_num(comparison.margin)
     effects = [r.effect for r in comparison.results if r.effect and isfinite(r.effect.mean)]
-    far = REACH * max([margin, *(abs(e.mean) for e in effects)])
+    far = MOST_REACH * max([margin, *(abs(e.mean) for e in effects)])
     ends = [abs(end) for e in effects for end in (e.mean, e.low, e.high) if isfinite(end)]
     reach = 1.08 * max(margin, min(far, max(ends, default=0))) or 1.0
     axes.set_xlim(-reach, reach)
@@ -62,11 +65,11 @@ def _forest(axes: Axes, comparison: Comparison, colours: Mapping[str, Any]) -> N
     axes.axvline(0, color="black", linewidth=0.8)
     for y, result in enumerate(comparison.results):
         effect, colour = result.effect, colours[result.name]
-        said = verdict_of(effect) if effect else "baseline"
+        verdict = verdict_of(effect) if effect else "baseline"
         axes.plot([effect.mean if effect else 0], [y], "o", color=colour)
         if effect:
             axes.plot([effect.low, effect.high], [y, y], color=colour, linewidth=2)
-        axes.text(1.02, y, fill(said, 24), transform=axes.get_yaxis_transform(), va="center", fontsize="small")
+        axes.text(1.02, y, fill(verdict, 24), transform=axes.get_yaxis_transform(), va="center", fontsize="small")
     axes.set_yticks(range(len(colours)), [fill(name, 28) for name in colours])
     for label, colour in zip(axes.yaxis.get_ticklabels(), colours.values(), strict=True):
         label.set_color(colour)
@@ -78,7 +81,7 @@ def _forest(axes: Axes, comparison: Comparison, colours: Mapping[str, Any]) -> N
 
 
 def _curves(axes: Axes, comparison: Comparison, colours: Mapping[str, Any]) -> None:
-    """The mean over an arm's finished seeds and a band of one standard deviation; thin lines for all other runs."""
+    """Draw the mean of an arm's finished seeds with a band of one standard deviation, and thin lines for other runs."""
     states = comparison.runs[comparison.runs["phase"] == ""].set_index(["arm", "seed"])["state"]
     finished: list[tuple[str, str, pd.DataFrame]] = []
     others: list[tuple[str, str, pd.DataFrame]] = []
@@ -111,7 +114,7 @@ def _curves(axes: Axes, comparison: Comparison, colours: Mapping[str, Any]) -> N
 
 
 def _band(seeds: list[Points]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, mean and standard deviation where all seeds have values, interpolated between their own."""
+    """Return tokens, mean and standard deviation where all seeds have values, which are interpolated."""
     first, last = max(x[0] for x, _ in seeds), min(x[-1] for x, _ in seeds)
     tokens = np.unique(np.concatenate([x for x, _ in seeds]))
     tokens = tokens[(tokens >= first) & (tokens <= last)]
@@ -122,16 +125,16 @@ def _band(seeds: list[Points]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _limit(axes: Axes, curves: list[pd.DataFrame], metric: str) -> None:
-    """Show what the finished runs did after SETTLED; the rest, and what diverged, may leave the picture at its top."""
+    """Limit y to the values of the finished runs after FIRST_SHOWN; other values may leave the picture."""
     points = pd.concat(curves)
-    late = points.loc[points["tokens"] >= SETTLED * points["tokens"].max(), metric]
+    late = points.loc[points["tokens"] >= FIRST_SHOWN * points["tokens"].max(), metric]
     if late.max() > late.min():
         pad = 0.05 * (late.max() - late.min())
         axes.set_ylim(late.min() - pad, late.max() + pad)
 
 
 def _heat_maps(part: SubFigure, factorial: Factorial, metric: str) -> None:
-    """The mean of the metric for each two levels of two settings."""
+    """Draw a heat map of the mean metric for each pair of settings."""
     n = len(factorial.means)
     grid = part.subplots(-(-n // MAPS_PER_ROW), MAPS_PER_ROW, squeeze=False)
     values = np.concatenate([means.to_numpy(dtype=float).ravel() for means in factorial.means.values()])
@@ -156,7 +159,7 @@ def _flat(grid: np.ndarray) -> Iterator[Axes]:
 
 
 def _colours(n: int) -> list[Any]:
-    """Black for the baseline, then n - 1 that can be told apart."""
+    """Return black for the baseline and n - 1 colours that can be told apart."""
     distinct = [colour for i, colour in enumerate(matplotlib.color_sequences["tab10"]) if i != 7]  # grey
     if n - 1 > len(distinct):
         distinct = list(matplotlib.colormaps["turbo"](np.linspace(0.08, 0.95, n - 1)))

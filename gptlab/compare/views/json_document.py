@@ -75,7 +75,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
     """
     metric = metric_named(comparison.metric)
     runs = _runs(comparison)
-    document = {
+    document: dict[str, Any] = {
         "format": DOCUMENT_FORMAT,
         "question": comparison.question,
         "literature": comparison.literature,
@@ -110,7 +110,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "hardware": comparison.hardware,
         "repeats": comparison.repeats,
     }
-    return finite(_plain(document))
+    return {key: finite(_plain(value)) for key, value in document.items()}
 
 
 def _arm(result: Result, baseline: Result, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What went on inside the arms' models, of one run of each: the pictures of `gptlab inspect`, an arm a line."""
+"""Activations, gradients, updates and attention of one run of each arm, with a line for each arm."""
 
 import math
 from collections import defaultdict
@@ -11,19 +11,19 @@ from gptlab.compare.views.report.figure import Figure, baseline_last, horizontal
 from gptlab.compare.views.report.theme import style
 
 RULE_OF_THUMB = -3  # log10 of update:weight
-FAINT = 0.4  # opacity of the first look, where the last is drawn too
-FEW_BLOCKS = 16  # up to which each has a tick
+FAINT = 0.4  # opacity of the first snapshot where the last is drawn too
+MOST_TICKS = 16  # with more blocks, not each block has a tick
 LOG = {"type": "log", "dtick": "D2"}  # ticks at 1, 2 and 5
 
-Look = dict[str, Any]
+Snapshot = dict[str, Any]
 Line = tuple[list[float], list[float], float]  # x, y, opacity
 
 
-def inside(comparison: Comparison) -> dict[str, Figure]:
-    """Figures by the id of the element that each is drawn in, without those that no look has anything for."""
+def activation_figures(comparison: Comparison) -> dict[str, Figure]:
+    """Return the figures by the id of their element, without those that no snapshot has data for."""
     axis = _axis_of_blocks(comparison)
 
-    def by_block(y: str, lines: Callable[[list[Look]], Iterator[Line]], **more: Any) -> Figure | None:
+    def by_block(y: str, lines: Callable[[list[Snapshot]], Iterator[Line]], **more: Any) -> Figure | None:
         return _figure(comparison, layout(320, "block", y, xaxis=axis, **more), lines)
 
     shapes = [horizontal(RULE_OF_THUMB, "muted", "dash")]
@@ -38,36 +38,38 @@ def inside(comparison: Comparison) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def _first_and_last(key: str, *, start: int) -> Callable[[list[Look]], Iterator[Line]]:
-    def lines(looks: list[Look]) -> Iterator[Line]:
-        for look, opacity in ((looks[0], FAINT), (looks[-1], 1.0)):
-            yield _numbered(look[key], start), look[key], opacity
+def _first_and_last(key: str, *, start: int) -> Callable[[list[Snapshot]], Iterator[Line]]:
+    def lines(snapshots: list[Snapshot]) -> Iterator[Line]:
+        for snapshot, opacity in ((snapshots[0], FAINT), (snapshots[-1], 1.0)):
+            yield _numbered(snapshot[key], start), snapshot[key], opacity
 
     return lines
 
 
-def _gradient_to_weight(looks: list[Look]) -> Iterator[Line]:
-    """Of all matrices of a block together, in the last look."""
+def _gradient_to_weight(snapshots: list[Snapshot]) -> Iterator[Line]:
+    """Yield the ratio for all matrices of a block together, in the last snapshot."""
     squares: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for name, (weight, gradient, _) in looks[-1]["parameters"].items():
-        words = name.split(".")
-        if words[0] == "blocks" and words[-1] == "weight":
-            squares[int(words[1])].append((weight**2, gradient**2))
-    ratios = [[sum(column) for column in zip(*found, strict=True)] for _, found in sorted(squares.items())]
+    for name, (weight, gradient, _) in snapshots[-1]["parameters"].items():
+        path = name.split(".")
+        if path[0] == "blocks" and path[-1] == "weight":
+            squares[int(path[1])].append((weight**2, gradient**2))
+    ratios = [[sum(column) for column in zip(*pairs, strict=True)] for _, pairs in sorted(squares.items())]
     y = [math.log10(gradient / weight) / 2 if gradient and weight else math.nan for weight, gradient in ratios]
     yield _numbered(y, 1), y, 1.0
 
 
-def _update_to_weight(looks: list[Look]) -> Iterator[Line]:
-    """The mean over the blocks, look by look."""
-    means = [(look["tokens"], fmean(look["update_ratio"])) for look in looks if look["update_ratio"]]
+def _update_to_weight(snapshots: list[Snapshot]) -> Iterator[Line]:
+    """Yield the mean over the blocks for each snapshot."""
+    means = [
+        (snapshot["tokens"], fmean(snapshot["update_ratio"])) for snapshot in snapshots if snapshot["update_ratio"]
+    ]
     known = [(tokens, mean) for tokens, mean in means if math.isfinite(mean)]
     yield [tokens for tokens, _ in known], [mean for _, mean in known], 1.0
 
 
-def _attention_entropy(looks: list[Look]) -> Iterator[Line]:
-    """The mean over the heads in the last look, which has it if it is a full one."""
-    heads = [fmean(values) if values else math.nan for values in looks[-1].get("attention_entropy", ())]
+def _attention_entropy(snapshots: list[Snapshot]) -> Iterator[Line]:
+    """Yield the mean over the heads in the last snapshot, which has it only if it is a full one."""
+    heads = [fmean(values) if values else math.nan for values in snapshots[-1].get("attention_entropy", ())]
     if any(map(math.isfinite, heads)):
         yield _numbered(heads, 1), heads, 1.0
 
@@ -77,24 +79,26 @@ def _numbered(values: Sequence[float], start: int) -> list[float]:
 
 
 def _axis_of_blocks(comparison: Comparison) -> Figure:
-    deepest = max((len(looks[0]["grad_norm"]) for looks in comparison.snapshots.values() if looks), default=0)
-    return {"dtick": 1} if deepest <= FEW_BLOCKS else {}
+    deepest = max(
+        (len(snapshots[0]["grad_norm"]) for snapshots in comparison.snapshots.values() if snapshots), default=0
+    )
+    return {"dtick": 1} if deepest <= MOST_TICKS else {}
 
 
-def _figure(comparison: Comparison, shown: Figure, lines: Callable[[list[Look]], Iterator[Line]]) -> Figure | None:
+def _figure(comparison: Comparison, shown: Figure, lines: Callable[[list[Snapshot]], Iterator[Line]]) -> Figure | None:
     data = []
-    for place, result in baseline_last(comparison):
-        for x, y, opacity in lines(looks) if (looks := comparison.snapshots.get(result.name)) else ():
+    for index, result in baseline_last(comparison):
+        for x, y, opacity in lines(snapshots) if (snapshots := comparison.snapshots.get(result.name)) else ():
             data.append(
                 {
                     "type": "scatter",
                     "mode": "lines+markers",
-                    "legendgroup": str(place),
+                    "legendgroup": str(index),
                     "x": x,
                     "y": y,
                     "opacity": opacity,
-                    "line": style(place).line(width=2),
-                    "marker": style(place).marker(size=6),
+                    "line": style(index).line(width=2),
+                    "marker": style(index).marker(size=6),
                     "hovertemplate": f"<b>{text(result.name, 60)}</b><br>%{{y:.3g}} at %{{x:.4s}}<extra></extra>",
                 }
             )

@@ -1,4 +1,4 @@
-"""The means of a grid, for each pair of its slots."""
+"""Heat maps of the means of a grid, one for each pair of slots."""
 
 from html import escape
 from math import isfinite
@@ -8,11 +8,11 @@ from gptlab.compare.views.report.figure import Figure, layout, text
 from gptlab.compare.views.report.formatting import number
 from gptlab.compare.views.report.theme import named
 
-CELL = 46  # pixels
+CELL_HEIGHT = 46  # pixels
 
 
 def heat_maps(factorial: Factorial, comparison: Comparison) -> list[Figure]:
-    """One for each pair of slots, all with the same colours; the lowest mean has the strongest."""
+    """Return the heat maps, all with the same colours; the lowest mean has the strongest colour."""
     known = [v for means in factorial.means.values() for v in means.to_numpy(dtype=float).ravel() if isfinite(v)]
     low, high = min(known, default=0.0), max(known, default=1.0)
     figures = []
@@ -35,7 +35,7 @@ def heat_maps(factorial: Factorial, comparison: Comparison) -> list[Figure]:
             "<extra></extra>",
         }
         axes = {"showgrid": False, "showline": False, "type": "category", "fixedrange": True}
-        height = 90 + CELL * len(table)
+        height = 90 + CELL_HEIGHT * len(table)
         figures.append(
             {"data": [heat], "layout": layout(height, across, down, xaxis=axes, yaxis=axes | {"autorange": "reversed"})}
         )

@@ -1,4 +1,4 @@
-"""Effects with their intervals, one below the other, against the margin."""
+"""Forest plots: effects with their intervals, one below the other, and the margin."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,35 +12,37 @@ from gptlab.compare.views.report.figure import Figure, layout, text, vertical
 from gptlab.compare.views.report.formatting import metric_label, p_value, sign_of, signed
 from gptlab.compare.views.report.theme import BASELINE, Style, named, style
 
-ROW = 40  # pixels
-FAR = 3  # times the largest mean, or the margin: what reaches farther leaves the picture with an arrow
+ROW_HEIGHT = 40  # pixels
+MOST_REACH = 3  # times the largest mean or the margin; an interval that reaches farther ends in an arrow
 
 
 @dataclass(frozen=True)
 class Row:
+    """One effect of a forest plot."""
+
     label: str
     mean: float
     low: float
     high: float
     hover: str
     style: Style
-    place: int  # of the arm
+    index: int  # of the arm among the results
     note: str  # at the right
-    tone: str = "muted"  # its colour
-    pairs: Sequence[float] = ()  # the differences that this is the mean of
+    tone: str = "muted"  # colour of the note
+    pairs: Sequence[float] = ()  # the differences of the single seeds
 
 
 def effects(comparison: Comparison) -> Figure | None:
-    """Each arm's difference from its reference, and that of each seed."""
+    """Plot each arm's difference from its reference, and the difference for each seed."""
     rows = [
-        _effect_row(result, result.effect, place, comparison)
-        for place, result in enumerate(comparison.results)
+        _effect_row(result, result.effect, index, comparison)
+        for index, result in enumerate(comparison.results)
         if result.effect is not None
     ]
     return forest(rows, comparison.margin, f"difference in {metric_label(comparison.metric)}")
 
 
-def _effect_row(result: Result, effect: Effect, place: int, comparison: Comparison) -> Row:
+def _effect_row(result: Result, effect: Effect, index: int, comparison: Comparison) -> Row:
     reference = next((r for r in comparison.results if r.name == result.reference), comparison.baseline)
     sign = sign_of(effect.verdict)
     pairs = (result.scores - reference.scores).dropna()
@@ -53,8 +55,8 @@ def _effect_row(result: Result, effect: Effect, place: int, comparison: Comparis
         f"<br>95 % t interval: {signed(effect.low)} to {signed(effect.high)}"
         f"<br>95 % bootstrap interval: {signed(effect.boot_low)} to {signed(effect.boot_high)}"
         f"<br>Holm's p: {p_value(effect.p_holm)}, {effect.pairs} pairs<br>{sign.symbol} {effect.verdict}",
-        style=style(place),
-        place=place,
+        style=style(index),
+        index=index,
         note=f"{sign.symbol} {effect.verdict}",
         tone=sign.tone,
         pairs=list(pairs) if len(pairs) > 1 else [],
@@ -62,7 +64,7 @@ def _effect_row(result: Result, effect: Effect, place: int, comparison: Comparis
 
 
 def factorial_effects(factorial: Factorial, comparison: Comparison) -> Figure | None:
-    """Main effects, then interactions."""
+    """Plot the main effects, then the interactions."""
     rows = [
         Row(
             label=f"<b>{text(effect['slots'])}</b><br>{text(effect['levels'], lines=1)}",
@@ -73,7 +75,7 @@ def factorial_effects(factorial: Factorial, comparison: Comparison) -> Figure | 
             f" {signed(effect['effect'])}, 95 %: {signed(effect['low'])} to {signed(effect['high'])}"
             f"<br>Holm's p: {p_value(effect['p_holm'])}",
             style=style(0) if effect["kind"] == "main" else Style("muted", "solid", "diamond"),
-            place=0,
+            index=0,
             note=f"p {p_value(effect['p_holm'])}",
             tone=BASELINE if effect["p_holm"] < 0.05 else "muted",
         )
@@ -84,7 +86,7 @@ def factorial_effects(factorial: Factorial, comparison: Comparison) -> Figure | 
 
 
 def forest(rows: list[Row], margin: float, title: str) -> Figure | None:
-    """A row for each effect; a band for differences within ±margin, if there is one; a line at none."""
+    """Plot a row for each effect, a band for differences within ±margin, and a line at zero."""
     if not any(isfinite(row.mean) for row in rows):
         return None
     margin = margin if isfinite(margin) else 0.0
@@ -92,7 +94,7 @@ def forest(rows: list[Row], margin: float, title: str) -> Figure | None:
     band = {"type": "rect", "xref": "x", "yref": "paper", "x0": -margin, "x1": margin, "y0": 0, "y1": 1}
     note = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 10, "showarrow": False, "align": "left"}
     shown = layout(
-        80 + ROW * len(rows),
+        80 + ROW_HEIGHT * len(rows),
         title,
         "",
         xaxis={"range": [left, right], "tickformat": "~r"},
@@ -116,10 +118,13 @@ def forest(rows: list[Row], margin: float, title: str) -> Figure | None:
 
 
 def _ends(rows: list[Row], margin: float) -> tuple[float, float]:
-    """Of the axis. The interval of two seeds, twelve times as long as its error, must not flatten all others."""
+    """Return the ends of the axis.
+
+    The interval of an arm with two seeds, 12.7 standard errors to each side, must not flatten all the others.
+    """
     means = [x for row in rows for x in (row.mean, *row.pairs) if isfinite(x)]
     near = np.array([0.0, -margin, margin, *means])
-    far = FAR * np.abs(near).max()
+    far = MOST_REACH * np.abs(near).max()
     all_ends = [*near, *(np.clip(x, -far, far) for row in rows for x in (row.low, row.high) if isfinite(x))]
     pad = 0.05 * (max(all_ends) - min(all_ends)) or 1.0
     return min(all_ends) - pad, max(all_ends) + pad
@@ -127,7 +132,7 @@ def _ends(rows: list[Row], margin: float) -> tuple[float, float]:
 
 def _traces(row: Row, y: int, left: float, right: float) -> Iterator[dict[str, Any]]:
     colour = named(row.style.colour)
-    same = {"type": "scatter", "legendgroup": str(row.place), "hovertemplate": row.hover + "<extra></extra>"}
+    same = {"type": "scatter", "legendgroup": str(row.index), "hovertemplate": row.hover + "<extra></extra>"}
     points = same | {"mode": "markers", "y": [y]}
     if isfinite(row.low) and isfinite(row.high):
         ends = [max(row.low, left), min(row.high, right)]

@@ -1,6 +1,6 @@
-"""Numbers and verdicts as the report writes them: formatting.py's, with the signs of a book."""
+"""Numbers and verdicts as the HTML report writes them: those of compare.formatting with typographic signs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gptlab.compare import formatting
@@ -12,7 +12,7 @@ DASH, MINUS = "–", "−"
 
 @dataclass(frozen=True)
 class Sign:
-    """Of a verdict: its symbol alone must tell it, since colours are not seen by all."""
+    """The sign of a verdict. Its symbol alone must identify the verdict, since not everybody sees colours."""
 
     symbol: str
     tone: str  # a colour of the theme
@@ -29,43 +29,45 @@ _NO_VERDICT = Sign(DASH, "muted")
 
 
 def sign_of(verdict: str) -> Sign:
+    """Return the sign of a verdict."""
     return _SIGNS.get(verdict, _NO_VERDICT)
 
 
 def metric_label(metric: str) -> str:
-    """validation loss (nats per token)"""
+    """Return the label of a metric with its unit: `validation loss (nats per token)`."""
     return metric_named(metric).title
 
 
-def number(value: float) -> str:
-    return typeset(formatting.number(value))
-
-
-def signed(value: float) -> str:
-    """+0.0130"""
-    return typeset(formatting.number(value, "+"))
-
-
-def p_value(p: float) -> str:
-    return typeset(formatting.p_value(p))
-
-
-def seeds(needed: float) -> str:
-    return typeset(formatting.seeds(needed)).replace("more than", ">")
-
-
-def si(value: float) -> str:
-    return typeset(formatting.si(value))
-
-
-def percent(value: float, reference: float) -> str:
-    return "equal" if value == reference else typeset(formatting.percent(value, reference))
-
-
 def typeset(text: str) -> str:
+    """Replace hyphens by minus signs, and an unknown number by a dash."""
     return DASH if text == formatting.UNKNOWN else text.replace("-", MINUS)
 
 
+def _typeset_by(function: Callable[..., str]) -> Callable[..., str]:
+    """Return a function of compare.formatting with typographic signs in its result."""
+    return lambda *arguments: typeset(function(*arguments))
+
+
+number = _typeset_by(formatting.number)
+p_value = _typeset_by(formatting.p_value)
+si = _typeset_by(formatting.si)
+
+
+def signed(value: float) -> str:
+    """Format a number with its sign: `+0.0130`."""
+    return number(value, "+")
+
+
+def seeds(needed: float) -> str:
+    """Format a number of seeds."""
+    return formatting.seeds(needed).replace("more than", ">").replace(formatting.UNKNOWN, DASH)
+
+
+def percent(value: float, reference: float) -> str:
+    """Format how much a value exceeds the reference."""
+    return "equal" if value == reference else typeset(formatting.percent(value, reference))
+
+
 def listing(counts: Mapping[str, int]) -> str:
-    """3 finished, 1 diverged"""
+    """Format counts of states: `3 finished, 1 diverged`."""
     return ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no run"

@@ -1,12 +1,12 @@
 "use strict";
-// Draws the figures in the colours of the theme in use, and answers the controls beside them.
+// Draw the figures in the colours of the current theme, and respond to the controls beside them.
 const { themes, figures } = JSON.parse(document.getElementById("payload").textContent);
 const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const hidden = {}; // figure -> the places of the arms that the reader took out
+const hidden = {}; // figure -> the indices of the arms that the reader has hidden
 for (const name of Object.keys(figures)) hidden[name] = new Set();
 
-// A copy of a part of a figure, with every "theme:name/opacity" replaced by a colour.
+// Copy a part of a figure and replace every "theme:name/opacity" by a colour.
 function coloured(part, theme) {
   if (Array.isArray(part)) return part.map((item) => coloured(item, theme));
   if (part && typeof part === "object") {
@@ -34,7 +34,7 @@ function drawAll(theme, width) {
   for (const name of Object.keys(figures)) draw(name, theme, width);
 }
 
-// The switches of the curves: the axis that x is, the two scales, the range of y, the bands.
+// Apply the switches of the curves: the x axis, the two scales, the range of y, the bands.
 function setCurves(form) {
   const figure = figures.curves;
   const chosen = Object.fromEntries(new FormData(form));
@@ -49,12 +49,12 @@ function setCurves(form) {
   xaxis.tickformat = chosen.axis === "seconds" ? "~g" : "~s";
   setAxis(xaxis, chosen.xscale, xRange(figure, chosen));
   const decades = chosen.xscale === "log" && xaxis.range ? xaxis.range[1] - xaxis.range[0] : 0;
-  xaxis.dtick = decades > 3 ? 1 : decades > 0.7 ? "D2" : undefined; // D2: at 2, 5 and 10, which do not touch
+  xaxis.dtick = decades > 3 ? 1 : decades > 0.7 ? "D2" : undefined; // D2: ticks at 2, 5 and 10, whose labels do not overlap
   setAxis(yaxis, chosen.yscale, range);
-  figure.layout.uirevision = JSON.stringify(chosen); // a new choice ends the reader's zoom
+  figure.layout.uirevision = JSON.stringify(chosen); // a new choice resets the zoom
 }
 
-// From the half, or the first point that the scale can show, to the end.
+// The range of x from its middle, or from the first point that the scale can show, to the end.
 function xRange(figure, { axis, xscale, range }) {
   const all = figure.xs.flatMap((x) => x[axis]).filter((x) => x > 0);
   if (!all.length) return null;
@@ -80,10 +80,10 @@ function listenToControls() {
   });
 }
 
-// A click takes an arm out or back in; a double click leaves it alone, or brings all back.
+// A click hides or shows an arm; a double click shows it alone, or shows all arms again.
 function listenToLegend(legend) {
   const names = legend.dataset.figure.split(" ");
-  const out = new Set(); // of all its figures
+  const out = new Set(); // hidden in all figures of this legend
   for (const name of names) hidden[name] = out;
   const buttons = [...legend.querySelectorAll("button")];
   const show = () => {
@@ -120,6 +120,6 @@ listenToControls();
 drawAll();
 document.querySelectorAll(".legend").forEach(listenToLegend);
 dark.addEventListener("change", () => drawAll());
-const PAGE = 680; // pixels of a printed page's width
+const PAGE = 680; // width of a printed page in pixels
 window.addEventListener("beforeprint", () => drawAll(themes.light, PAGE));
 window.addEventListener("afterprint", () => drawAll());

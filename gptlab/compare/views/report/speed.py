@@ -1,4 +1,4 @@
-"""How good an arm is against how fast it trains."""
+"""The metric of each arm against its training speed."""
 
 from collections.abc import Iterator
 from html import escape
@@ -10,10 +10,10 @@ from gptlab.compare.views.report.figure import Figure, baseline_last, horizontal
 from gptlab.compare.views.report.formatting import metric_label, number, si
 from gptlab.compare.views.report.theme import named, style
 
-WIDTH, HEIGHT = 640, 380  # pixels of the plot where the page is narrow, to keep names from each other
-LETTER, LINE = 7, 17  # pixels of a name's letter and height
-LONGEST = 30  # letters
-# Where a name may stand: how it is anchored, and pixels from its point.
+WIDTH, HEIGHT = 640, 380  # pixels of the plot on a narrow page; names are placed without overlap at this size
+LETTER, LINE = 7, 17  # pixels: width of a letter, height of a line
+LONGEST_NAME = 30  # letters
+# The places for a name, in order of preference: its anchor, and its distance from the point in pixels.
 SIDES = (
     *((anchor, dx, dy) for dy in (11, -11, 0) for anchor, dx in (("left", 13), ("right", -13))),
     ("center", 0, 19),
@@ -23,11 +23,11 @@ SIDES = (
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 
 
-def speed(comparison: Comparison) -> Figure | None:
-    """The metric against tokens per second; a point is as large as the model."""
+def speed_figure(comparison: Comparison) -> Figure | None:
+    """Plot the metric against tokens per second; the size of a point grows with the parameters."""
     known = [
-        (place, result)
-        for place, result in baseline_last(comparison)
+        (index, result)
+        for index, result in baseline_last(comparison)
         if isfinite(result.mean) and isfinite(result.costs["tokens_per_s"])
     ]
     if not known:
@@ -38,7 +38,7 @@ def speed(comparison: Comparison) -> Figure | None:
     )
     largest = max(result.costs["parameters"] for _, result in known)
     lines = []
-    if known[-1][0] == 0 and len(known) > 1:  # what is right of, and below, the baseline
+    if known[-1][0] == 0 and len(known) > 1:  # lines through the baseline
         baseline = comparison.baseline
         lines = [vertical(baseline.costs["tokens_per_s"], "muted", "dot"), horizontal(baseline.mean, "muted", "dot")]
     shown = layout(
@@ -50,7 +50,7 @@ def speed(comparison: Comparison) -> Figure | None:
         shapes=lines,
         annotations=list(_labels(known, across, up)),
     )
-    return {"data": [_point(result, place, largest, comparison.metric) for place, result in known], "layout": shown}
+    return {"data": [_point(result, index, largest, comparison.metric) for index, result in known], "layout": shown}
 
 
 def _padded(values: list[float]) -> list[float]:
@@ -58,24 +58,24 @@ def _padded(values: list[float]) -> list[float]:
     return [min(values) - pad, max(values) + pad]
 
 
-def _point(result: Result, place: int, largest: float, metric: str) -> dict[str, Any]:
+def _point(result: Result, index: int, largest: float, metric: str) -> dict[str, Any]:
     tokens_per_s, parameters = result.costs["tokens_per_s"], result.costs["parameters"]
-    said = f"{escape(metric)}: {number(result.mean)} ± {number(result.sd)}"
+    score = f"{escape(metric)}: {number(result.mean)} ± {number(result.sd)}"
     costs = f"{si(tokens_per_s)} tokens/s, {si(parameters)} parameters"
     return {
         "type": "scatter",
         "mode": "markers",
-        "legendgroup": str(place),
+        "legendgroup": str(index),
         "x": [tokens_per_s],
         "y": [result.mean],
-        "error_y": {"array": [result.sd], "color": named(style(place).colour), "thickness": 1.5, "width": 4},
-        "marker": style(place).marker(size=6 + 10 * (parameters / largest) ** 0.5),
-        "hovertemplate": f"<b>{text(result.name, 60)}</b><br>{said}<br>{costs}<extra></extra>",
+        "error_y": {"array": [result.sd], "color": named(style(index).colour), "thickness": 1.5, "width": 4},
+        "marker": style(index).marker(size=6 + 10 * (parameters / largest) ** 0.5),
+        "hovertemplate": f"<b>{text(result.name, 60)}</b><br>{score}<br>{costs}<extra></extra>",
     }
 
 
 def _labels(known: list[tuple[int, Result]], across: list[float], up: list[float]) -> Iterator[dict[str, Any]]:
-    """A name beside each point, on the first side where it covers nothing; none where it would everywhere."""
+    """Yield a name beside each point, at the first place where it covers nothing; no name if there is no such place."""
 
     def pixel(value: float, ends: list[float], length: int) -> float:
         return (value - ends[0]) / (ends[1] - ends[0]) * length
@@ -87,8 +87,8 @@ def _labels(known: list[tuple[int, Result]], across: list[float], up: list[float
     for (x, y), (_, result) in zip(points, known, strict=True):
         bar = result.sd / (up[1] - up[0]) * HEIGHT if isfinite(result.sd) else 0
         taken.append((x - 4, y - bar, x + 4, y + bar))
-    for (x, y), (place, result) in zip(points, known, strict=True):
-        name = result.name if len(result.name) <= LONGEST else result.name[: LONGEST - 2] + " …"
+    for (x, y), (index, result) in zip(points, known, strict=True):
+        name = result.name if len(result.name) <= LONGEST_NAME else result.name[: LONGEST_NAME - 2] + " …"
         wide = LETTER * len(name)
         for side, dx, dy in SIDES:
             start = x + dx - {"left": 0, "right": wide, "center": wide / 2}[side]
@@ -96,16 +96,16 @@ def _labels(known: list[tuple[int, Result]], across: list[float], up: list[float
             if box[0] >= 0 and box[2] <= WIDTH and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 yield {
-                    "name": str(place),  # by which page.js hides it with its point
+                    "name": str(index),  # page.js hides it with its point
                     "x": result.costs["tokens_per_s"],
                     "y": result.mean,
-                    "text": text(name, LONGEST, 1),
+                    "text": text(name, LONGEST_NAME, 1),
                     "xanchor": side,
                     "yanchor": "middle",
                     "xshift": dx,
                     "yshift": dy,
                     "showarrow": False,
-                    "font": {"color": named(style(place).colour), "size": 12},
+                    "font": {"color": named(style(index).colour), "size": 12},
                 }
                 break
 

@@ -1,4 +1,7 @@
-"""The report's colours in light and dark. Figures and page name a colour; the page looks it up in the theme in use."""
+"""The colours of the report in its light and dark themes.
+
+Figures and page refer to a colour by name; the page looks it up in the theme in use.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +33,7 @@ _TONES = {
     "light": {"good": "#0a7a52", "bad": "#b3261e", "same": "#2456c4", "unsure": "#8a5a00"},
     "dark": {"good": "#4cd3a0", "bad": "#ff8a80", "same": "#8ab4ff", "unsure": "#e5b454"},
 }
-# Ten that differ in hue and in lightness, each pair alike enough to be taken for the same arm in both themes.
+# Ten colours that differ in hue and lightness; an arm has a similar colour in both themes.
 _ARMS = {
     "light": [
         "#1f77d0",
@@ -72,7 +75,7 @@ _SYMBOLS = {  # plotly's name -> an SVG path around (13, 6)
 
 @dataclass(frozen=True)
 class Style:
-    """How an arm looks in every figure."""
+    """The colour, dash and symbol of an arm in every figure."""
 
     colour: str  # a key of a theme
     dash: str
@@ -80,30 +83,36 @@ class Style:
 
     @property
     def dasharray(self) -> str:
+        """The dash as SVG writes it."""
         return _DASHES[self.dash]
 
     @property
     def path(self) -> str:
+        """The symbol as an SVG path."""
         return _SYMBOLS[self.symbol]
 
     def line(self, **more: Any) -> dict[str, Any]:
+        """Return the line of a plotly trace."""
         return {"color": named(self.colour), "dash": self.dash, **more}
 
     def marker(self, **more: Any) -> dict[str, Any]:
+        """Return the marker of a plotly trace."""
         return {"color": named(self.colour), "symbol": self.symbol, **more}
 
 
 def named(colour: str, opacity: float | None = None) -> str:
-    """A colour of the theme for a figure; page.js puts the theme's own in its place."""
+    """Return the name of a colour for a figure; page.js replaces it by the colour in the current theme."""
     return f"theme:{colour}" + ("" if opacity is None else f"/{opacity:g}")
 
 
-def style(place: int) -> Style:
-    """Of the arm at `place` in the comparison. 0, the baseline, has the colour of the text.
+def style(index: int) -> Style:
+    """Return the style of the arm at `index` in the comparison. The baseline, 0, has the colour of the text.
 
-    From the eleventh other arm on colours come again, with another dash and symbol.
+    After ten other arms the colours repeat, with another dash and symbol.
     """
-    if place == 0:
+    if index == 0:
         return Style(BASELINE, "solid", "circle")
-    again, colour = divmod(place - 1, len(_ARMS["light"]))
-    return Style(f"arm-{colour}", list(_DASHES)[again % len(_DASHES)], list(_SYMBOLS)[again % len(_SYMBOLS)])
+    round_number, colour = divmod(index - 1, len(_ARMS["light"]))
+    return Style(
+        f"arm-{colour}", list(_DASHES)[round_number % len(_DASHES)], list(_SYMBOLS)[round_number % len(_SYMBOLS)]
+    )
