@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gptlab.config import ConfigError
-from gptlab.diagnostics.activations import Look
+from gptlab.diagnostics.activations import Snapshot
 from gptlab.diagnostics.plot import draw_runs
 from gptlab.runs.record import read_snapshots
 
@@ -47,7 +47,7 @@ def check_picture(path: Path) -> None:
         raise ConfigError(f"png={path}: the name must end in {' or '.join(ENDINGS)}")
 
 
-def _looks(folder: Path) -> list[Look]:
+def _looks(folder: Path) -> list[Snapshot]:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
     if not (looks := read_snapshots(folder)):
@@ -56,7 +56,7 @@ def _looks(folder: Path) -> list[Look]:
     return looks
 
 
-def check_blocks(place: str, look: Look) -> None:
+def check_blocks(place: str, look: Snapshot) -> None:
     if not look["stream_rms"]:
         raise ConfigError(f"{place}: the model has no blocks, so there is nothing to show by layer; leave it out")
 
@@ -68,7 +68,7 @@ def _name(folder: Path) -> str:
     return f"{folder.resolve().parent.name}: {' '.join(words).strip() or folder.resolve().name}"
 
 
-def _table(look: Look) -> Table:
+def _table(look: Snapshot) -> Table:
     """Of the last look, by layer: root mean squares, norms."""
     table = Table(box=None, pad_edge=False, header_style="", title=f"step {look['step']:,}", title_justify="left")
     table.add_column("block", justify="right")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from gptlab.cli.inspect_run import check_blocks, check_picture
 from gptlab.config.compose import load_settings
-from gptlab.diagnostics.activations import Look, measure
+from gptlab.diagnostics.activations import Snapshot, probe_activations
 from gptlab.diagnostics.plot import draw_arms
 from gptlab.diagnostics.watch import probe_batch
 from gptlab.model.build import build_model
@@ -21,12 +21,12 @@ from gptlab.training.device import choose_machine
 from gptlab.training.train import fair, open_dataset, with_vocabulary
 
 
-def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Look]:
+def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Snapshot]:
     """A look at each arm; `words` are those of a sweep, and of several seeds each is an arm."""
     if png is not None:
         check_picture(png)
     planned = plan_sweep(words)
-    looks: dict[str, Look] = {}
+    looks: dict[str, Snapshot] = {}
     for seed in planned.seeds:
         for arm in planned.arms:
             name = f"{arm.name} seed={seed}" if len(planned.seeds) > 1 else arm.name
@@ -41,15 +41,15 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
     return looks
 
 
-def _look(overrides: Sequence[str]) -> Look:
+def _look(overrides: Sequence[str]) -> Snapshot:
     cfg, _ = fair(load_settings(overrides))
     dataset, device = open_dataset(cfg), choose_machine(cfg).device
     model = build_model(with_vocabulary(cfg, dataset)).to(device)
     inputs, targets = probe_batch(dataset, cfg.data.window, cfg.train.batch_size)
-    return measure(model, inputs.to(device), targets.to(device), nullcontext(), full=True)
+    return probe_activations(model, inputs.to(device), targets.to(device), nullcontext(), full=True)
 
 
-def _table(looks: dict[str, Look]) -> Table:
+def _table(looks: dict[str, Snapshot]) -> Table:
     """The first and the last block, and how many times as large the last one's is."""
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("arm")

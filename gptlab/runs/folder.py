@@ -76,5 +76,5 @@ def open_config(folder: str | Path) -> DictConfig:
     registry.load(sorted((folder / "components").glob("*.py")))
     cfg = OmegaConf.load(folder / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    cfg.model.setdefault("name", "gpt")  # runs of a time when there was no other model lack it
+    cfg.model.setdefault("name", "gpt")  # older runs lack it: there was no other model
     return cfg

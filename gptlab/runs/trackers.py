@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from gptlab.runs.states import RunState
 
-MINIMA = ("val/loss", "val/bpb")  # of these a tracker shows the lowest value of a run beside the last one
+MINIMA = ("val/loss", "val/bpb")  # trackers show the lowest value of these beside the last one
 
 
 @dataclass(frozen=True)
