@@ -266,7 +266,7 @@ SPOILT = {
     ),
     "shape": (lambda f: edit_json(f / "config.json", vocab_size=300), "transformers cannot read it"),
     "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 20), "transformers cannot read it"),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "is none of the tokenizers library"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "is not a file of the tokenizers library"),
 }
 
 
