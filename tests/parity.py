@@ -126,7 +126,7 @@ def one_by_one(ours: LanguageModel, tokens: Tensor) -> Tensor:
 
 
 def gradients_as_weights(model: LanguageModel) -> LanguageModel:
-    """Return a copy whose weights are the gradients, so that converting it converts them, without a config of theirs."""
+    """Return a copy without a config of theirs, whose weights are the gradients, so that `to_hf` converts those."""
     copied = copy.deepcopy(model)
     copied.hf_config = None
     with torch.no_grad():

@@ -18,7 +18,8 @@ def by_layer(full: dict, sliding: dict) -> dict:
     return {"rope_parameters": p}
 
 
-# Of the four pairs of a head, the first makes more turns than beta_fast within 24 tokens, the last fewer than beta_slow.
+# Of the four pairs of a head, the first makes more turns than beta_fast within 24 tokens, the last fewer than
+# beta_slow.
 YARN = rope(30.0, "yarn", factor=4.0, original_max_position_embeddings=24, beta_fast=2.0, beta_slow=0.25)
 HALF, WHOLE = rope(9.0, partial_rotary_factor=0.5), rope(9.0, partial_rotary_factor=1.0)
 SLIDING, FULL = layers("sliding", "sliding", "sliding"), layers("full", "full", "full")
