@@ -245,7 +245,7 @@ def test_take_pythia_change_one_thing_continue(pythia, tmp_path, monkeypatch, ca
     monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("98 green bottles, hanging on the wall.\n" * 40)
     gptlab("convert", "--from", "pythia", "--to", "runs/pythia")
-    command = shlex.split(capsys.readouterr().out.partition("go on      gptlab ")[2])
+    command = shlex.split(capsys.readouterr().out.partition("train on   gptlab ")[2])
     ours = ["data=text", "data.path=text.txt", "budget.steps=2", "wandb.mode=disabled", "device=cpu"]
     gptlab(*command, *ours)
     assert "start    36 of 36 weights from runs/pythia" in capsys.readouterr().out
