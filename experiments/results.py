@@ -15,7 +15,7 @@ from typing import Any
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import DEFINITIONS, LEVEL
-from gptlab.compare.build import build, gather
+from gptlab.compare.build import build, collect_runs
 from gptlab.compare.views.figure import draw
 from gptlab.compare.views.markdown import render_markdown
 
@@ -93,11 +93,11 @@ def _load(path: Path):
 
 def _longer_windows(kept: Path) -> Iterator[str]:
     """What `eval.lengths` measured, for the arms that can be evaluated there, the first of them as the baseline."""
-    material = gather([kept])
-    known = {key for run in material.runs for key in run.summary}
+    collected = collect_runs([kept])
+    known = {key for run in collected.runs for key in run.summary}
     for metric in sorted(key for key in known if re.fullmatch(r"val/loss_\d+x", key)):
-        first = next(arm for arm in material.arms if all(metric in run.summary for run in arm.runs))
-        comparison = build(material, metric=metric, baseline=first.label)
+        first = next(arm for arm in collected.arms if all(metric in run.summary for run in arm.runs))
+        comparison = build(collected, metric=metric, baseline=first.label)
         yield f"\n## In windows {metric[9:-1]} times as long as in training\n\n"
         yield "| arm | mean ± sd | difference ± 95% | verdict |\n| --- | ---: | ---: | --- |\n"
         for r in comparison.results:

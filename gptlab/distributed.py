@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gptlab.config import AnyConfig, ConfigError
+from gptlab.config import ConfigError, Settings
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
@@ -153,7 +153,7 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def find_processes(cfg: AnyConfig) -> Processes:
+def find_processes(cfg: Settings) -> Processes:
     """As torchrun says in the environment. Raises ConfigError where `cfg` cannot be divided among them."""
     rank, world = int(os.environ.get("RANK", 0)), world_size()
     if world == 1:

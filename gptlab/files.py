@@ -10,15 +10,19 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to, and move it to `path` if the block succeeds.
 
-    A reader finds the old content or the new one, never a part. After an error or a kill the old one stays.
+    A reader finds the old content or the new one, never a part. After an error or a kill the old one stays. With
+    `sync` the new content is on the disk before it takes the old one's place, so a power cut loses neither.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

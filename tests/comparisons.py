@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
-from gptlab.compare.analysis.comparison import Comparison, Factorial, Reading, Result, Tuning
+from gptlab.compare.analysis.comparison import Comparison, EqualBudgetComparison, Factorial, Result, Tuning
 from gptlab.compare.analysis.effects import compare_scores
 
 MARGIN, NOISE = 0.01, 0.004  # nats per token
@@ -51,7 +51,7 @@ def make_comparison(*, arms=None, seeds=5, diverged=(), metric="val/loss", tuned
         "margin": MARGIN,
         "noise": scores[results[0].name].std(),
         "results": results,
-        "readings": _readings(scores, diverged, metric),
+        "equal_budgets": _equal_budgets(scores, diverged, metric),
         "tuning": [_tuning(list(chosen), rng)] if tuned else [],
         "factorial": _factorial(rng) if grid else None,
         "curves": curves,
@@ -90,6 +90,7 @@ def _run(name, place, seed, score, metric):
         "tokens": BATCH * (800 if score is None else STEPS),
         "seconds": 21.7 if score is None else 54.2,
         "folder": f"runs/norms/arm{place}-seed{seed}",
+        "path": f"runs/norms/arm{place}-seed{seed}",
         "where": "https://wandb.ai/lab/norms/runs/x1" if seed % 2 else "wandb sync runs/wandb/offline-run-x1",
     }
 
@@ -151,15 +152,15 @@ def _curves(scores, seeds, speed, metric, rng):
     return pd.concat(frames, ignore_index=True)
 
 
-def _readings(scores, diverged, metric):
+def _equal_budgets(scores, diverged, metric):
     """At equal FLOPs and seconds the arms look the worse the later they come."""
     names = list(scores)
     budgets = {"steps": (STEPS, 0.0), "tokens": (STEPS * BATCH, 0.0), "flops": (5.2e14, 0.002), "seconds": (53.9, 0.01)}
-    readings = []
+    equal_budgets = []
     for axis, (budget, slower) in budgets.items():
         there = {name: series + slower * place for place, (name, series) in enumerate(scores.items())}
-        readings.append(
-            Reading(
+        equal_budgets.append(
+            EqualBudgetComparison(
                 axis=axis,
                 budget=float(budget),
                 effects=_effects(there, names, diverged, metric),
@@ -168,7 +169,7 @@ def _readings(scores, diverged, metric):
                 note="the slowest run took 1.6 times as long as the fastest" if axis == "seconds" else "",
             )
         )
-    return readings
+    return equal_budgets
 
 
 def _tuning(names, rng):

@@ -61,8 +61,8 @@ def composed(overrides: list[str]) -> dict:
 def planned(file: Path) -> dict:
     """Every cell of an experiment's file as overrides, tuning included."""
     sweep = plan_sweep([str(file.relative_to(ROOT))])
-    cells = [*(sweep.tuning_cells() if sweep.tune else []), *sweep.cells]
-    return {"name": sweep.name, "n_cells": len(cells), "cells": [sorted(cell) for cell in cells]}
+    cells = [*sweep.tuning_cells, *sweep.cells]
+    return {"name": sweep.name, "n_cells": len(cells), "cells": [sorted(cell.overrides) for cell in cells]}
 
 
 def compared(file: Path) -> dict[str, str]:

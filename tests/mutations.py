@@ -15,20 +15,21 @@ class Mutation(NamedTuple):
 
 
 NORM, FFN, ATTENTION = "model/norm.py", "model/ffn.py", "model/attention.py"
+KERNELS = "model/attention_kernels.py"
 POSITION, PLACEMENT, BLOCK = "model/position.py", "model/placement.py", "model/block.py"
 EMBEDDING, HEAD, MODEL = "model/embedding.py", "model/head.py", "model/gpt.py"
 FAMILIES, FIELDS, WEIGHTS = "convert/families.py", "convert/config_fields.py", "convert/weight_map.py"
 
 EXACT = '(up(x))), with the exact (erf) GELU."""\n\n    activation = staticmethod('
 UP, DOWN = "h = self.activation(self.up(x))", "  # (B, T, F)\n        return self.dropout(self.down(h))"
-SOFTCAP = "    if softcap is not None:\n        s = softcap * torch.tanh(s / softcap)\n"
+SOFTCAP = "    if rule.softcap is not None:\n        s = rule.softcap * torch.tanh(s / rule.softcap)\n"
 MASK = (
-    "    mask = _mask(q, k.shape[-2], window, position)\n"
+    "    mask = _mask(q, k.shape[-2], rule)\n"
     "    return s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask\n"
 )
 MASK_FIRST = f"{MASK.replace('return', 's =')}{SOFTCAP}    return s\n"
 SCALE = "(scale or self.head_dim**-0.5)"
-CAP_FIRST = SOFTCAP.replace("s / softcap)", "s / (scale or 1.0) / softcap) * (scale or 1.0)")
+CAP_FIRST = SOFTCAP.replace("s / rule.softcap)", "s / (rule.scale or 1.0) / rule.softcap) * (rule.scale or 1.0)")
 Q_ROTATED = "position.rotate(self.q_norm(q), start, self.layer_idx)"
 OVER_WIDTH = "self.norm(x.transpose(1, 2).flatten(2)).unflatten(2, (x.shape[1], -1)).transpose(1, 2)"
 OVER_EACH_HEAD = "F.rms_norm(x, x.shape[-1:], None, self.norm.eps) * self.norm.gain.view(x.shape[1], 1, -1)"
@@ -58,15 +59,15 @@ MUTATIONS = [
     Mutation("scores scaled by layers from 0", ATTENTION, "(layer_idx + 1 if", "(max(layer_idx, 1) if", "gpt2"),
     Mutation("inverse_layer_scale ignored", ATTENTION, "if inverse_layer_scale else", "if False else", "gpt2"),
     Mutation("pattern a layer late", ATTENTION, "pattern[layer_idx %", "pattern[(layer_idx + 1) %", "gemma2"),
-    Mutation("a token ahead is seen", ATTENTION, "causal = key <= query", "causal = key <= query + 1", "bloom"),
-    Mutation("no causal mask", ATTENTION, "is_causal=True", "is_causal=False", "gpt2"),
-    Mutation("a window too wide by one", ATTENTION, "query - key < window", "query - key <= window", "starcoder2"),
-    Mutation("no soft cap of scores", ATTENTION, SOFTCAP, "", "gemma2"),
-    Mutation("soft cap after the mask", ATTENTION, SOFTCAP + MASK, MASK_FIRST, "gemma2"),
-    Mutation("soft cap before the scale", ATTENTION, SOFTCAP, CAP_FIRST, "gemma2"),
+    Mutation("a token ahead is seen", KERNELS, "causal = key <= query", "causal = key <= query + 1", "bloom"),
+    Mutation("no causal mask", KERNELS, "is_causal=True", "is_causal=False", "gpt2"),
+    Mutation("a window too wide by one", KERNELS, "query - key < window", "query - key <= window", "starcoder2"),
+    Mutation("no soft cap of scores", KERNELS, SOFTCAP, "", "gemma2"),
+    Mutation("soft cap after the mask", KERNELS, SOFTCAP + MASK, MASK_FIRST, "gemma2"),
+    Mutation("soft cap before the scale", KERNELS, SOFTCAP, CAP_FIRST, "gemma2"),
     Mutation(
         "key/value heads tiled",
-        ATTENTION,
+        KERNELS,
         "x.repeat_interleave(q.shape[1] // x.shape[1], 1)",
         "x.repeat(1, q.shape[1] // x.shape[1], 1, 1)",
         "llama",
@@ -84,16 +85,22 @@ MUTATIONS = [
     Mutation("no bias in q", ATTENTION, "= self.q(x),", "= F.linear(x, self.q.weight),", "gpt2"),
     Mutation("no bias in v", ATTENTION, ", self.v(x)", ", F.linear(x, self.v.weight)", "starcoder2"),
     Mutation("no bias in out", ATTENTION, ALL_OUT, f"F.linear({SOME_OUT}, self.out.weight)", "phi"),
-    Mutation("new keys before the cache's", ATTENTION, "cat([layer[0], k], -2)", "cat([k, layer[0]], -2)", "gpt2"),
-    Mutation("queries with a cache at 0", ATTENTION, "torch.arange(T_k - T_q, T_k,", "torch.arange(T_q,", "starcoder2"),
+    Mutation(
+        "new keys before the cache's",
+        ATTENTION,
+        "cat([self.tensors[0], k], -2)",
+        "cat([k, self.tensors[0]], -2)",
+        "gpt2",
+    ),
+    Mutation("queries with a cache at 0", KERNELS, "torch.arange(T_k - T_q, T_k,", "torch.arange(T_q,", "starcoder2"),
     Mutation(
         "rotation a position early with a cache",
         ATTENTION,
-        "start = cache.length(self.layer_idx) if",
-        "start = max(0, cache.length(self.layer_idx) - 1) if",
+        "start = 0 if cache is None else cache.n_read",
+        "start = 0 if cache is None else max(0, cache.n_read - 1)",
         "llama",
     ),
-    Mutation("learned positions from 0 with a cache", MODEL, "start = cache.length(0) if", "start = 0 if", "gpt2"),
+    Mutation("learned positions from 0 with a cache", MODEL, "else cache.n_read", "else 0", "gpt2"),
     Mutation(
         "halves paired for neighbours",
         POSITION,

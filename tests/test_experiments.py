@@ -26,7 +26,7 @@ def test_experiment(path, tmp_path):
     assert len(planned.arms) == len(experiment.variants) or experiment.ladder
     assert len(planned.cells) == len(planned.arms) * len(experiment.seeds)
     for cell in planned.cells[: len(planned.arms)]:
-        assert train(load_config(cell), quiet=True)["state"] == "finished"
+        assert train(load_config(cell.overrides), quiet=True)["state"] == "finished"
 
 
 def script(path):

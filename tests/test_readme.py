@@ -7,8 +7,7 @@ import pytest
 
 from gptlab.cli.main import VERBS, main
 from gptlab.config.compose import load_config
-from gptlab.sweeps.grid import plan_sweep
-from gptlab.sweeps.run_sweep import split_words
+from gptlab.sweeps.grid import plan_sweep, split_arguments
 from paths import ROOT
 
 README = ROOT / "README.md"
@@ -43,11 +42,11 @@ def test_every_command_is_one_that_gptlab_takes(command, folder, capsys):
     elif verb == "sweep":
         args = VERBS["sweep"].parser("sweep").parse_intermixed_args(words)
         arms = {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
-        planned = plan_sweep(split_words(args.words)[2], **arms)
-        cells = [*planned.tuning_cells(), *planned.cells]
+        planned = plan_sweep(split_arguments(args.words).cells, **arms)
+        cells = [*planned.tuning_cells, *planned.cells]
         assert len(cells) > 1
         for cell in cells:
-            load_config(cell)
+            load_config(cell.overrides)
     elif verb == "bench":
         load_config(VERBS["bench"].parser("bench").parse_intermixed_args(words).overrides)
     elif verb in ("show", "list"):

@@ -18,7 +18,7 @@ from matplotlib.ticker import NullFormatter
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.build import gather
+from gptlab.compare.build import collect_runs
 
 HERE = Path(__file__).parent
 TEXTS = {"shakespeare": "Tiny Shakespeare", "pystdlib": "Python's standard library"}
@@ -59,7 +59,7 @@ def row() -> dict[str, object]:
 
 def _speeds() -> pd.DataFrame:
     """Training tokens per second: arms down, windows across."""
-    runs = gather([WINDOWS]).runs
+    runs = collect_runs([WINDOWS]).runs
     rows = [(r.config["variant"], r.config["data"]["window"], r.number("speed/tokens_per_s")) for r in runs]
     frame = pd.DataFrame(rows, columns=["arm", "window", "speed"])
     return frame.pivot_table(index="arm", columns="window", values="speed", sort=False)
@@ -147,7 +147,7 @@ def _samples() -> str:
 
 def _how(comparisons: dict[tuple[str, str], Comparison]) -> str:
     runs = pd.concat([c.runs for c in comparisons.values()])
-    said = [*(c.command for c in comparisons.values()), gather([WINDOWS]).sweep["command"]]
+    said = [*(c.command for c in comparisons.values()), collect_runs([WINDOWS]).sweep["command"]]
     commands = "\n".join(f"    {command}" for command in said)
     lines = [
         line.rpartition(" (")[0] for c in comparisons.values() for line in c.hardware

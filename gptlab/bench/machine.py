@@ -4,14 +4,14 @@ from typing import Any
 
 import torch
 
-from gptlab.bench.subject import Subject
 from gptlab.runs.environment import environment
+from gptlab.training.prepare import PreparedRun
 
 OWNERS = ("host", "command")  # of environment.py's entries
 
 
-def describe_machine(subject: Subject) -> dict[str, Any]:
-    machine = subject.machine
+def describe_machine(subject: PreparedRun) -> dict[str, Any]:
+    machine = subject.device
     seen = {k: v for k, v in environment(subject.dataset.hash).items() if k not in OWNERS}
     gpu = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else None
     return seen | {

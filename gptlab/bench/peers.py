@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
 from torch import Tensor
 
-from gptlab.bench.subject import Subject
-from gptlab.config import ARCHITECTURE, ConfigError, did_you_mean
-from gptlab.config.compose import edit, load_config, typed
+from gptlab.config import ARCHITECTURE, ConfigError, Settings, did_you_mean
+from gptlab.config.compose import edit, load_settings, typed
+from gptlab.training.prepare import PreparedRun
 
 # No step is faster or slower for these.
 LR, WEIGHT_DECAY, BETAS = 1e-3, 0.1, (0.9, 0.99)
@@ -46,17 +45,17 @@ class Peer:
         except ImportError as e:
             raise ConfigError(f"--against {self.name}: needs {self.package} ({e}); pip install {self.install}") from e
 
-    def check(self, cfg: DictConfig) -> None:
+    def check(self, cfg: Settings) -> None:
         """Raises ConfigError for sizes that it cannot have."""
         if cfg.size.dim % cfg.size.n_head:
             raise ConfigError(f"size.n_head={cfg.size.n_head}: must divide size.dim={cfg.size.dim} for {self.name}")
 
-    def open(self, subject: Subject, precision: str | None = None) -> None:
+    def open(self, subject: PreparedRun, precision: str | None = None) -> None:
         """Build model and optimizer on the subject's device, compiled if gptlab's own is."""
-        self.subject, cfg, machine = subject, subject.cfg, subject.machine
+        self.subject, cfg, machine = subject, subject.cfg, subject.device
         fast = machine.precision.startswith("bf16") and machine.device.type != "cpu"
         self.bf16 = precision == "bf16" if precision else fast
-        drawn_by = cfg.data.window, subject.micro, cfg.seed, cfg.data.sampling
+        drawn_by = cfg.data.window, subject.micro_batch_size, cfg.seed, cfg.data.sampling
         self.batches = subject.dataset.train_batches(*drawn_by, machine.device)
         self.drawn = 0
         with contextlib.redirect_stdout(io.StringIO()):  # what they say of themselves
@@ -68,7 +67,7 @@ class Peer:
 
     def training_step(self) -> None:
         """The next batch is fetched between forward and backward, as the device works on the former."""
-        n_micro = self.subject.n_micro
+        n_micro = self.subject.n_micro_batches
         for _ in range(n_micro):
             inputs, targets = self.next
             with self.autocast():
@@ -80,10 +79,10 @@ class Peer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def autocast(self) -> AbstractContextManager:
-        device = self.subject.machine.device.type
+        device = self.subject.device.device.type
         return torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
-    def build_model(self, cfg: DictConfig) -> torch.nn.Module:
+    def build_model(self, cfg: Settings) -> torch.nn.Module:
         raise NotImplementedError
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -101,16 +100,16 @@ class Peer:
     def logits(self, inputs: Tensor) -> Tensor:
         return self.model(inputs)
 
-    def like(self, cfg: DictConfig) -> list[str] | None:
+    def like(self, cfg: Settings) -> list[str] | None:
         """The overrides that make this architecture in gptlab, but for the sizes; None: there are none."""
         return None
 
-    def is_like(self, cfg: DictConfig) -> bool:
+    def is_like(self, cfg: Settings) -> bool:
         """Whether `cfg` describes this very architecture."""
         words = self.like(cfg)
         if words is None:
             return False
-        theirs = edit(load_config(words), model__vocab_size=cfg.model.vocab_size)
+        theirs = edit(load_settings(words), model__vocab_size=cfg.model.vocab_size)
         return all(theirs[slot] == cfg[slot] for slot in SLOTS_OF_MODEL)
 
     @property
@@ -141,20 +140,21 @@ class NanoGPT(Peer):
             reason = f"its model.py cannot be used ({type(e).__name__}: {e})"
             raise ConfigError(f"--against nanogpt={place}: {reason}; give a checkout of nanoGPT") from e
 
-    def build_model(self, cfg: DictConfig) -> torch.nn.Module:
+    def build_model(self, cfg: Settings) -> torch.nn.Module:
         sizes = {"n_layer": cfg.size.n_layer, "n_head": cfg.size.n_head, "n_embd": cfg.size.dim}
         text = {"block_size": cfg.data.window, "vocab_size": cfg.model.vocab_size}
         return self.code.GPT(self.code.GPTConfig(**text, **sizes, dropout=cfg.train.dropout, bias=cfg.bias))
 
     def build_optimizer(self) -> torch.optim.Optimizer:
-        return self.model.configure_optimizers(WEIGHT_DECAY, LR, BETAS, self.subject.machine.device.type)
+        return self.model.configure_optimizers(WEIGHT_DECAY, LR, BETAS, self.subject.device.device.type)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Windows drawn by torch, cut one by one from a map of the file that is opened anew each time."""
-        kept: Any = self.subject.dataset.train
+        dataset: Any = self.subject.dataset
+        kept = dataset.train
         tokens = np.memmap(kept.filename, dtype=kept.dtype, mode="r")
-        window, device = self.subject.cfg.data.window, self.subject.machine.device
-        starts = torch.randint(len(tokens) - window, (self.subject.micro,))
+        window, device = self.subject.cfg.data.window, self.subject.device.device
+        starts = torch.randint(len(tokens) - window, (self.subject.micro_batch_size,))
         x, y = (
             torch.stack([torch.from_numpy(tokens[i + shift : i + shift + window].astype(np.int64)) for i in starts])
             for shift in (0, 1)
@@ -166,7 +166,7 @@ class NanoGPT(Peer):
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return self.model(inputs, targets)[1]
 
-    def like(self, cfg: DictConfig) -> list[str]:
+    def like(self, cfg: Settings) -> list[str]:
         return ["preset=nanogpt-cpu", f"bias={typed(cfg.bias)}"]
 
     @property
@@ -184,7 +184,7 @@ class HuggingFace(Peer):
     install = "'gptlab[hf]'"
     how = "GPT2LMHeadModel; fused AdamW, clipping, and batches as gptlab's"
 
-    def build_model(self, cfg: DictConfig) -> torch.nn.Module:
+    def build_model(self, cfg: Settings) -> torch.nn.Module:
         from transformers import GPT2Config, GPT2LMHeadModel
 
         sizes = {"n_layer": cfg.size.n_layer, "n_head": cfg.size.n_head, "n_embd": cfg.size.dim}
@@ -200,7 +200,7 @@ class HuggingFace(Peer):
     def logits(self, inputs: Tensor) -> Tensor:
         return self.model(inputs).logits
 
-    def like(self, cfg: DictConfig) -> list[str]:
+    def like(self, cfg: Settings) -> list[str]:
         return ["preset=gpt2"]
 
 
@@ -212,7 +212,7 @@ class XTransformers(Peer):
     install = "x-transformers"
     how = "TransformerWrapper of a Decoder with flash attention; fused AdamW, clipping, and batches as gptlab's"
 
-    def build_model(self, cfg: DictConfig) -> torch.nn.Module:
+    def build_model(self, cfg: Settings) -> torch.nn.Module:
         from x_transformers import Decoder, TransformerWrapper
 
         share = cfg.train.dropout

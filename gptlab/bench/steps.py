@@ -37,7 +37,7 @@ def bench_steps(
     tell("fresh processes")
     startup = measure_startup(overrides, threads)  # before this process holds a model, on a GPU too
     tell("warming up")
-    trainer, device = subject.trainer(), subject.machine.device
+    trainer, device = subject.trainer(), subject.device.device
     step = step_of(trainer)
     warm_up(step, device)
     n = steps or steps_per_block(step, device)
@@ -48,16 +48,16 @@ def bench_steps(
         warm_up(peer.training_step, device)
         theirs.append(Contestant(peer.name, peer.training_step, n))
     shapes = gemms(trainer)
-    products = gemm_contestants(shapes, subject.machine)
+    products = gemm_contestants(shapes, subject.device)
     tell(f"{blocks} blocks of {n} steps")
     interleave([own, *theirs, *products], blocks, device)
-    tokens, flops = subject.plan.tokens_per_step, subject.plan.cost["flops_per_token"]
+    tokens, flops = subject.budget.tokens_per_step, subject.budget.cost["flops_per_token"]
     achieved = rates(tokens * flops, own.seconds)
     return {
         "kind": "steps",
         "machine": describe_machine(subject),
         "model": {
-            "parameters": int(subject.plan.cost["parameters"]),
+            "parameters": int(subject.budget.cost["parameters"]),
             "flops_per_token": flops,
             "batch_size": subject.cfg.train.batch_size,
             "window": subject.cfg.data.window,
@@ -67,7 +67,7 @@ def bench_steps(
         **_speed(own, tokens),
         "flops_per_s": spread(achieved),
         "gemm": [_of_product(*pair, achieved) for pair in zip(shapes, products, strict=True)],
-        "datasheet": _of_datasheet(subject.machine, achieved),
+        "datasheet": _of_datasheet(subject.device, achieved),
         "startup": startup,
         "peers": [_of_peer(*pair, own, tokens) for pair in zip(peers, theirs, strict=True)],
         "seconds_per_step": {c.name: c.seconds for c in (own, *theirs)},

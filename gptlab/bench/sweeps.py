@@ -20,10 +20,12 @@ import torch
 from gptlab.bench.machine import describe_machine
 from gptlab.bench.peers import OTHER, SAME, NanoGPT, Peer, find_peers
 from gptlab.bench.process import run_process
-from gptlab.bench.subject import Subject, prepare
+from gptlab.bench.subject import prepare
 from gptlab.bench.timing import rates, ratios, spread
 from gptlab.config import ConfigError
 from gptlab.config.compose import typed
+from gptlab.data import Dataset
+from gptlab.training.prepare import PreparedRun
 
 CELLS = 16
 EVALUATED = 4  # batches that nanoGPT's train.py evaluates
@@ -62,10 +64,11 @@ def bench_sweep(
     if own := next((w for w in words if w.partition("=")[0] in OWN_KEYS), None):
         raise ConfigError(f"{own}: bench --sweep sets it itself, the same for all; leave it out")
     subject = prepare(words)
-    plan = subject.plan
+    plan, dataset = subject.budget, subject.dataset
+    assert isinstance(dataset, Dataset)
     if plan.steps is None or plan.steps < 2:
         raise ConfigError("budget: bench --sweep times cells of a known number of steps, 2 or more; give budget.steps")
-    evaluated = EVALUATED * subject.micro * subject.cfg.data.window
+    evaluated = EVALUATED * subject.micro_batch_size * subject.cfg.data.window
     fixed = ["name=bench", f"eval.tokens={evaluated + 1}", f"eval.every={plan.steps}"]
     fixed += [] if any(w.startswith("wandb.mode=") for w in words) else ["wandb.mode=disabled"]
     gptlab = Gptlab(words + fixed, [w for w in overrides if w.startswith("hydra")], threads)
@@ -86,7 +89,7 @@ def bench_sweep(
             "parameters": int(plan.cost["parameters"]),
             "steps": plan.steps,
             "trained_tokens": plan.steps * plan.tokens_per_step,
-            "evaluated_tokens": min(evaluated, subject.dataset.n_val - 1),
+            "evaluated_tokens": min(evaluated, dataset.n_val - 1),
         },
         "rounds": rounds,
         "ways": [_told(way, ways[0]) for way in ways],
@@ -139,7 +142,7 @@ class Gptlab:
 class TrainPy:
     """nanoGPT's train.py, run in a folder that has around it what it expects in its checkout."""
 
-    def __init__(self, peer: Peer, subject: Subject, threads: int | None):
+    def __init__(self, peer: Peer, subject: PreparedRun, threads: int | None):
         if not isinstance(peer, NanoGPT):
             raise ConfigError(f"--against {peer.name}: has no script that trains; leave it out, or give nanogpt=PATH")
         cfg = subject.cfg
@@ -159,7 +162,7 @@ class TrainPy:
         data = self.folder / "data" / "bench"
         data.mkdir(parents=True)
         (self.folder / "configurator.py").symlink_to(self.checkout / "configurator.py")
-        text = self.subject.dataset
+        text: Any = self.subject.dataset
         for split, tokens in (("train", text.train), ("val", text.val)):
             np.asarray(tokens).astype(np.uint16, casting="safe").tofile(data / f"{split}.bin")
         (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": self.subject.cfg.model.vocab_size}))
@@ -171,7 +174,7 @@ class TrainPy:
 
     def arguments(self) -> list[str]:
         """It trains max_iters + 1 steps, and evaluates and saves where eval_interval divides the steps before."""
-        cfg, machine, steps = self.subject.cfg, self.subject.machine, self.subject.plan.steps
+        cfg, machine, steps = self.subject.cfg, self.subject.device, self.subject.budget.steps
         assert steps
         last = steps - 1
         values = {
@@ -183,8 +186,8 @@ class TrainPy:
             "eval_interval": last,
             "log_interval": cfg.train.log_every,
             "block_size": cfg.data.window,
-            "batch_size": self.subject.micro,
-            "gradient_accumulation_steps": self.subject.n_micro,
+            "batch_size": self.subject.micro_batch_size,
+            "gradient_accumulation_steps": self.subject.n_micro_batches,
             "n_layer": cfg.size.n_layer,
             "n_head": cfg.size.n_head,
             "n_embd": cfg.size.dim,

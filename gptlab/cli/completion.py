@@ -110,7 +110,7 @@ def _collect() -> Names:
         elif f.name not in SLOTS:
             values[f.name] = _choices(f)
     knobs = {
-        slot: {e.name: {f.name: list(e.choices.get(f.name, _choices(f))) for f in e.knobs} for e in entries}
+        slot: {e.name: {f.name: list(e.choices.get(f.name, _choices(f))) for f in e.settings} for e in entries}
         for slot, entries in ((slot, registry.entries(kind)) for slot, kind in SLOTS.items())
     }
     return {"values": values, "knobs": knobs}

@@ -12,7 +12,7 @@ from gptlab.config import ConfigError
 from gptlab.diagnostics.activations import Look
 from gptlab.diagnostics.plot import draw_runs
 from gptlab.files import write_bytes
-from gptlab.runs.record import read_looks
+from gptlab.runs.record import read_snapshots
 
 PICTURE_ENDINGS = (".png", ".pdf", ".svg")
 TITLES = {
@@ -61,7 +61,7 @@ def check_picture(path: Path) -> None:
 def _read_snapshots(folder: Path) -> list[Look]:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
-    if not (snapshots := read_looks(folder)):
+    if not (snapshots := read_snapshots(folder)):
         raise ConfigError(f"{folder}: has no snapshots yet; train with diagnostics=basic or diagnostics=full")
     require_blocks(str(folder), snapshots[-1])
     return snapshots

@@ -53,7 +53,7 @@ def _describe_slot(name: str, baseline: str) -> Described:
             "name": entry.name,
             "summary": entry.summary,
             "source": entry.source,
-            "settings": _describe_settings(name, entry.knobs, entry.choices),
+            "settings": _describe_settings(name, entry.settings, entry.choices),
         }
         for entry in registry.entries(kind)
     ]

@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from gptlab.cli.inspect_run import check_picture, require_blocks
-from gptlab.config.compose import load_settings
+from gptlab.config.compose import load_config
 from gptlab.diagnostics.activations import Look, measure
 from gptlab.diagnostics.plot import draw_arms
 from gptlab.diagnostics.watch import probe_batch
 from gptlab.files import write_bytes
 from gptlab.model.build import build_model
 from gptlab.sweeps.grid import plan_sweep
-from gptlab.training.device import choose_machine
-from gptlab.training.train import fair, open_dataset, with_vocabulary
+from gptlab.training.prepare import Memo, prepare
 
 
 def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Look]:
@@ -31,11 +30,12 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
     if png is not None:
         check_picture(png)
     planned = plan_sweep(words)
+    memo = Memo()
     snapshots: dict[str, Look] = {}
     for seed in planned.seeds:
         for arm in planned.arms:
             name = f"{arm.name} seed={seed}" if len(planned.seeds) > 1 else arm.name
-            snapshots[name] = _take_snapshot(planned.cell(arm, seed))
+            snapshots[name] = _take_snapshot(planned.cell(arm, seed).overrides, memo)
             require_blocks(name, snapshots[name])
     if png is not None:
         write_bytes(png, draw_arms(snapshots, png.suffix[1:]))
@@ -45,11 +45,13 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
     return snapshots
 
 
-def _take_snapshot(overrides: Sequence[str]) -> Look:
-    cfg, _ = fair(load_settings(overrides))
-    dataset, device = open_dataset(cfg), choose_machine(cfg).device
-    model = build_model(with_vocabulary(cfg, dataset)).to(device)
-    inputs, targets = probe_batch(dataset, cfg.data.window, cfg.train.batch_size)
+def _take_snapshot(overrides: Sequence[str], memo: Memo) -> Look:
+    run = prepare(load_config(overrides), memo=memo)
+    device = run.device.device
+    model = build_model(run.cfg).to(device)
+    if run.start:
+        run.start.apply(model)
+    inputs, targets = probe_batch(run.dataset, run.cfg.data.window, run.cfg.train.batch_size)
     return measure(model, inputs.to(device), targets.to(device), nullcontext(), full=True)
 
 

@@ -4,18 +4,17 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, flatten, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, flatten, plain, registry
 from gptlab.config.compose import load_config, typed
-from gptlab.config.diff import differences
-from gptlab.model.build import build_init, reads
+from gptlab.config.diff import diff_from_baseline
+from gptlab.model.build import build_init, slots_used
 from gptlab.model.cost import (
+    cache_bytes,
     flops_per_token,
-    kv_bytes_per_token,
     meta_model,
     non_embedding,
     parameters_by_part,
@@ -48,30 +47,35 @@ def show(overrides: Iterable[str], console: Console) -> dict[str, Any]:
     for kind, n_bytes in described["bytes"].items():
         table.add_row(f"bytes of {kind}", _bytes(n_bytes))
     table.add_row("bytes of KV cache per token", _bytes(described["kv_cache_bytes_per_token"]))
+    if described["recurrent_state_bytes"]:
+        table.add_row("bytes of recurrent state", _bytes(described["recurrent_state_bytes"]))
     console.print(table)
     return described
 
 
-def _describe(cfg: DictConfig) -> dict[str, Any]:
+def _describe(cfg: Settings) -> dict[str, Any]:
     model = meta_model(cfg)
     baseline = flatten(plain(load_config()))
     init = build_init(plain(cfg))
+    flops = flops_per_token(model, cfg.data.window)
+    fixed, per_token = cache_bytes(model)
     return {
-        "differences": {key: {"value": v, "baseline": baseline.get(key)} for key, v in differences(cfg).items()},
+        "differences": {key: {"value": v, "baseline": baseline.get(key)} for key, v in diff_from_baseline(cfg).items()},
         "init": init.describe() if hasattr(init, "describe") else None,
         "parameters": parameters_by_part(model),
         "parameters_non_embedding": non_embedding(model),
         "window": cfg.data.window,
-        "flops_per_token": flops_per_token(model, cfg.data.window),
+        "flops_per_token": flops,
         "bytes": state_bytes(model, registry.build("optimizer", cfg.optimizer)),
-        "kv_cache_bytes_per_token": kv_bytes_per_token(cfg),
+        "recurrent_state_bytes": fixed,
+        "kv_cache_bytes_per_token": per_token,
         "block": _drawing(model, cfg),  # last: drawing replaces the block's parts by symbols
     }
 
 
-def _drawing(model: LanguageModel, cfg: DictConfig) -> str:
+def _drawing(model: LanguageModel, cfg: Settings) -> str:
     """Draw the model from tokens to logits, or describe it in words if it has no slot `block`."""
-    slots = reads(plain(cfg))
+    slots = slots_used(plain(cfg))
     if "block" not in slots:
         components = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in slots]
         summary = f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}"
@@ -83,7 +87,7 @@ def _drawing(model: LanguageModel, cfg: DictConfig) -> str:
     )
 
 
-def _embedding(model: LanguageModel, cfg: DictConfig) -> str:
+def _embedding(model: LanguageModel, cfg: Settings) -> str:
     """Describe the path of a token to the first block. A user's own embedding may lack any of these attributes."""
     table = model.embedding
     scale = getattr(table, "scale", 1)
@@ -92,7 +96,7 @@ def _embedding(model: LanguageModel, cfg: DictConfig) -> str:
     return " -> ".join([f"embedding x {scale:.4g}" if scaled else "embedding", *norm, *_projection(table)])
 
 
-def _layers(cfg: DictConfig) -> str:
+def _layers(cfg: Settings) -> str:
     """Describe the number of layers, the kinds that a pattern mixes, and the norm of queries and keys."""
     n, details = cfg.size.n_layer, []
     for slot in ("attention", "position"):
@@ -105,7 +109,7 @@ def _layers(cfg: DictConfig) -> str:
     return "; ".join([f"{n} layers", *details])
 
 
-def _head(model: LanguageModel, cfg: DictConfig) -> str:
+def _head(model: LanguageModel, cfg: Settings) -> str:
     steps = [] if isinstance(model.norm, nn.Identity) else _norm(cfg)
     scale, softcap = getattr(model.head, "scale", 1), cfg.head.get("softcap")
     matrix = f"head ({'tied' if cfg.head.get('tied') else 'untied'})"
@@ -113,7 +117,7 @@ def _head(model: LanguageModel, cfg: DictConfig) -> str:
     return " -> ".join(steps + ([f"softcap {softcap:g}"] if softcap else []))
 
 
-def _norm(cfg: DictConfig) -> list[str]:
+def _norm(cfg: Settings) -> list[str]:
     return [] if cfg.norm.name == "none" else [cfg.norm.name]
 
 

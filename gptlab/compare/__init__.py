@@ -7,7 +7,7 @@ frame, table, markdown, plot, report                       ways to show it; none
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ import pandas as pd
 from rich.console import Console
 
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.build import Material, build, build_comparison, gather
+from gptlab.compare.build import CollectedRuns, build, build_comparison, collect_runs
 from gptlab.compare.views.dataframe import tabulate
 from gptlab.compare.views.terminal import print_comparison
 from gptlab.config import ConfigError
 
 ENDINGS = {"png": (".png", ".pdf", ".svg"), "keep": (".json",)}
 
-__all__ = ["build_comparison", "compare"]
+__all__ = ["build_comparison", "compare", "compare_runs"]
 
 
 def compare(
@@ -40,25 +40,38 @@ def compare(
 
     `options` are those of build.build: metric, baseline, against, margin, defaults.
     """
+    files = {"csv": csv, "png": png, "markdown": markdown, "html": html, "keep": keep}
+    return tabulate(compare_runs(paths, console=console, files=files, **options))
+
+
+def compare_runs(
+    paths: Iterable[str | Path],
+    *,
+    files: Mapping[str, str | Path | None],
+    console: Console | None = None,
+    **options: Any,
+) -> Comparison:
+    """Do what `compare` does, with the files by the name of their argument, and return the whole Comparison."""
+    csv, png, markdown, html, keep = (files.get(key) for key in ("csv", "png", "markdown", "html", "keep"))
     for flag, path in (("png", png), ("keep", keep)):
         if path is not None and Path(path).suffix not in ENDINGS[flag]:
             raise ConfigError(f"{flag}={path}: the name must end in {' or '.join(ENDINGS[flag])}")
     console = console or Console()
-    material = gather(paths)
-    comparison = build(material, **options)
+    collected = collect_runs(paths)
+    comparison = build(collected, **options)
     table = tabulate(comparison)
     asked = {"table": csv, "picture": png, "markdown": markdown, "report": html, "kept": keep}
-    files = {what: Path(path) for what, path in asked.items() if path is not None}
-    for what, path in files.items():  # before anything is printed, which may be into a `head` that closes early
-        _write(path, _content(what, path, comparison, material, table, png))
+    wanted = {what: Path(path) for what, path in asked.items() if path is not None}
+    for what, path in wanted.items():  # before anything is printed, which may be into a `head` that closes early
+        _write(path, _content(what, path, comparison, collected, table, png))
     print_comparison(comparison, console)
-    for what, path in files.items():
+    for what, path in wanted.items():
         console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
-    return table
+    return comparison
 
 
 def _content(
-    what: str, path: Path, comparison: Comparison, material: Material, table: pd.DataFrame, png: str | Path | None
+    what: str, path: Path, comparison: Comparison, collected: CollectedRuns, table: pd.DataFrame, png: str | Path | None
 ) -> bytes:
     """What takes long to import is imported when it is needed."""
     if what == "table":
@@ -76,9 +89,9 @@ def _content(
         from gptlab.compare.views.report import render_report
 
         return render_report(comparison).encode()
-    from gptlab.compare.archive import kept_text
+    from gptlab.compare.archive import archive_text
 
-    return kept_text(material.runs, material.sweep, comparison).encode()
+    return archive_text(collected.runs, collected.sweep, comparison).encode()
 
 
 def _write(path: Path, content: bytes) -> None:

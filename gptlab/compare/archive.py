@@ -1,9 +1,8 @@
-"""`--keep`: what a comparison was made from, in one small file that makes it again.
+"""The file that `--keep` writes: the runs of a comparison in one small JSON file that makes the same tables again.
 
-One JSON object, a run on each line: how it ended, its final numbers, what its config has of its own, and at most POINTS
-of its evaluations. Those that a reading interpolates between are exact, so every table comes out the same; the others
-are only drawn and have six digits. What all runs have in common stands once, at the top. Nothing says on whose machine
-they ran: no host, no path outside of the checkout, nothing of W&B's settings.
+It holds one JSON object with a run on each line: how the run ended, its final numbers, the part of its config that not
+all runs share, and at most MOST_POINTS of its evaluations. What all runs share stands once, at the top. Nothing in the
+file tells whose machine the runs were made on: no host, no path outside of the checkout, no settings of W&B.
 """
 
 import json
@@ -17,100 +16,113 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.analysis.equal_budget import COLUMNS
 from gptlab.compare.read.anonymise import shown_address, shown_command, shown_folder
-from gptlab.compare.read.runs import AXIS_COLUMNS, Run, read_points
+from gptlab.compare.read.runs import AXES, Run, read_points
 from gptlab.config import ConfigError
+from gptlab.files import finite
 
-FORMAT = "gptlab kept runs, 1"
-POINTS = 40
-DIGITS = 6  # significant, of a point that is only drawn
-OF_SWEEP = ("question", "literature", "variants", "baseline", "against", "tune", "matched")
-OF_ENV = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
-PRIVATE = ("runs_dir", "wandb")  # of the config
-PARTS = ("config", "summary", "env")
-PER = {"tokens": "step", "cost/flops": "tokens"}  # columns that mostly are another times a number
+ARCHIVE_FORMAT = "gptlab kept runs, 1"
+MOST_POINTS = 40  # evaluations of a run
+SWEEP_KEYS = ("question", "literature", "variants", "baseline", "against", "tune", "matched")
+ENV_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
+PRIVATE_KEYS = ("runs_dir", "wandb")  # of the config
+RUN_PARTS = ("config", "summary", "env")
+AXIS_KEYS = [axis.key for axis in AXES.values()]
+MULTIPLE_OF = {"tokens": "step", "cost/flops": "tokens"}  # in older files a column can be a multiple of another
 
 
 @dataclass(frozen=True)
-class Kept:
+class Archive:
+    """The content of a file written by --keep."""
+
     runs: list[Run]
-    sweep: dict[str, Any]  # as much of sweep.yaml as a comparison needs
+    sweep: dict[str, Any]  # the parts of sweep.yaml that a comparison needs
     repeats: int
 
 
-def is_kept(path: str | Path) -> bool:
+def is_archive(path: str | Path) -> bool:
+    """Return whether `path` is an existing file with the suffix .json."""
     return Path(path).suffix == ".json" and Path(path).is_file()
 
 
-def kept_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comparison) -> str:
-    """`runs` and what their sweep.yaml says, as far as it takes to make the `comparison` again."""
-    parts = {part: [_part(run, part) for run in runs] for part in PARTS}
-    common = {part: _common(own) for part, own in parts.items()}
-    said = {key: sweep[key] for key in OF_SWEEP if sweep.get(key)}
-    if "variants" in said:
-        said["variants"] = list(said["variants"])
+def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comparison) -> str:
+    """Return the file's text for `runs` and the content of their sweep.yaml, enough to make `comparison` again."""
+    parts = {part: [_part(run, part) for run in runs] for part in RUN_PARTS}
+    common = {part: _common(values) for part, values in parts.items()}
+    kept_sweep = {key: sweep[key] for key in SWEEP_KEYS if sweep.get(key)}
+    if "variants" in kept_sweep:
+        kept_sweep["variants"] = list(kept_sweep["variants"])
     if sweep.get("command"):
-        said["command"] = shown_command(sweep["command"])
+        kept_sweep["command"] = shown_command(sweep["command"])
     lines = [
         {
             "folder": shown_folder(run.folder),
             "state": run.state,
             "where": shown_address(run.status.get("wandb")),
-            **{part: {k: v for k, v in parts[part][i].items() if k not in common[part]} for part in PARTS},
+            **{part: {k: v for k, v in parts[part][i].items() if k not in common[part]} for part in RUN_PARTS},
             "points": _points(run, comparison),
         }
         for i, run in enumerate(runs)
     ]
-    tree = {"format": FORMAT, "repeats": comparison.repeats, "sweep": said, "common": common, "runs": lines}
+    tree = {
+        "format": ARCHIVE_FORMAT,
+        "repeats": comparison.repeats,
+        "sweep": kept_sweep,
+        "common": common,
+        "runs": lines,
+    }
     return "{\n" + ",\n".join(f" {_json(key)}: {_block(value)}" for key, value in tree.items()) + "\n}\n"
 
 
-def read_kept(path: Path) -> Kept:
+def read_archive(path: Path) -> Archive:
+    """Read a file written by --keep. Raises ConfigError for any other file."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
         raise ConfigError(f"compare {path}: not readable as JSON ({e}); write it again with --keep") from e
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+    if not isinstance(tree, dict) or tree.get("format") != ARCHIVE_FORMAT:
         raise ConfigError(f"compare {path}: is not a file that --keep wrote; name one, or folders of runs")
     runs = []
     for line in tree["runs"]:
-        config, summary, env = ({**tree["common"][part], **line[part]} for part in PARTS)
+        config, summary, env = ({**tree["common"][part], **line[part]} for part in RUN_PARTS)
         status = {"state": line["state"], "wandb": line["where"]}
-        runs.append(Run(Path(line["folder"]), _nested(config), status, summary, env, _unpacked(line["points"])))
-    return Kept(runs, tree["sweep"], tree["repeats"])
+        runs.append(Run(Path(line["folder"]), _nested(config), status, summary, env, _columns(line["points"])))
+    return Archive(runs, tree["sweep"], tree["repeats"])
 
 
 def _part(run: Run, part: str) -> dict[str, Any]:
+    """Return the config (flat), the summary or the environment of a run, without what must not be published."""
     if part == "config":
-        return _flat({key: value for key, value in run.config.items() if key not in PRIVATE})
+        return _flat({key: value for key, value in run.config.items() if key not in PRIVATE_KEYS})
     if part == "summary":
         return run.summary
-    env = {key: run.env[key] for key in OF_ENV if key in run.env}
+    env = {key: run.env[key] for key in ENV_KEYS if key in run.env}
     git = run.env.get("git") or {}
     return env | ({"git": {key: git[key] for key in ("commit", "dirty")}} if git else {})
 
 
-def _common(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    first, *others = own
+def _common(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the items that all `parts` share."""
+    first, *others = parts
     return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
 
 
-def _flat(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """{"norm": {"name": "rmsnorm"}} -> {"norm.name": "rmsnorm"}"""
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"norm": {"name": "rmsnorm"}} -> {"norm.name": "rmsnorm"}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{at}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{at}{key}"] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"norm.name": "rmsnorm"} -> {"norm": {"name": "rmsnorm"}}."""
     tree: dict[str, Any] = {}
-    for place, value in flat.items():
-        *above, key = place.split(".")
+    for path, value in flat.items():
+        *above, key = path.split(".")
         node = tree
         for name in above:
             node = node.setdefault(name, {})
@@ -119,84 +131,59 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _points(run: Run, comparison: Comparison) -> dict[str, Any]:
-    """Its evaluations, thinned, by column."""
+    """Return a selection of the run's evaluations, by column."""
     metric = comparison.curve_metric
     points = pd.DataFrame(read_points(run, metric))
     if metric not in points:
         return {}
     points = points[np.isfinite(points[metric].astype(float))].reset_index(drop=True)
     group = metric.partition("/")[0] + "/"
-    often = points.notna().sum() >= min(2, len(points))  # what is measured at the end alone is in the summary
-    others = [key for key in map(str, points) if key.startswith(group) and often[key]]
-    points = points[[*(key for key in AXIS_COLUMNS.values() if key in points), *others]]
-    rows, exact = _chosen(points, comparison)
-    columns = {key: [_number(value) for value in points[key].iloc[rows]] for key in map(str, points)}
-    packed: dict[str, Any] = {}
-    for key, values in columns.items():
-        if factor := _factor(values, columns.get(PER.get(key, ""))):
-            packed[key] = factor
-        elif key in AXIS_COLUMNS.values() and key != "seconds":
-            packed[key] = values
-        else:
-            packed[key] = [v if row in exact else _rounded(v) for row, v in zip(rows, values, strict=True)]
-    return packed
+    repeated = points.notna().sum() >= min(2, len(points))  # the summary has what is measured only at the end
+    metrics = [key for key in map(str, points) if key.startswith(group) and repeated[key]]
+    rows = _selected_rows(points, comparison)
+    columns = [*(key for key in AXIS_KEYS if key in points), *metrics]
+    return {key: [_number(value) for value in points[key].iloc[rows]] for key in columns}
 
 
-def _chosen(points: pd.DataFrame, comparison: Comparison) -> tuple[list[int], set[int]]:
-    """The rows to keep, and which of them to keep exactly: the first, the last, and those next to a reading."""
+def _selected_rows(points: pd.DataFrame, comparison: Comparison) -> list[int]:
+    """Return evenly spaced rows, with the first, the last, and those that an equal budget interpolates between."""
+    if not len(points):
+        return []
     last = len(points) - 1
-    exact = {0, last} if len(points) else set()
-    for reading in comparison.readings:
-        axis = AXIS_COLUMNS[COLUMNS[reading.axis]]
-        if axis in points and len(points):
-            after = int(np.searchsorted(points[axis], reading.budget))
-            exact |= {min(max(row, 0), last) for row in (after - 1, after)}
-    n = len(points) if len(points) <= POINTS else POINTS - 2 * len(COLUMNS)  # room for two at each reading
-    return sorted(exact.union(np.linspace(0, last, n).round().astype(int).tolist())), exact
+    needed = {0, last}
+    for equal in comparison.equal_budgets:
+        key = AXES[equal.axis].key
+        if key in points:
+            after = int(np.searchsorted(points[key], equal.budget))
+            needed |= {min(max(row, 0), last) for row in (after - 1, after)}
+    n = len(points) if len(points) <= MOST_POINTS else MOST_POINTS - 2 * len(AXES)  # leaves room for two per budget
+    return sorted(needed.union(np.linspace(0, last, n).round().astype(int).tolist()))
 
 
-def _unpacked(packed: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _columns(points: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the columns as lists. In older files a number instead of a list is a factor to another column."""
     columns: dict[str, list[Any]] = {}
-    for key, values in packed.items():
-        columns[key] = values if isinstance(values, list) else [values * other for other in columns[PER[key]]]
+    for key, values in points.items():
+        is_list = isinstance(values, list)
+        columns[key] = values if is_list else [values * other for other in columns[MULTIPLE_OF[key]]]
     return columns
 
 
-def _factor(values: Sequence[Any], others: Sequence[Any] | None) -> Any:
-    """The number that all `values` are so many times the others; None if there is none."""
-    if not others or not others[0] or None in values or None in others:
-        return None
-    factor = _number(values[0] / others[0])
-    return factor if all(factor * other == value for value, other in zip(values, others, strict=True)) else None
-
-
 def _number(value: Any) -> Any:
-    """As JSON has it: null for what is not finite, an integer where it is one."""
+    """Return None for a number that is not finite, and an integer for one that is whole."""
     if value is None or not math.isfinite(value):
         return None
     return int(value) if float(value).is_integer() else float(value)
 
 
-def _rounded(value: Any) -> Any:
-    return value if value is None else _number(float(f"{value:.{DIGITS}g}"))
-
-
 def _block(value: Any) -> str:
-    """With each entry on a line of its own."""
+    """Return JSON with each entry of the outermost dict or list on a line of its own."""
     if isinstance(value, dict):
-        return "{\n" + ",\n".join(f"  {_json(key)}: {_json(own)}" for key, own in value.items()) + "\n }"
+        return "{\n" + ",\n".join(f"  {_json(key)}: {_json(item)}" for key, item in value.items()) + "\n }"
     if isinstance(value, list):
-        return "[\n" + ",\n".join(f"  {_json(own)}" for own in value) + "\n ]"
+        return "[\n" + ",\n".join(f"  {_json(item)}" for item in value) + "\n ]"
     return _json(value)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False)
-
-
-def _finite(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _finite(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+    return json.dumps(finite(value), ensure_ascii=False)

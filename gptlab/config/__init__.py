@@ -1,4 +1,4 @@
-"""What a run is, as settings: slots and sections, components by name, overrides -> one complete config."""
+"""Runs as settings: slots and sections, components by name, and overrides that make one complete config."""
 
 from gptlab.config.schema import (
     ARCHITECTURE,
@@ -9,15 +9,13 @@ from gptlab.config.schema import (
     KINDS,
     PACKAGE,
     SLOTS,
-    AnyConfig,
-    Budget,
+    BudgetSection,
     Config,
     ConfigError,
-    Settings,
     did_you_mean,
     flatten,
-    plain,
 )
+from gptlab.config.settings import AnyConfig, Settings, as_settings, plain, read_yaml, to_yaml
 
 __all__ = [
     "ARCHITECTURE",
@@ -29,11 +27,14 @@ __all__ = [
     "PACKAGE",
     "SLOTS",
     "AnyConfig",
-    "Budget",
+    "BudgetSection",
     "Config",
     "ConfigError",
     "Settings",
+    "as_settings",
     "did_you_mean",
     "flatten",
     "plain",
+    "read_yaml",
+    "to_yaml",
 ]

@@ -1,11 +1,12 @@
-"""Overrides -> one complete, checked config."""
+"""Overrides -> one complete, validated config. Hydra and OmegaConf are used here and nowhere after this."""
 
+import copy
 import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -13,7 +14,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import MISSING, BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode, open_dict
+from omegaconf import (
+    MISSING,
+    AnyNode,
+    BooleanNode,
+    DictConfig,
+    FloatNode,
+    IntegerNode,
+    ListConfig,
+    OmegaConf,
+    StringNode,
+)
 from omegaconf.errors import OmegaConfBaseException
 
 from gptlab.config import (
@@ -21,120 +32,103 @@ from gptlab.config import (
     CONF,
     GROUPS,
     SLOTS,
-    AnyConfig,
-    Budget,
+    BudgetSection,
     Config,
     ConfigError,
     Settings,
+    as_settings,
     did_you_mean,
     flatten,
     plain,
     presets,
     registry,
 )
-from gptlab.config.validate import check
+from gptlab.config.foreign_names import options_for, setting_for
+from gptlab.config.validate import validate
 
-C = TypeVar("C", DictConfig, Settings)
+C = Settings
 KINDS_OF_VALUE = {IntegerNode: "an int", FloatNode: "a number", BooleanNode: "true or false", StringNode: "text"}
 
 ConfigStore.instance().store(name="schema", node=Config)
 
 
-def load_config(overrides: Iterable[str] = ()) -> DictConfig:
-    """The baseline with `overrides` (`norm=rmsnorm`, `train.batch_size=8`) as a complete config.
+def load_config(overrides: Iterable[str] = ()) -> Settings:
+    """Return the baseline with `overrides` (`norm=rmsnorm`, `train.batch_size=8`) as a complete config.
 
-    Raises ConfigError, one line, for whatever does not exist, does not fit its type or is out of range.
+    Overrides that choose by name (a component, a preset, a size) come first; the others are applied in their order.
+
+    Raises:
+        ConfigError: one line about the first override that does not exist, has the wrong type or is out of range.
     """
-    start, values = _begin(overrides)
-    cfg = start.cfg.copy()
-    if _sets_budget(values):
-        cfg.budget = Budget()
+    parsed = parse(overrides)
+    registry.load(find_use(parsed))
+    chosen = {o.key_or_group: o.value() for o in parsed if _is_choice(o)}  # the last one for a slot counts
+    preset, size = (str(chosen[k]) if chosen.get(k) else None for k in ("preset", "size"))
+    slots = [(slot, str(chosen[slot])) for slot in SLOTS if slot in chosen]
+    template = _template(preset, size, tuple((slot, name, registry.entry(slot, name).schema) for slot, name in slots))
+    values = [o for o in parsed if o.key_or_group not in GROUPS]
+    cfg = template.settings
+    if any(o.key_or_group.startswith("budget.") for o in values):  # it replaces that of the preset or the baseline
+        cfg = cfg.edited("budget", Settings(vars(BudgetSection())))
     for override in values:
-        _set(cfg, override)
-    check(cfg)
-    if cfg.model.vocab_size is None:
-        cfg.model.vocab_size = fixed_vocab_size(cfg)
-    return cfg
-
-
-def load_settings(overrides: Iterable[str] = ()) -> Settings:
-    """load_config as plain data. Of thousands that set the same keys, each takes a tenth of a millisecond or two."""
-    start, values = _begin(overrides)
-    cfg = start.settings
-    if _sets_budget(values):
-        cfg = cfg.edited("budget", Settings(vars(Budget())))
-    for override in values:
-        cfg = cfg.edited(*start.read(override))
-    check(cfg)
+        cfg = cfg.edited(*template.read(override))
+    validate(cfg)
     if cfg.model.vocab_size is None:
         cfg = cfg.edited("model.vocab_size", fixed_vocab_size(cfg))
     return cfg
 
 
-def _begin(overrides: Iterable[str]) -> tuple["_Start", list[Override]]:
-    """What the overrides that choose by name come to, and the others: these are applied in order, after all choices."""
-    parsed = parse(overrides)
-    registry.load(find_use(parsed))
-    chosen = {o.key_or_group: o.value() for o in parsed if _is_group(o)}  # the last choice for a slot holds
-    preset, size = (str(chosen[k]) if chosen.get(k) else None for k in ("preset", "size"))
-    slots = [(slot, str(chosen[slot])) for slot in SLOTS if slot in chosen]
-    start = _start(preset, size, tuple((slot, name, registry.entry(slot, name).schema) for slot, name in slots))
-    return start, [o for o in parsed if o.key_or_group not in GROUPS]
+load_settings = load_config
 
 
-def _sets_budget(values: Sequence[Override]) -> bool:
-    """Whether the budget of the preset or the baseline is replaced."""
-    return any(o.key_or_group.startswith("budget.") for o in values)
-
-
-class _Start:
-    """A config with its components chosen: what many have in common. Nobody changes it."""
+class _Template:
+    """A config with its components chosen, which gives overrides their types. It is never changed."""
 
     def __init__(self, cfg: DictConfig):
-        self.cfg, self.settings = cfg, Settings.of(plain(cfg))
-        self._scratch = cfg.copy()
+        self._cfg = cfg
+        self.settings = as_settings(cfg)
         self._read: dict[str, tuple[str, Any]] = {}
 
     def read(self, override: Override) -> tuple[str, Any]:
-        """Where an override leads, and its value in the type that this place has."""
+        """Return the key that an override sets and its value in the type of that setting."""
         text = override.input_line or ""
-        if text not in self._read:
-            place = _set(self._scratch, override)
-            value = OmegaConf.select(self._scratch, place)
-            if OmegaConf.is_config(value):  # unlike a value, a list has its part in what can be set there next
-                value, self._scratch = OmegaConf.to_container(value), self.cfg.copy()
-            self._read[text] = place, value
-        return self._read[text]
+        if text not in self._read:  # the cells of a sweep have most overrides in common
+            self._read[text] = _read_value(self._cfg, override)
+        key, value = self._read[text]
+        return key, list(value) if isinstance(value, list) else value
 
 
-@functools.lru_cache(maxsize=512)  # a fifth of a MB each
-def _start(preset: str | None, size: str | None, components: tuple[tuple[str, str, type], ...]) -> _Start:
-    """`components` are slots, names and schemas; a name alone may mean another component after another `use`."""
+@functools.lru_cache(maxsize=512)  # each takes 0.2 MB
+def _template(preset: str | None, size: str | None, components: tuple[tuple[str, str, type], ...]) -> _Template:
+    """Compose the config of some components, given as (slot, name, schema).
+
+    The schema is part of the key: the same name may be another component after another `use`.
+    """
     cfg = _compose_files(preset, size).copy()
     for slot_name, name, schema in components:
         _choose(cfg, slot_name, name, schema)
-    return _Start(cfg)
+    return _Template(cfg)
 
 
-def fixed_vocab_size(cfg: AnyConfig) -> int | None:
-    """Tokens in the vocabulary where a task, or else the tokenizer alone fixes it, without a look at the text."""
+def fixed_vocab_size(cfg: Settings) -> int | None:
+    """Return the vocabulary's size if the task, or the tokenizer without its text, fixes it."""
     if getattr(registry.entry("data", cfg.data.name).cls, "makes_tokens", False):
         return registry.build("data", cfg.data).vocab_size
-    tokenizer = registry.build("tokenizer", cfg.tokenizer)
-    return tokenizer.fixed_vocab_size
+    return registry.build("tokenizer", cfg.tokenizer).fixed_vocab_size
 
 
 def parse(overrides: Iterable[str]) -> list[Override]:
+    """Parse overrides with Hydra's grammar. Raises ConfigError at the first that is not key=value."""
     return [_parse_one(text) for text in overrides]
 
 
-@functools.lru_cache(maxsize=2**16)  # the cells of a sweep have most of their words in common
+@functools.lru_cache(maxsize=2**16)  # the cells of a sweep have most overrides in common
 def _parse_one(text: str) -> Override:
     key, equals, value = text.partition("=")
     if key.startswith("~"):
-        raise ConfigError(f"{text}: nothing can be deleted; a component is switched off by none, a value by null")
+        raise ConfigError(f"{text}: nothing can be deleted; switch a component off with none, a value with null")
     if key.split(".")[0].split("/")[0] in ("hydra", "sweep"):
-        raise ConfigError(f"{text}: is said to `gptlab sweep` on its command line; it is no setting of a run")
+        raise ConfigError(f"{text}: is an option of `gptlab sweep`, not a setting of a run")
     if not equals or not key or "@" in key:
         raise ConfigError(f"{text}: not a setting; write key=value, such as norm=rmsnorm")
     try:
@@ -145,7 +139,7 @@ def _parse_one(text: str) -> Override:
 
 
 def find_use(parsed: Sequence[Override]) -> list[str]:
-    """The user's files named by use=..., which must be imported before anything is composed."""
+    """Return the files named by use=...; they must be imported before anything is composed."""
     given = [o for o in parsed if o.key_or_group == "use"]
     use = given[-1].value() if given else None
     files = [] if use is None else [use] if isinstance(use, str) else use
@@ -154,25 +148,23 @@ def find_use(parsed: Sequence[Override]) -> list[str]:
     return files
 
 
-def _is_group(override: Override) -> bool:
-    """Whether it chooses by name (norm=rmsnorm); checks the choice."""
-    key, value = override.key_or_group, override.value()
-    if key not in GROUPS:
+def _is_choice(override: Override) -> bool:
+    """Return whether an override chooses by name (norm=rmsnorm). Raises ConfigError if there is no such option."""
+    group, value = override.key_or_group, override.value()
+    if group not in GROUPS:
         return False
     _refuse_extras(override)
-    if key in SLOTS:
-        there = registry.has(key, value)
-    else:
-        there = value in files_in(key) or (key == "preset" and value is None)
-    if not there:
-        options = registry.names(SLOTS[key]) if key in SLOTS else files_in(key)
-        hint = did_you_mean(str(value), options)
+    options = registry.names(SLOTS[group]) if group in SLOTS else files_in(group)
+    if value not in options and not (group == "preset" and value is None):
+        matches = options_for(group, str(value), options)
+        hint = f" (in gptlab: {', '.join(f'{group}={m}' for m in matches)})" if matches else ""
+        hint = hint or did_you_mean(str(value), options)
         raise ConfigError(f"{override.input_line}: no such option{hint}; choose from {', '.join(options)}")
     return True
 
 
 def _refuse_extras(override: Override) -> None:
-    """What Hydra's grammar has beside key=value."""
+    """Reject what Hydra's grammar allows besides key=value."""
     text = override.input_line or ""
     if override.is_sweep_override():
         raise ConfigError(f"{text}: several values; `gptlab sweep` runs them all")
@@ -181,11 +173,12 @@ def _refuse_extras(override: Override) -> None:
 
 
 def files_in(group: str) -> list[str]:
+    """Return the names of the presets, or of the sizes."""
     return list(files_of(group))
 
 
 def files_of(group: str) -> dict[str, Path]:
-    """The presets, or the sizes, by name."""
+    """Return the files of the presets, or of the sizes, by name."""
     return _files(CONF / group)
 
 
@@ -196,53 +189,45 @@ def _files(folder: Path) -> dict[str, Path]:
 
 @functools.cache
 def _compose_files(preset: str | None, size: str | None) -> DictConfig:
-    """The baseline, a preset over it and a size over both, with Hydra's own rules of precedence.
+    """Compose the baseline, a preset over it and a size over both, with Hydra's own rules of precedence.
 
-    A preset's own size is named to Hydra: it would refuse `override` of a group that is composed after the preset.
+    A preset's own size is passed to Hydra by name: Hydra rejects `override` of a group that comes after the preset.
     """
     if preset:
-        size = size or presets.choices(_file("preset", preset)).get("size")
-    GlobalHydra.instance().clear()  # inside a launcher's job there is one, which has done its part
+        size = size or presets.choices(files_of("preset")[preset]).get("size")
+    GlobalHydra.instance().clear()  # in a launcher's job it is set, but no longer needed
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", [f"{k}={v}" for k, v in (("preset", preset), ("size", size)) if v])
     except (HydraException, OmegaConfBaseException) as e:
-        why = presets.misfit(_file("size", size), e.__context__) if size else None
-        raise ConfigError(why or " ".join(f"{e}: {e.__cause__ or ''}".split())) from e
-
-
-def _file(group: str, name: str) -> Path:
-    return CONF / group / f"{name}.yaml"
+        reason = presets.misfit(files_of("size")[size], e.__context__) if size else None
+        raise ConfigError(reason or " ".join(f"{e}: {e.__cause__ or ''}".split())) from e
 
 
 def _choose(cfg: DictConfig, slot_name: str, name: str, schema: type) -> None:
-    """Another component than the preset's comes with its own defaults: the preset's values were for its own choice.
+    """Put another component than the preset's into a slot, with its own defaults.
 
-    Settings that the slot has whatever is chosen stay, such as data.window.
+    The preset's values were meant for the preset's component. Settings that the slot has whichever component is
+    chosen, such as data.window, stay.
     """
     if cfg[slot_name].name == name:
         return
     common = COMMON.get(SLOTS[slot_name])
-    kept = {f.name: cfg[slot_name][f.name] for f in fields(common)} if common else {}
-    cfg[slot_name] = OmegaConf.structured(schema(**kept))
+    shared = {f.name: cfg[slot_name][f.name] for f in fields(common)} if common else {}
+    cfg[slot_name] = OmegaConf.structured(schema(**shared))
 
 
-def _set(cfg: DictConfig, override: Override) -> str:
-    """Returns where, which for a component's own `name` is not what was written."""
+def _read_value(cfg: DictConfig, override: Override) -> tuple[str, Any]:
+    """Return the key that an override sets in `cfg` and its value, converted to the type of that setting."""
     key, value, text = override.key_or_group, override.value(), override.input_line or ""
     *path, last = key.split(".")
-    parent: Any = cfg
-    node: Any = cfg
-    for i, part in enumerate([*path, last]):
-        if not isinstance(node, DictConfig) or part not in node:
-            raise ConfigError(f"{text}: {_no_such(cfg, node, path[:i], part)}")
-        parent, node = node, node._get_node(part)
+    parent, node = _find(cfg, override)
     _refuse_extras(override)
     if last == "name" and path and path[0] in SLOTS:
         alias = getattr(registry.entry(path[0], parent.name).cls, "name_means", None)
         if alias is None:
             raise ConfigError(f"{text}: a component is chosen by its slot; write {text.replace('.name', '', 1)}")
-        last = alias
+        last, node = alias, parent._get_node(alias)
     if isinstance(node, DictConfig):
         raise ConfigError(f"{text}: is a section; set one of {', '.join(f'{key}.{k!s}' for k in node)}")
     if isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer():
@@ -250,30 +235,52 @@ def _set(cfg: DictConfig, override: Override) -> str:
     if isinstance(value, str) and ("${" in value or value == MISSING):
         raise ConfigError(f"{text}: stands for another value; write the value itself")
     try:
-        parent[last] = value
+        return ".".join([*path, last]), _convert(node, value)
     except OmegaConfBaseException as e:
         raise ConfigError(f"{text}: {_expected(node) or str(e).splitlines()[0]}") from e
-    return ".".join([*path, last])
+
+
+def _find(cfg: DictConfig, override: Override) -> tuple[Any, Any]:
+    """Return the node that an override names, after its parent."""
+    parts = override.key_or_group.split(".")
+    parent: Any = cfg
+    node: Any = cfg
+    for i, part in enumerate(parts):
+        if not isinstance(node, DictConfig) or part not in node:
+            raise ConfigError(f"{override.input_line}: {_no_such(cfg, node, parts[:i], part, override)}")
+        parent, node = node, node._get_node(part)
+    return parent, node
+
+
+def _convert(node: Any, value: Any) -> Any:
+    """Return `value` in the type of a node. Raises an error of OmegaConf if it does not fit."""
+    if isinstance(node, AnyNode):
+        return value
+    scratch = copy.deepcopy(node)
+    scratch._set_value(value)
+    return OmegaConf.to_container(scratch) if isinstance(scratch, ListConfig) else scratch._value()
 
 
 def _expected(node: Any) -> str:
-    """`must be an int or null`; empty for a list."""
+    """Return `must be an int or null` for the type of a node; empty for a list."""
     kind = KINDS_OF_VALUE.get(type(node))
     return f"must be {kind}{' or null' if node._is_optional() else ''}" if kind else ""
 
 
-def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str) -> str:
-    """Why `part` is not in `node`, and where it may be meant to be."""
+def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str, override: Override) -> str:
+    """Say that `node`, at `path`, has no setting `part`, and which setting may be meant."""
     at = ".".join(path)
     if not isinstance(node, DictConfig):
         return f"{at} is a value and has no settings of its own; write {at}=VALUE"
+    foreign = setting_for(part, (override.input_line or "").partition("=")[2])
     known = [str(k) for k in node if k != "name" or not path]
-    hint = did_you_mean(part, [".".join([*path, k]) for k in known]) or did_you_mean(part, flatten(plain(cfg)))
+    hint = f" (in gptlab: {foreign})" if foreign and not foreign.startswith(f"{override.key_or_group}=") else ""
+    hint = hint or did_you_mean(part, [".".join([*path, k]) for k in known]) or did_you_mean(part, flatten(plain(cfg)))
     if not path:
-        return f"no such setting{hint}; `gptlab list` has them all"
+        return f"no such setting{hint}; `gptlab list` shows them all"
     if at not in SLOTS:
         return f"{at} has no setting {part!r}{hint}; it has {', '.join(known)}"
-    owners = [f"{at}={e.name}" for e in registry.entries(SLOTS[at]) if part in {f.name for f in e.knobs}]
+    owners = [f"{at}={e.name}" for e in registry.entries(SLOTS[at]) if part in {f.name for f in e.settings}]
     if owners:
         return f"{at}={node.name} has no setting {part!r}; it is one of {', '.join(owners)}"
     has = f"it has {', '.join(known)}" if known else "it has none"
@@ -281,7 +288,7 @@ def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str) -> str:
 
 
 def typed(value: Any) -> str:
-    """A value as it is typed after key=: null, true, 3e-4, text, quoted where Hydra's grammar needs it."""
+    """Return a value as it is typed after key=: null, true, 3e-4, text, quoted where Hydra's grammar needs it."""
     if isinstance(value, list):
         return f"[{','.join(map(typed, value))}]"
     if value is None or isinstance(value, bool):
@@ -291,19 +298,13 @@ def typed(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
+    """Return a text in the quotes of Hydra's grammar."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
-def edit(cfg: C, **values: Any) -> C:
-    """A copy of `cfg` with top-level or dotted `values` (written a__b) replaced."""
-    places = {key.replace("__", "."): value for key, value in values.items()}
-    if isinstance(cfg, Settings):
-        for place, value in places.items():
-            cfg = cfg.edited(place, value)
-        return cfg
-    copy = cfg.copy()
-    with open_dict(copy):
-        for place, value in places.items():
-            OmegaConf.update(copy, place, value)
-    return copy
+def edit(cfg: Settings, **values: Any) -> Settings:
+    """Return a copy of `cfg` with other values, whose dotted keys are written a__b: `edit(cfg, ffn__hidden=8)`."""
+    for name, value in values.items():
+        cfg = cfg.edited(name.replace("__", "."), value)
+    return cfg

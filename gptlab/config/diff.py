@@ -1,18 +1,18 @@
-"""What a config has otherwise than the baseline, which is what a run and an arm are called by."""
+"""How a config differs from the baseline, which names runs and arms."""
 
 import functools
 from dataclasses import fields
 from typing import Any
 
-from gptlab.config import BOOKKEEPING, SLOTS, AnyConfig, Config, flatten, plain, presets, registry
-from gptlab.config.compose import files_of, fixed_vocab_size, load_settings
+from gptlab.config import BOOKKEEPING, SLOTS, Config, Settings, flatten, presets, registry
+from gptlab.config.compose import files_of, fixed_vocab_size, load_config
 
 ORDER = {f.name: i for i, f in enumerate(fields(Config))}
 
 
 @functools.cache
 def _baseline() -> dict[str, Any]:
-    return flatten(load_settings())
+    return flatten(load_config())
 
 
 @functools.cache
@@ -20,49 +20,50 @@ def _defaults(schema: type) -> dict[str, Any]:
     return vars(schema())
 
 
-def differences(cfg: AnyConfig) -> dict[str, Any]:
-    """What `cfg` has otherwise than the baseline: {"norm": "rmsnorm", "size.dim": 64}.
+def diff_from_baseline(cfg: Settings) -> dict[str, Any]:
+    """Return the settings that differ from the baseline: {"norm": "rmsnorm", "size.dim": 64}.
 
-    Where another component is chosen, only those of its knobs count that are not at its own defaults.
+    The settings of a component that the baseline does not have are compared with the component's own defaults.
     """
-    return _differences(flatten(plain(cfg)), cfg)
+    return _diff(flatten(cfg), cfg)
 
 
-def _differences(flat: dict[str, Any], cfg: AnyConfig) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _diff(flat: dict[str, Any], cfg: Settings) -> dict[str, Any]:
+    diff: dict[str, Any] = {}
     baseline = _baseline()
     for key, value in flat.items():
-        slot_name, _, knob = key.partition(".")
+        slot_name, _, name = key.partition(".")
         if slot_name in BOOKKEEPING or (key == "model.vocab_size" and value in (None, _default_vocab_size(cfg))):
             continue
         expected = baseline.get(key)
-        if knob and slot_name in SLOTS and flat[slot_name] != baseline[slot_name]:
-            expected = _defaults(registry.entry(slot_name, flat[slot_name]).schema)[knob]
+        if name and slot_name in SLOTS and flat[slot_name] != baseline[slot_name]:
+            expected = _defaults(registry.entry(slot_name, flat[slot_name]).schema)[name]
         if value != expected:
-            found[key] = value
-    return {k: found[k] for k in sorted(found, key=_importance)}
+            diff[key] = value
+    return {k: diff[k] for k in sorted(diff, key=_importance)}
 
 
-def _default_vocab_size(cfg: AnyConfig) -> int | None:
-    """The tokenizer's; where it takes a text to know it, whatever there is."""
+def _default_vocab_size(cfg: Settings) -> int | None:
+    """Return the tokenizer's vocabulary size, or the config's own where the tokenizer learns it from the text."""
     return fixed_vocab_size(cfg) or cfg.model.vocab_size
 
 
-def named_differences(cfg: AnyConfig) -> dict[str, Any]:
-    """`differences` with what a size sets under its name, where it has one: {"size": "tiny"}.
+def short_diff(cfg: Settings) -> dict[str, Any]:
+    """Return `diff_from_baseline` with the settings of a size replaced by its name: {"size": "tiny"}.
 
-    Of sizes with the same three numbers, the one that leaves the fewest other differences. A published one comes first.
+    Of several sizes with the same three numbers, the one that leaves the fewest differences is named.
+    A published size comes first, the others come where their numbers would.
     """
-    flat = flatten(plain(cfg))
-    found = _differences(flat, cfg)
-    files = list(files_of("size").values()) if any(k.startswith("size.") for k in found) else []
-    file, named = presets.best_fit(files, flat, found)
+    flat = flatten(cfg)
+    diff = _diff(flat, cfg)
+    files = list(files_of("size").values()) if any(k.startswith("size.") for k in diff) else []
+    file, diff = presets.best_fit(files, flat, diff)
     first = "size" if file and presets.preset_of(file) else None
-    return {k: named[k] for k in sorted(named, key=lambda k: (k != first, _importance(k)))}
+    return {k: diff[k] for k in sorted(diff, key=lambda k: (k != first, _importance(k)))}
 
 
 def _importance(key: str) -> float:
-    """Architecture first, as Config lists it; the run's length, data and seed last."""
-    if key == "model.vocab_size":  # beside the sizes
+    """Return a sort key: architecture first, in the order of Config; budget, data and seed last."""
+    if key == "model.vocab_size":  # next to the sizes
         return ORDER["size"] + 0.5
     return ORDER[key.split(".")[0]]

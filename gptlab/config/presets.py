@@ -1,4 +1,4 @@
-"""What the files of conf/size say: the three numbers, or all in which a published model differs from its preset."""
+"""The files of conf/preset and conf/size: what they choose and set."""
 
 import functools
 import re
@@ -17,13 +17,13 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def choices(file: Path) -> dict[str, str]:
-    """What a preset or a size chooses: `override /ffn: relu` is {"ffn": "relu"}."""
+    """Return the components that a preset or a size chooses: `override /ffn: relu` is {"ffn": "relu"}."""
     return {k.removeprefix("override /"): v for entry in _load(file).get("defaults", []) for k, v in entry.items()}
 
 
 @functools.cache
 def values(file: Path) -> dict[str, Any]:
-    """All that a size sets: {"size.dim": 64, ...}, and a published one {"data.window": 2048, ...} besides."""
+    """Return all settings of a size: {"size.dim": 64, ...}, and data.window and others for a published one."""
     tree = {k: v for k, v in _load(file).items() if k != "defaults"}
     return choices(file) | flatten(tree if "size" in tree else {"size": tree})
 
@@ -35,32 +35,37 @@ def _numbers(file: Path) -> dict[str, Any]:
 
 @functools.cache
 def preset_of(file: Path) -> str | None:
-    """The preset that a published size belongs to, which its second line names."""
-    found = re.search(r"^# preset=(\S+)", file.read_text(), re.MULTILINE)
-    return found[1] if found else None
+    """Return the preset that a published size belongs to; the second line of its file names it."""
+    match = re.search(r"^# preset=(\S+)", file.read_text(), re.MULTILINE)
+    return match[1] if match else None
 
 
 def misfit(file: Path, error: BaseException | None) -> str | None:
-    """What is wrong if composing ended in `error` because the size sets a knob that the component has not."""
+    """Return the reason if composing failed because a size sets something that the chosen component does not have."""
     if not isinstance(error, ConfigKeyError) or error.full_key not in values(file):
         return None
     component = getattr(error.object_type, "__name__", "its component")  # position=learned
-    return f"size={file.stem}: sets {error.full_key}, which {component} has not; add preset={preset_of(file)}"
+    return f"size={file.stem}: sets {error.full_key}, which {component} does not have; add preset={preset_of(file)}"
 
 
-def best_fit(files: list[Path], here: dict[str, Any], found: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
-    """The size that a config, `here`, has, and its differences, `found`, with those of the size under its name.
+def best_fit(files: list[Path], flat: dict[str, Any], diff: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """Return the size that a config has, if any, and the config's diff in terms of it.
 
-    Of sizes with the same three numbers, the one that leaves the fewest other differences.
+    Of several sizes with the same three numbers, the one that leaves the fewest other differences is taken.
+
+    Args:
+        files: the sizes.
+        flat: the config, flattened.
+        diff: its differences from the baseline.
     """
     fitting = []
     for file in files:
-        if _numbers(file).items() <= here.items():
-            said = {k: v for k, v in values(file).items() if k in here}
-            others = {k: v for k, v in found.items() if k not in said}
-            others |= {k: here[k] for k, v in said.items() if here[k] != v}
-            fitting.append((len(others), -len(said), file, others))
+        if _numbers(file).items() <= flat.items():
+            implied = {k: v for k, v in values(file).items() if k in flat}
+            others = {k: v for k, v in diff.items() if k not in implied}
+            others |= {k: flat[k] for k, v in implied.items() if flat[k] != v}
+            fitting.append((len(others), -len(implied), file, others))
     if not fitting:
-        return None, found
+        return None, diff
     *_, file, others = min(fitting)
     return file, {"size": file.stem} | others

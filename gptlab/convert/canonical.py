@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
-
+from gptlab.config import Settings as DictConfig
 from gptlab.config import flatten, plain, registry
 from gptlab.model.build import with_switches
 from gptlab.model.ffn import Gated, Plain, hidden_width

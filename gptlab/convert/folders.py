@@ -16,25 +16,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from safetensors import safe_open
 
-from gptlab.config import ConfigError
+from gptlab.config import ConfigError, to_yaml
+from gptlab.config import Settings as DictConfig
 from gptlab.config.compose import edit, load_config, typed
-from gptlab.config.diff import differences
+from gptlab.config.diff import diff_from_baseline
 from gptlab.convert.models import from_hf, read_config, to_hf
 from gptlab.convert.tokenizer import to_hf_tokenizer
 from gptlab.data import Tokenizer
-from gptlab.data.hf_tokenizer import HuggingFace
+from gptlab.data.hf_tokenizer import HuggingFaceVocabulary
+from gptlab.files import write_json
 from gptlab.model.build import build_model
 from gptlab.model.cost import non_embedding
 from gptlab.model.gpt import LanguageModel
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
-from gptlab.runs.folder import best_weights, kind_of, open_config, weights_files, weights_hash
+from gptlab.runs.folder import open_config
 from gptlab.runs.load import open_tokenizer
-from gptlab.runs.record import write_json, write_run_files
+from gptlab.runs.record import write_run_files
+from gptlab.runs.weights import best_weights, folder_kind, weights_files, weights_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -54,7 +56,7 @@ def convert(source: Path, target: Path, *, model_type: str | None = None, consol
     console = console or Console()
     source, target = source.expanduser(), target.expanduser()
     _require_transformers()
-    to_run = kind_of(source, "--from") == "transformers"
+    to_run = folder_kind(source, "--from") == "transformers"
     if to_run and model_type:
         raise ConfigError(f"--model-type={model_type}: is for the way to transformers; {source} comes from there")
     with _new_folder(target) as folder:
@@ -94,10 +96,10 @@ def _to_run(source: Path, target: Path, folder: Path) -> list[str]:
     for file in _beside_the_weights(source):
         (folder / THEIRS).mkdir(exist_ok=True)
         shutil.copyfile(file, folder / THEIRS / file.name)
-    tokenizer = HuggingFace(path=str(source)).fit("", "") if (source / "tokenizer.json").is_file() else None
+    tokenizer = HuggingFaceVocabulary(path=str(source)).fit("", "") if (source / "tokenizer.json").is_file() else None
     cfg, overrides = _config(model, source if tokenizer else None, target)
     told = {"converted_from": str(source), "weights_sha256": weights_hash(source, "--from")}
-    write_run_files(folder, OmegaConf.to_yaml(cfg, resolve=True), overrides, environment(None) | told, [])
+    write_run_files(folder, to_yaml(cfg), overrides, environment(None) | told, [])
     if tokenizer:
         write_json(folder / "tokenizer.json", tokenizer.to_json())
     checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, model)
@@ -121,12 +123,12 @@ def _for_shell(word: str) -> str:
 
 def _config(model: LanguageModel, tokenizer: Path | None, target: Path) -> tuple[DictConfig, list[str]]:
     """The model's config with its own tokenizer, and the overrides that give it again."""
-    words = {k: v for k, v in differences(model.cfg).items() if not k.startswith("tokenizer")}
+    words = {k: v for k, v in diff_from_baseline(model.cfg).items() if not k.startswith("tokenizer")}
     words["model.vocab_size"] = model.cfg.model.vocab_size
     if tokenizer:
         words |= {"tokenizer": "huggingface", "tokenizer.path": str(tokenizer)}
     cfg = load_config(f"{k}={typed(v)}" for k, v in words.items())
-    words = differences(cfg)  # asks the tokenizer for its size: so far the path is one that exists
+    words = diff_from_baseline(cfg)  # asks the tokenizer for its size: so far the path is one that exists
     if tokenizer:
         words["tokenizer.path"] = str(target / THEIRS)
         cfg = edit(cfg, tokenizer__path=words["tokenizer.path"])

@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from gptlab.config import Settings as DictConfig
 from gptlab.config import flatten, plain
 from gptlab.config.compose import load_config, typed
 from gptlab.convert import more_families, more_gpts, more_llamas  # noqa: F401 - they add theirs to FAMILIES

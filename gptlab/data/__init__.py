@@ -1,4 +1,4 @@
-"""From a text or a rule to batches of tokens.  Importing this registers every option of `data` and `tokenizer`."""
+"""From a text or a rule to batches of tokens."""
 
 from gptlab.data.batches import TrainBatches, validation_batches
 from gptlab.data.bpe import EncodingTokenizer

@@ -1,4 +1,4 @@
-"""Byte-level BPE, held as a tiktoken.Encoding: vocabularies that OpenAI published, and one trained on the text."""
+"""Byte-level BPE as a tiktoken.Encoding: vocabularies that OpenAI published, and one trained on the text."""
 
 import base64
 import re
@@ -14,12 +14,12 @@ from gptlab.data.tokenizers import Tokenizer
 if TYPE_CHECKING:  # listing the options must not cost the import
     from tiktoken import Encoding
 
-# Where GPT-2 splits a text before it merges bytes (encoder.py of github.com/openai/gpt-2).
+# How GPT-2 splits a text before it merges bytes (encoder.py of github.com/openai/gpt-2).
 GPT2_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
 class EncodingTokenizer(Tokenizer):
-    """A tiktoken encoding, special tokens never read from the text; `state` is what `to_json` gives."""
+    """A tiktoken encoding that treats special tokens in a text as ordinary text. `state` is what `to_json` returns."""
 
     def __init__(self, encoding: "Encoding", state: dict[str, Any]):
         self.encoding, self.state = encoding, state
@@ -28,7 +28,7 @@ class EncodingTokenizer(Tokenizer):
     def _n_bytes(self, token: int) -> int:
         try:
             return len(self.encoding.decode_single_token_bytes(token))
-        except KeyError:  # some published vocabularies leave numbers out
+        except KeyError:  # some published vocabularies have gaps
             return 0
 
     def encode(self, text: str, place: str = "text") -> np.ndarray:
@@ -44,7 +44,7 @@ class EncodingTokenizer(Tokenizer):
 class Published:
     """A vocabulary that tiktoken downloads once; TIKTOKEN_CACHE_DIR is its cache folder."""
 
-    encodings: ClassVar[tuple[str, ...]]  # names that tiktoken has for it, the first is ours
+    encodings: ClassVar[tuple[str, ...]]  # tiktoken's names for it; the first is also the option's name
     fixed_vocab_size: ClassVar[int]
 
     @property
@@ -69,69 +69,37 @@ class Published:
         )
 
 
-@register("tokenizer", "gpt2", source="github.com/openai/tiktoken")
-class GPT2(Published):
-    """GPT-2's vocabulary, 50,257 tokens; r50k_base, if only that is in tiktoken's cache, has the same ones."""
-
-    encodings = ("gpt2", "r50k_base")
-    fixed_vocab_size = 50257
-
-
-@register("tokenizer", "r50k_base", source="github.com/openai/tiktoken")
-class R50kBase(Published):
-    """GPT-3's vocabulary, 50,257 tokens: GPT-2's."""
-
-    encodings = ("r50k_base",)
-    fixed_vocab_size = 50257
-
-
-@register("tokenizer", "p50k_base", source="github.com/openai/tiktoken")
-class P50kBase(Published):
-    """Codex's vocabulary, 50,281 tokens: GPT-2's, and runs of spaces."""
-
-    encodings = ("p50k_base",)
-    fixed_vocab_size = 50281
-
-
-@register("tokenizer", "p50k_edit", source="github.com/openai/tiktoken")
-class P50kEdit(Published):
-    """Codex's vocabulary with the marks for filling in, 50,284 tokens."""
-
-    encodings = ("p50k_edit",)
-    fixed_vocab_size = 50284
-
-
-@register("tokenizer", "cl100k_base", source="github.com/openai/tiktoken")
-class Cl100kBase(Published):
-    """GPT-4's vocabulary, 100,277 tokens."""
-
-    encodings = ("cl100k_base",)
-    fixed_vocab_size = 100277
-
-
-@register("tokenizer", "o200k_base", source="github.com/openai/tiktoken")
-class O200kBase(Published):
-    """GPT-4o's vocabulary, 200,019 tokens."""
-
-    encodings = ("o200k_base",)
-    fixed_vocab_size = 200019
-
-
-@register("tokenizer", "o200k_harmony", source="github.com/openai/tiktoken")
-class O200kHarmony(Published):
-    """gpt-oss's vocabulary, 201,088 tokens: GPT-4o's, and the marks of its chat format."""
-
-    encodings = ("o200k_harmony",)
-    fixed_vocab_size = 201088
+# tiktoken's names, the vocabulary size in tokens, and what it is
+PUBLISHED: list[tuple[tuple[str, ...], int, str]] = [
+    (
+        ("gpt2", "r50k_base"),
+        50257,
+        "GPT-2's vocabulary; r50k_base, if only that is in tiktoken's cache, has the same ones.",
+    ),
+    (("r50k_base",), 50257, "GPT-3's vocabulary, which is GPT-2's."),
+    (("p50k_base",), 50281, "Codex's vocabulary: GPT-2's, and runs of spaces."),
+    (("p50k_edit",), 50284, "Codex's vocabulary with the marks for filling in."),
+    (("cl100k_base",), 100277, "GPT-4's vocabulary."),
+    (("o200k_base",), 200019, "GPT-4o's vocabulary."),
+    (("o200k_harmony",), 201088, "gpt-oss's vocabulary: GPT-4o's, and the marks of its chat format."),
+]
+for _names, _size, _summary in PUBLISHED:
+    _members = {
+        "__doc__": f"{_size:,} tokens: {_summary}",
+        "__module__": __name__,
+        "encodings": _names,
+        "fixed_vocab_size": _size,
+    }
+    register("tokenizer", _names[0], source="github.com/openai/tiktoken")(type(_names[0], (Published,), _members))
 
 
 @register("tokenizer", "bpe", source="arXiv:1508.07909")
 class BPE:
-    """Byte-level BPE as GPT-2's, trained on the training split by the tokenizers library; no special tokens."""
+    """Byte-level BPE like GPT-2's, trained on the training split by the tokenizers library; no special tokens."""
 
     def __init__(self, *, vocab_size: int = 4096):
         if vocab_size < 256:
-            raise ConfigError(f"tokenizer.vocab_size={vocab_size}: must be at least 256, the single bytes; raise it")
+            raise ConfigError(f"tokenizer.vocab_size={vocab_size}: must be at least 256, one token per byte; raise it")
         self.fixed_vocab_size = vocab_size
         self.cache_key = f"bpe-{vocab_size}"
 
@@ -140,7 +108,7 @@ class BPE:
         if len(tokens) < self.fixed_vocab_size:
             raise ConfigError(
                 f"tokenizer.vocab_size={self.fixed_vocab_size}: the training text has only enough pairs for "
-                f"{len(tokens)} tokens; set at most that"
+                f"{len(tokens)} tokens; set at most {len(tokens)}"
             )
         return self.from_json({"name": "bpe", "tokens": [base64.b64encode(t).decode() for t in tokens]})
 
@@ -153,7 +121,7 @@ class BPE:
 
 
 def _train_bpe(text: str, vocab_size: int) -> list[bytes]:
-    """The tokens in the order of their ranks: the 256 bytes, then the merges, most frequent pair first."""
+    """Return the tokens in the order of their ranks: the 256 bytes, then the merges, most frequent pair first."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -161,7 +129,7 @@ def _train_bpe(text: str, vocab_size: int) -> list[bytes]:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    # Whole, the text would take 80 times its size. GPT2_SPLIT splits at these line ends as well, so nothing changes.
+    # In one piece the text would take 80 times its size in memory. GPT2_SPLIT always splits at these line ends too.
     tokenizer.train_from_iterator(re.split(r"(?<=\S\n)(?=\S)", text), trainer)
     vocabulary = tokenizer.get_vocab()
     byte_of = byte_of_character()
@@ -169,7 +137,7 @@ def _train_bpe(text: str, vocab_size: int) -> list[bytes]:
 
 
 def byte_of_character() -> dict[str, int]:
-    """The printable character that byte-level BPE writes for each byte, backwards (bytes_to_unicode in encoder.py)."""
+    """Return the byte for each printable character that byte-level BPE writes (bytes_to_unicode in encoder.py)."""
     printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
     others = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}

@@ -1,4 +1,4 @@
-"""The folder for what is downloaded or tokenised once: $GPTLAB_CACHE, or ~/.cache/gptlab."""
+"""The cache folder of downloads and tokenised texts: $GPTLAB_CACHE, or ~/.cache/gptlab."""
 
 import os
 from collections.abc import Iterator
@@ -8,32 +8,31 @@ from pathlib import Path
 from filelock import FileLock
 
 from gptlab.config import ConfigError
+from gptlab.files import write_bytes
 
 
 def cache_folder() -> Path:
+    """Return the cache folder, which may not exist yet."""
     return Path(os.environ.get("GPTLAB_CACHE") or "~/.cache/gptlab").expanduser()
 
 
-def stamp(file: Path) -> tuple[str, int, int]:
-    """Another one whenever the file was written to."""
-    found = file.stat()
-    return str(file), found.st_size, found.st_mtime_ns
+def file_stamp(file: Path) -> tuple[str, int, int]:
+    """Return path, size and time of change of a file: another value whenever the file was written to."""
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
 
 
 def write_cached(path: Path, content: bytes | memoryview) -> None:
-    """Write a file of the cache in whole or not at all: it appears under its name when it is complete."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Write a whole file of the cache, or leave the old one; ConfigError, one line, if the cache is not writable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_bytes(path, content)
     except OSError as e:
         raise _unwritable(e) from e
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Create a folder of the cache and keep other processes out of the block; the lock goes with a killed process."""
+def cache_entry_locked(folder: Path) -> Iterator[None]:
+    """Create a folder of the cache and keep other processes out of the block, however this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")

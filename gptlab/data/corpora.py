@@ -1,4 +1,4 @@
-"""The texts there are to train on: one class per option of `data`, each giving one string."""
+"""Texts to train on: one class per option of `data`, each of which gives one string."""
 
 import hashlib
 import itertools
@@ -13,17 +13,19 @@ from typing import Any, Protocol
 
 from gptlab.config import ConfigError
 from gptlab.config.registry import register
-from gptlab.data.cache import cache_folder, stamp, write_cached
+from gptlab.data.cache import cache_folder, file_stamp, write_cached
 from gptlab.data.documents import find_files, join_documents, read_documents, read_utf8, text_of
 
 
 class Corpus(Protocol):
+    """A class registered as `data` that gives a text."""
+
     def text(self) -> str:
-        """All documents, a blank line between two; never empty."""
+        """Return all documents with a blank line between them; never empty."""
         ...
 
     def stamp(self) -> Hashable | None:
-        """Told without reading: another one whenever the text may be another; None where that is not known."""
+        """Return, without reading the text, a value that changes whenever the text may; None if that is unknown."""
         ...
 
 
@@ -31,24 +33,25 @@ class Corpus(Protocol):
 class PyStdlib:
     """The running interpreter's standard library as source text, about 9 MB; nothing to download.
 
-    Modules and packages in the order of their paths, each decoded as its coding line says (PEP 263), else as UTF-8.
-    Left out: tests, demos, tables (encodings, pydoc_data), the big applications idlelib and lib2to3, installed
-    packages, and _sysconfigdata, which describes one machine. Another Python version is another text, and hash.
+    Modules and packages are sorted by path and decoded as their coding lines say (PEP 263), or as UTF-8. Left out are
+    tests, demos, tables (encodings, pydoc_data), the big applications idlelib and lib2to3, installed packages, and
+    _sysconfigdata, which describes one machine. Every Python version has another text, and so another hash.
     """
 
     LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "encodings"}
 
     def text(self) -> str:
         root = Path(sysconfig.get_path("stdlib"))
-        return join_documents(map(_read_source, self._modules(root)), f"data=pystdlib: no source text in {root}")
+        return join_documents(map(_read_source, self.modules(root)), f"data=pystdlib: no source text in {root}")
 
     def stamp(self) -> Hashable:
-        return sysconfig.get_path("stdlib")  # nobody edits the library of a running interpreter
+        return sysconfig.get_path("stdlib")  # the library of a running interpreter does not change
 
-    def _modules(self, root: Path) -> list[Path]:
+    def modules(self, root: Path) -> list[Path]:
+        """Return the source files that the text is made of, sorted."""
         modules = []
         for folder, subfolders, names in os.walk(root):
-            # What is no identifier (site-packages, config-3.11-...) is no package of the standard library.
+            # Names that are not identifiers (site-packages, config-3.11-...) are not packages of the standard library.
             subfolders[:] = [s for s in subfolders if s.isidentifier() and s not in self.LEFT_OUT]
             modules += [Path(folder, n) for n in names if n.endswith(".py") and not n.startswith("_sysconfigdata")]
         return sorted(modules)
@@ -61,7 +64,7 @@ def _read_source(file: Path) -> str:
 
 @register("data", "tinyshakespeare", source="github.com/karpathy/char-rnn")
 class TinyShakespeare:
-    """Tiny Shakespeare, 1,115,394 characters, 65 distinct; downloaded once, or read from `path` as it is."""
+    """Tiny Shakespeare, 1,115,394 characters, 65 distinct; downloaded once, or read from `path` unchecked."""
 
     URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
     SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -81,20 +84,20 @@ class TinyShakespeare:
 
     def stamp(self) -> Hashable | None:
         file = self.path or self._cached()
-        return stamp(file) if file.is_file() else None
+        return file_stamp(file) if file.is_file() else None
 
     def _cached(self) -> Path:
         return cache_folder() / "tinyshakespeare.txt"
 
     def _download(self) -> bytes:
-        instead = "use data=pystdlib, which needs no network, or data.path=FILE"
+        mend = "use data=pystdlib, which needs no network, or data.path=FILE"
         try:
             with urllib.request.urlopen(self.URL, timeout=30) as response:
-                content = response.read()
+                content: bytes = response.read()
         except (OSError, HTTPException) as e:
-            raise ConfigError(f"data=tinyshakespeare: cannot be downloaded ({e}); {instead}") from e
+            raise ConfigError(f"data=tinyshakespeare: cannot be downloaded ({e}); {mend}") from e
         if not self._is_genuine(content):
-            raise ConfigError(f"data=tinyshakespeare: {self.URL} gave something else (by its sha256); {instead}")
+            raise ConfigError(f"data=tinyshakespeare: {self.URL} gave another file (its sha256 differs); {mend}")
         return content
 
     def _is_genuine(self, content: bytes) -> bool:
@@ -105,14 +108,14 @@ class TinyShakespeare:
 class Text:
     """Your own .txt, .md, .py, .jsonl or .parquet: `path` is a file, a folder or a glob.
 
-    A file is a document; in .jsonl and .parquet each record is one, its text in `field`. Files are taken in the order
+    A file is one document; in .jsonl and .parquet each record is one, with its text in `field`. Files are in the order
     of their paths.
     """
 
     def __init__(self, *, path: str | None = None, field: str = "text"):
         if path is None:
             raise ConfigError("data.path=null: data=text needs one; give a file, a folder or a glob")
-        self.files = find_files(path)  # here already, so that a missing file stops a sweep before its first run
+        self.files = find_files(path)  # already here, so that a missing file stops a sweep before its first run
         self.path, self.field = path, field
 
     def text(self) -> str:
@@ -120,17 +123,18 @@ class Text:
         return join_documents(documents, f"data.path={self.path}")
 
     def stamp(self) -> Hashable:
-        return self.field, tuple(map(stamp, self.files))
+        return self.field, tuple(map(file_stamp, self.files))
 
 
 @register("data", "huggingface", source="github.com/huggingface/datasets")
-class HuggingFace:
-    """A dataset of the Hugging Face Hub, or a local folder in its layout; streamed, one record a document.
+class HuggingFaceCorpus:
+    """A dataset of the Hugging Face Hub, or a local folder in its layout; streamed, one document per record.
 
-    What comes from the Hub is kept in the cache folder, so that a sweep streams it once. `data.name` is `data.path`.
+    The text of a dataset from the Hub is kept in the cache folder, so that a sweep streams it once. Its name on the
+    Hub is `data.path`.
     """
 
-    name_means = "path"  # as the field says it, though `name` is the component's
+    name_means = "path"  # users who set data.name, which is the component's name, are pointed to data.path
 
     def __init__(
         self,
@@ -148,7 +152,7 @@ class HuggingFace:
         self.path, self.subset, self.split, self.field, self.max_documents = path, subset, split, field, max_documents
 
     def text(self) -> str:
-        if os.path.isdir(self.path):  # may change under us, and is quick to read
+        if os.path.isdir(self.path):  # it may change, and is quick to read
             return self._stream()
         cached = self._cached()
         if not cached.is_file():
@@ -156,7 +160,7 @@ class HuggingFace:
         return read_utf8(cached)
 
     def stamp(self) -> Hashable | None:
-        return stamp(self._cached()) if self._cached().is_file() and not os.path.isdir(self.path) else None
+        return file_stamp(self._cached()) if self._cached().is_file() and not os.path.isdir(self.path) else None
 
     def _cached(self) -> Path:
         key = hashlib.sha256(repr(sorted(vars(self).items())).encode()).hexdigest()
@@ -167,10 +171,10 @@ class HuggingFace:
             return join_documents(itertools.islice(self._documents(), self.max_documents), f"data.path={self.path}")
         except ConfigError:
             raise
-        except Exception as e:  # the library passes on the errors of half a dozen others: no class has them all
+        except Exception as e:  # the library passes on errors of half a dozen others, without a common class
             reason = f"{type(e).__name__}: {e}".partition("\n")[0]
             raise ConfigError(
-                f"data.path={self.path}: {reason}; mend data.path, data.subset or data.split, "
+                f"data.path={self.path}: {reason}; correct data.path, data.subset or data.split, "
                 f"or use data=text or data=pystdlib, which need no network"
             ) from e
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gptlab.config import ConfigError
 from gptlab.data.batches import TrainBatches, validation_batches
-from gptlab.data.cache import cache_folder, locked, stamp, write_cached
+from gptlab.data.cache import cache_entry_locked, cache_folder, file_stamp, write_cached
 from gptlab.data.corpora import Corpus
 from gptlab.data.task import Tally
 from gptlab.data.tokenizers import Tokenizer, TokenizerOption, tokenizer_from_json
@@ -22,14 +22,14 @@ if TYPE_CHECKING:  # listing the data options must not cost the import of torch
     import torch
     from torch import Tensor
 
-FORMAT = 1  # of the cache; raise it when the same settings come to give other tokens or other files
+CACHE_FORMAT = 1  # raise it when the same settings give other tokens or other files
 SPLITS = ("train", "val")
-META = "meta.json"  # beside the tokens: the tokenizer, and how many tokens of which type there are
+META = "meta.json"  # beside the tokens: the tokenizer, the type of the ids, and the number of tokens of each split
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Both splits as ids, memory-mapped and read-only."""
+    """Both splits of a text as token ids, memory-mapped and read-only."""
 
     train: np.ndarray  # (n_train,) uint16 or uint32
     val: np.ndarray  # (n_val,)
@@ -39,101 +39,106 @@ class Dataset:
 
     @property
     def n_train(self) -> int:
-        """Tokens."""
+        """The training split's length in tokens."""
         return len(self.train)
 
     @property
     def n_val(self) -> int:
-        """Tokens."""
+        """The validation split's length in tokens."""
         return len(self.val)
 
     @property
     def vocab_size(self) -> int:
+        """The tokenizer's vocabulary size in tokens."""
         return self.tokenizer.vocab_size
 
     def describe(self) -> str:
+        """Return sizes for the header of a run."""
         return f"{self.n_train:,} to train on, {self.n_val:,} to validate; vocabulary {self.vocab_size:,}"
 
     def train_batches(
         self, window: int, batch_size: int, seed: int, sampling: str, device: "torch.device | None" = None
     ) -> TrainBatches:
+        """Return the batches of a run; see TrainBatches."""
         return TrainBatches(self.train, window, batch_size, seed, sampling, device)
 
     def slices(self, window: int) -> list[str]:
-        """A text is not told apart by difficulty."""
+        """Return the names of the difficulties that metrics are split by; a text has one."""
         return ["all"]
 
     def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> "Iterator[tuple[Tensor, ...]]":
-        """Inputs, targets, slices and floors: (B, T) each; a text has one slice, and no floor is known."""
+        """Yield inputs, targets, slices and floors, (B, T) each; a text has one slice, and its floor is unknown: 0."""
         for x, y in validation_batches(self.val, window, batch_size, n_tokens):
             yield x, y, y.new_zeros(y.shape), y.new_zeros(y.shape)
 
-    def measure(self, tally: Tally) -> dict[str, float]:
-        """val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
+    def metrics_of(self, tally: Tally) -> dict[str, float]:
+        """Return val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
         nats, n = float(tally.nats.sum()), int(tally.n.sum())
         return {"val/loss": nats / n, "val/bpb": nats / math.log(2) / self.val_bytes(n + 1)}
 
     def val_bytes(self, n_tokens: int | None = None) -> int:
-        """Bytes of UTF-8 that `validation_batches` over the same n_tokens predicts: all but the first token's."""
+        """Return the bytes of UTF-8 that are targets in `validation_batches` over n_tokens: all but the first token."""
         return int(self.tokenizer.token_bytes[self.val[1:n_tokens]].sum())
 
 
 def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_fraction: float) -> Dataset:
-    """Split the text by characters, validation last, and tokenise each split, unless the cache has it.
+    """Split the text by characters, validation last, and tokenise each split, unless the cache has the result.
 
-    A split must have at least window + 1 tokens. What has not changed is read once in a process.
+    A text that has not changed is read once per process. Raises ConfigError for a split of fewer than window + 1
+    tokens.
     """
     text_hash, n_characters, text = _identify(data)
     n_train = int((1 - val_fraction) * n_characters)
-    key = json.dumps([FORMAT, text_hash, n_train, tokenizer.cache_key])
+    key = json.dumps([CACHE_FORMAT, text_hash, n_train, tokenizer.cache_key])
     folder = cache_folder() / "tokens" / hashlib.sha256(key.encode()).hexdigest()
     if not (opened := _open(folder)):
-        with locked(folder):
-            if not (opened := _open(folder)):  # else another run filled it while we waited
+        with cache_entry_locked(folder):
+            if not (opened := _open(folder)):  # another run may have filled it while this one waited
                 text = data.text() if text is None else text
                 _fill(folder, tokenizer, text[:n_train], text[n_train:])
                 opened = _open(folder)
     assert opened
-    train, val, ready = opened
+    train, val, fitted = opened
     for split, tokens in zip(SPLITS, (train, val), strict=True):
         if len(tokens) <= window:
             raise ConfigError(
                 f"data.window={window}: the {split} split has {len(tokens)} tokens and must have window + 1 = "
                 f"{window + 1}; set a smaller window, give a longer text or change data.val_fraction"
             )
-    return Dataset(train, val, ready, text_hash)
+    return Dataset(train, val, fitted, text_hash)
 
 
-_known: dict[Hashable, tuple[str, int]] = {}  # by corpus and stamp, what _identify found
+_identities: dict[Hashable, tuple[str, int]] = {}  # (type of corpus, its stamp) -> what _identify found
 
 
 def _identify(data: Corpus) -> tuple[str, int, str | None]:
-    """sha256 of the text in UTF-8, hex; its characters; the text itself, if it had to be read for that."""
-    key = type(data), data.stamp() if hasattr(data, "stamp") else None  # a user's corpus may have none
-    if key in _known:
-        return *_known[key], None
+    """Return the text's sha256 in hex, its length in characters, and the text itself if it had to be read."""
+    key = type(data), data.stamp() if hasattr(data, "stamp") else None  # a user's corpus may have no stamp
+    if key in _identities:
+        return *_identities[key], None
     text = data.text()
-    found = hashlib.sha256(text.encode()).hexdigest(), len(text)
+    identity = hashlib.sha256(text.encode()).hexdigest(), len(text)
     if key[1] is not None:
-        _known[key] = found
-    return *found, text
+        _identities[key] = identity
+    return *identity, text
 
 
 def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:
+    """Fit the tokenizer and write an entry of the cache."""
     tokenizer = option.fit(train, val)
     meta: dict[str, Any] = {"tokenizer": tokenizer.to_json(), "dtype": np.dtype(tokenizer.dtype).name}
     for split, text in zip(SPLITS, (train, val), strict=True):
         tokens = tokenizer.encode(text)
         meta[split] = len(tokens)
         write_cached(_tokens_file(folder, split), tokens.data)
-    write_cached(folder / META, json.dumps(meta).encode())  # last: it says that the others are there
+    write_cached(folder / META, json.dumps(meta).encode())  # last, so its presence means that the others are complete
 
 
 def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
-    """Both splits and the tokenizer, if the folder was filled to the end and its files are as long as then."""
+    """Return both splits and the tokenizer of a cache entry, or None if it is missing, incomplete or damaged."""
     try:
         files = [folder / META, *(_tokens_file(folder, split) for split in SPLITS)]
-        return _open_unchanged(folder, tuple(map(stamp, files)))
+        return _open_unchanged(folder, tuple(map(file_stamp, files)))
     except OSError:
         return None
 
@@ -146,14 +151,14 @@ def _open_unchanged(
         meta = json.loads((folder / META).read_bytes())
         sizes = [meta[split] * np.dtype(meta["dtype"]).itemsize for split in SPLITS]
         tokenizer = meta["tokenizer"]
-    except (ValueError, KeyError, TypeError):  # not what _fill wrote
+    except (ValueError, KeyError, TypeError):  # not written by _fill
         return None
     if sizes != [size for _, size, _ in stamps[1:]]:
         return None
     train, val = (
         np.memmap(_tokens_file(folder, split), dtype=meta["dtype"], mode="r")
         if meta[split]
-        else np.empty(0, dtype=meta["dtype"])  # which cannot be mapped
+        else np.empty(0, dtype=meta["dtype"])  # an empty file cannot be mapped
         for split in SPLITS
     )
     return train, val, tokenizer_from_json(tokenizer)

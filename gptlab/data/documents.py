@@ -1,4 +1,4 @@
-"""From a path to the documents in it: which files it means, and how each kind of file is read."""
+"""From a path to documents: which files the path names, and how each type of file is read."""
 
 import glob
 import json
@@ -11,10 +11,10 @@ from gptlab.config import ConfigError
 
 
 def find_files(path: str) -> list[Path]:
-    """The files a path means, sorted: one file, those matching a glob, or the readable ones below a folder.
+    """Return the files that a path names, sorted: one file, the matches of a glob, or all readable files in a folder.
 
-    A folder may hold other things: of it, only files with an ending we read are taken, and none that is hidden or in
-    a hidden folder. A file or a glob names files itself, so there another ending is an error.
+    Files of other types and hidden ones in a folder are skipped. If a file or a glob names a file of another type,
+    that raises ConfigError.
     """
     target = os.path.expanduser(path)
     folder = os.path.isdir(target)
@@ -25,20 +25,22 @@ def find_files(path: str) -> list[Path]:
         files = [file for file in files if file.suffix.lower() in READERS]
     if not files:
         missing = "has no file ending in" if folder else "no such file or folder, and no glob that matches a file in"
-        raise ConfigError(f"data.path={path}: {missing} {ENDINGS}; give one that exists")
+        raise ConfigError(f"data.path={path}: {missing} {FILE_TYPES}; give one that exists")
     for file in files:
         if file.suffix.lower() not in READERS:
-            raise ConfigError(f"data.path={file}: cannot read a file ending in {file.suffix!r}; choose from {ENDINGS}")
+            raise ConfigError(
+                f"data.path={file}: cannot read a file ending in {file.suffix!r}; choose from {FILE_TYPES}"
+            )
     return files
 
 
 def read_documents(file: Path, field: str) -> Iterator[str]:
-    """The documents of one file; `field` is where a record of a .jsonl or .parquet file has its text."""
+    """Return the documents of one file; `field` names the text in a record of a .jsonl or .parquet file."""
     return READERS[file.suffix.lower()](file, field)
 
 
 def read_utf8(file: Path) -> str:
-    """A file's text as it is: line ends are kept."""
+    """Return a file's text with its line ends unchanged; ConfigError if it is not UTF-8."""
     try:
         return file.read_bytes().decode()
     except UnicodeDecodeError as e:
@@ -47,26 +49,32 @@ def read_utf8(file: Path) -> str:
         raise ConfigError(f"data.path={file}: {e.strerror}; give a file that can be read") from e
 
 
-def text_of(record: Any, field: str, where: str) -> str:
-    """A record's text; `where` names the record in an error."""
+def text_of(record: Any, field: str, source: str) -> str:
+    """Return a record's text; `source` names the record in a ConfigError."""
     if not isinstance(record, dict) or field not in record:
-        has = f"choose from {', '.join(record)}" if isinstance(record, dict) else f"it is no record but {record!r:.40}"
-        raise ConfigError(f"data.field={field}: not in {where}; {has}")
+        has = (
+            f"choose from {', '.join(record)}" if isinstance(record, dict) else f"it is not a record but {record!r:.40}"
+        )
+        raise ConfigError(f"data.field={field}: not in {source}; {has}")
     text = record[field]
     if not isinstance(text, str):
-        raise ConfigError(f"data.field={field}: not text but {text!r:.40} in {where}; choose a field of text only")
+        raise ConfigError(
+            f"data.field={field}: not text but {text!r:.40} in {source}; choose a field that is always text"
+        )
     try:
         text.encode()
     except UnicodeEncodeError as e:  # JSON can spell half of a surrogate pair
-        raise ConfigError(f"data.field={field}: {text[e.start]!r} in {where} is no character; mend the record") from e
+        raise ConfigError(
+            f"data.field={field}: {text[e.start]!r} in {source} is not a character; correct the record"
+        ) from e
     return text
 
 
-def join_documents(documents: Iterable[str], place: str) -> str:
-    """One text, a blank line between documents; `place` names them in an error."""
+def join_documents(documents: Iterable[str], source: str) -> str:
+    """Join documents with a blank line between them; `source` names them in the ConfigError for an empty text."""
     text = "\n\n".join(documents)
     if not text:
-        raise ConfigError(f"{place}: the text is empty; give one that is not")
+        raise ConfigError(f"{source}: the text is empty; give one that is not")
     return text
 
 
@@ -75,14 +83,14 @@ def _read_text(file: Path, field: str) -> Iterator[str]:
 
 
 def _read_jsonl(file: Path, field: str) -> Iterator[str]:
-    """One JSON object a line; blank lines are none."""
+    """Read one JSON object per line; blank lines are skipped."""
     for number, line in enumerate(read_utf8(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except ValueError as e:
-            raise ConfigError(f"data.path={file}: line {number} is not JSON ({e}); give one object a line") from e
+            raise ConfigError(f"data.path={file}: line {number} is not JSON ({e}); give one object per line") from e
         yield text_of(record, field, f"{file} line {number}")
 
 
@@ -109,4 +117,4 @@ READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
 }
-ENDINGS = ", ".join(READERS)
+FILE_TYPES = ", ".join(READERS)

@@ -1,4 +1,4 @@
-"""A vocabulary that a model of transformers has already: the tokenizer.json in its folder, whole in the run's own."""
+"""The tokenizer of a transformers folder: its tokenizer.json, which the run keeps a whole copy of."""
 
 import functools
 import hashlib
@@ -13,27 +13,31 @@ import numpy as np
 from gptlab.config import ConfigError
 from gptlab.config.registry import register
 from gptlab.data.bpe import GPT2_SPLIT, byte_of_character
-from gptlab.data.cache import stamp
+from gptlab.data.cache import file_stamp
 from gptlab.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:  # listing the options must not cost the import
     from tokenizers import Tokenizer as LibraryTokenizer
 
-PIECE = 2**18  # characters; the library needs a hundred times a text's size to encode it
-# Where the splits below always split, whatever stands before and after.
+PIECE = 2**18  # characters; to encode a text the library needs a hundred times its size in memory
+# Where all of SPLIT_PATTERNS split, whatever comes before and after.
 LINE_END = re.compile(r"(?<=\S\n)(?=\S)")
 _WORDS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"""
 _OTHERS = r""" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
-SPLITS = (GPT2_SPLIT, rf"{_WORDS}|\p{{N}}{{1,3}}|{_OTHERS}", rf"{_WORDS}|\p{{N}}|{_OTHERS}")  # + Llama 3's, Qwen's
-OF_TOKENS, OF_MODEL = ("special_tokens_map.json", "tokenizer_config.json"), "config.json"  # files beside it
+SPLIT_PATTERNS = (  # of GPT-2, Llama 3 and Qwen
+    GPT2_SPLIT,
+    rf"{_WORDS}|\p{{N}}{{1,3}}|{_OTHERS}",
+    rf"{_WORDS}|\p{{N}}|{_OTHERS}",
+)
+TOKENIZER_CONFIGS, MODEL_CONFIG = ("special_tokens_map.json", "tokenizer_config.json"), "config.json"
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # how a SentencePiece vocabulary writes a single byte
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """A tokenizer of the tokenizers library, none of its special tokens added around a text.
+    """A tokenizer of the tokenizers library that adds no special tokens around a text.
 
-    `state` is what `to_json` gives: under "tokenizer" the text of tokenizer.json, under "config" what of the files
-    beside it belongs to the vocabulary (`_config`).
+    `state` is what `to_json` returns: "tokenizer" is the text of tokenizer.json, "config" the settings of the files
+    beside it that belong to the vocabulary (`_special_tokens`).
     """
 
     def __init__(self, state: dict[str, Any]):
@@ -46,12 +50,12 @@ class HuggingFaceTokenizer(Tokenizer):
         self.library.encode_special_tokens = state["config"].get("split_special_tokens", False)
         settings = json.loads(state["tokenizer"])
         self.token_bytes = _token_bytes(self.library, settings.get("decoder"))
-        self.may_be_cut = _may_be_cut(settings)
+        self.encodes_in_pieces = can_encode_in_pieces(settings)
 
     def encode(self, text: str, place: str = "text") -> np.ndarray:
-        """As AutoTokenizer(text, add_special_tokens=False); half a surrogate pair is U+FFFD, as for tiktoken."""
+        """Encode as AutoTokenizer(text, add_special_tokens=False); half a surrogate pair is U+FFFD, as for tiktoken."""
         ids = []
-        for piece in _pieces(text) if self.may_be_cut else [text]:
+        for piece in pieces_of(text) if self.encodes_in_pieces else [text]:
             characters = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             [encoding] = self.library.encode_batch_fast([characters], add_special_tokens=False)
             ids.append(np.array(encoding.ids, dtype=self.dtype))
@@ -65,14 +69,14 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 def _token_bytes(library: "LibraryTokenizer", decoder: dict[str, Any] | None) -> np.ndarray:
-    """(V,) int64: what each token adds to a decoded text; special tokens and numbers without a token add nothing."""
+    """Return the bytes that each token adds to a decoded text, 0 for special tokens and unused ids: (V,) int64."""
     kinds = {step["type"] for step in (decoder or {}).get("decoders", [decoder or {"type": "none"}])}
     alphabet = frozenset(byte_of_character()) if "ByteLevel" in kinds else frozenset()
     special = {token.content for token in library.get_added_tokens_decoder().values() if token.special}
     vocabulary = library.get_vocab(with_added_tokens=True)
     join = library.decoder.decode if library.decoder else " ".join
-    # Between two others, for what starts a text can lose a space there; part of a character has no text of its own.
-    alone = len(join(["a", "a"]))
+    # Decoded between two other tokens, since a token at the start of a text may lose its space.
+    neighbours = len(join(["a", "a"]))
     n_bytes = np.zeros(_vocab_size(vocabulary), dtype=np.int64)
     for token, number in vocabulary.items():
         if token in special:
@@ -82,7 +86,7 @@ def _token_bytes(library: "LibraryTokenizer", decoder: dict[str, Any] | None) ->
         elif "ByteFallback" in kinds and BYTE.fullmatch(token):
             n_bytes[number] = 1
         else:
-            n_bytes[number] = len(join(["a", token, "a"]).encode()) - alone
+            n_bytes[number] = len(join(["a", token, "a"]).encode()) - neighbours
     return n_bytes
 
 
@@ -90,9 +94,12 @@ def _vocab_size(vocabulary: dict[str, int]) -> int:
     return max(vocabulary.values()) + 1
 
 
-def _may_be_cut(settings: dict[str, Any]) -> bool:
-    """Whether a text encodes to the same ids in `_pieces`: where it is split byte-level by one of SPLITS."""
-    if (settings.get("normalizer") or {"type": "NFC"})["type"] != "NFC":  # others may put something before a text
+def can_encode_in_pieces(settings: dict[str, Any]) -> bool:
+    """Return whether a text and its `pieces_of` encode to the same ids: with byte-level BPE and one of SPLIT_PATTERNS.
+
+    `settings` is the content of tokenizer.json.
+    """
+    if (settings.get("normalizer") or {"type": "NFC"})["type"] != "NFC":  # others may prepend something to a text
         return False
     if any("\n" in token["content"] or token["lstrip"] for token in settings.get("added_tokens", ())):
         return False
@@ -103,11 +110,13 @@ def _may_be_cut(settings: dict[str, Any]) -> bool:
     if steps[-1].get("use_regex", True):  # GPT2_SPLIT
         return len(steps) == 1
     return len(steps) == 2 and steps[0] in [
-        {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False} for split in SPLITS
+        {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False}
+        for split in SPLIT_PATTERNS
     ]
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces_of(text: str) -> Iterator[str]:
+    """Split a text at line ends into pieces of about PIECE characters."""
     start = 0
     while cut := LINE_END.search(text, start + PIECE):
         yield text[start : cut.start()]
@@ -116,10 +125,11 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 @register("tokenizer", "huggingface", source="github.com/huggingface/tokenizers")
-class HuggingFace:
+class HuggingFaceVocabulary:
     """The tokenizer of a transformers folder: `path` is that folder, or its tokenizer.json.
 
-    Special tokens written out in a text are read as such, as transformers does, unless the folder says otherwise.
+    Special tokens that are spelled out in a text become special tokens, as in transformers, unless the folder sets
+    split_special_tokens.
     """
 
     def __init__(self, *, path: str | None = None):
@@ -127,8 +137,8 @@ class HuggingFace:
             raise ConfigError("tokenizer.path=null: tokenizer=huggingface needs one; give a folder with tokenizer.json")
         given = Path(path).expanduser()
         file = given / "tokenizer.json" if given.is_dir() else given
-        beside = [file.parent / name for name in (*OF_TOKENS, OF_MODEL)]
-        stamps = tuple(stamp(f) if f.is_file() else None for f in (file, *beside))
+        configs = [file.parent / name for name in (*TOKENIZER_CONFIGS, MODEL_CONFIG)]
+        stamps = tuple(file_stamp(f) if f.is_file() else None for f in (file, *configs))
         self.fixed_vocab_size, self.state, self.cache_key = _open(path, file, stamps)
 
     def fit(self, train: str, val: str) -> HuggingFaceTokenizer:
@@ -139,9 +149,12 @@ class HuggingFace:
         return HuggingFaceTokenizer(state)
 
 
-@functools.lru_cache(maxsize=2)  # large ones take a second, and a config is composed more than once
+@functools.lru_cache(maxsize=2)  # large files take a second, and a config is composed more than once
 def _open(path: str, file: Path, stamps: tuple[object, ...]) -> tuple[int, dict[str, Any], str]:
-    """Size of the vocabulary, all of it, and a name for that, of a tokenizer.json and the files beside it."""
+    """Read a tokenizer.json and the files beside it; return vocabulary size, tokenizer state and cache key.
+
+    `stamps` makes the cache forget files that have changed.
+    """
     from tokenizers import Tokenizer as LibraryTokenizer
 
     try:
@@ -156,9 +169,9 @@ def _open(path: str, file: Path, stamps: tuple[object, ...]) -> tuple[int, dict[
         size = _vocab_size(LibraryTokenizer.from_str(text).get_vocab(with_added_tokens=True))
     except Exception as e:  # the library raises no class of its own
         raise ConfigError(
-            f"tokenizer.path={path}: {file.name} is none of the tokenizers library ({_line(e)}); give one that is"
+            f"tokenizer.path={path}: {file.name} is not a file of the tokenizers library ({_line(e)}); give one that is"
         ) from e
-    config = _config(file.parent, json.loads(text))
+    config = _special_tokens(file.parent, json.loads(text))
     content = json.dumps([text, config], sort_keys=True)
     key = f"huggingface-{hashlib.sha256(content.encode()).hexdigest()}"
     return size, {"name": "huggingface", "tokenizer": text, "config": config}, key
@@ -168,18 +181,18 @@ def _line(e: Exception) -> str:
     return " ".join(str(e).split())[:80]
 
 
-def _config(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Which tokens begin, end and pad a text, by their names in transformers, and whether text can spell them."""
-    found = _read(folder / OF_TOKENS[0]) | _read(folder / OF_TOKENS[1])
-    numbers = _read(folder / OF_MODEL)  # older folders say it only there
+def _special_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the tokens that begin, end and pad a text, by transformers' names, and whether text can spell them."""
+    named = _read(folder / TOKENIZER_CONFIGS[0]) | _read(folder / TOKENIZER_CONFIGS[1])
+    model = _read(folder / MODEL_CONFIG)  # older folders give the ids only there
     contents = {token["id"]: token["content"] for token in settings.get("added_tokens", ())}
-    config: dict[str, Any] = {"split_special_tokens": bool(found.get("split_special_tokens", False))}
+    config: dict[str, Any] = {"split_special_tokens": bool(named.get("split_special_tokens", False))}
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        number = numbers.get(f"{name}_id")
+        number = model.get(f"{name}_id")
         number = number[0] if isinstance(number, list) and number else number
-        token = found[name] if name in found else contents.get(number) if isinstance(number, int) else None
+        token = named[name] if name in named else contents.get(number) if isinstance(number, int) else None
         token = token.get("content") if isinstance(token, dict) else token
-        if token in contents.values():  # transformers would add the others to the vocabulary
+        if token in contents.values():  # transformers would add any other to the vocabulary
             config[name] = token
     return config
 

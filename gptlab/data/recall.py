@@ -1,4 +1,4 @@
-"""Tasks that ask for what stood earlier in the same row: recall, induction, copy. The rule decides every answer."""
+"""Tasks that ask for tokens from earlier in the same row: recall, induction, copy. Every answer follows from a rule."""
 
 from abc import abstractmethod
 from typing import ClassVar, Literal
@@ -9,38 +9,38 @@ from gptlab.config import ConfigError
 from gptlab.config.registry import register
 from gptlab.data.task import Examples, Task
 
-NOTHING = 0  # the token of places that hold none, in recall and copy
-GAP_POWER = 0.01  # the gap before a question has a probability that falls with its length to the power of this - 1
+NOTHING = 0  # the padding token of recall and copy
+GAP_POWER = 0.01  # a gap of length g before a question has a probability proportional to g ** (GAP_POWER - 1)
 
 
 class Graded(Task):
-    """A task of several difficulties, in `levels`; a row has one of them, and so has a whole training step."""
+    """A task with levels of difficulty. All rows of a training step have the same level."""
 
-    levels: list[int] | None  # null: the largest that fits the window, its half and its quarter
-    knob: ClassVar[str]  # what the setting is called
-    unit: ClassVar[str]  # what a slice is called after
+    levels: list[int] | None  # None: the largest level that fits the window, its half and its quarter
+    setting: ClassVar[str]  # the name under which users set `levels`
+    unit: ClassVar[str]  # the first part of a slice's name
 
     @abstractmethod
     def largest(self, window: int) -> int:
-        """The highest level that fits."""
+        """Return the highest level that fits the window."""
 
     @abstractmethod
     def rows(self, rng: np.random.Generator, level: int, n: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and what counts: (n, T + 1), (n, T)."""
+        """Return tokens, and which predictions count: (n, T + 1), (n, T)."""
 
     def draw(self, rng: np.random.Generator, levels: list[int]) -> int:
-        """The level of a training step. All between the easiest and the hardest come up, lest distances be learnt."""
+        """Draw the level of a training step, anywhere from easiest to hardest, so that no distance can be memorised."""
         return int(rng.integers(levels[0], levels[-1] + 1))
 
     def levels_in(self, window: int) -> list[int]:
-        """Ascending."""
+        """Return the levels in a window, ascending; ConfigError if none or one of them does not fit."""
         top = self.largest(window)
         if not top:
             raise ConfigError(f"data.window={window}: too short to ask anything; give at least 4")
         levels = sorted({top // 4, top // 2, top} - {0} if self.levels is None else set(self.levels))
         if not levels or levels[0] < 1 or levels[-1] > top:
-            told = f"data.{self.knob}={self.levels}: from 1 to {top} fit data.window={window}"
-            raise ConfigError(f"{told} and the vocabulary; change one of them")
+            fits = f"from 1 to {top} fit data.window={window} and the vocabulary"
+            raise ConfigError(f"data.{self.setting}={self.levels}: {fits}; change one of them")
         return levels
 
     def slices(self, window: int) -> list[str]:
@@ -56,20 +56,20 @@ class Graded(Task):
         ]
         return Examples(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _examples(self, tokens: np.ndarray, counts: np.ndarray, place: int = 0) -> Examples:
-        return Examples(tokens, counts, np.full(counts.shape, place), np.zeros(counts.shape))
+    def _examples(self, tokens: np.ndarray, counts: np.ndarray, index: int = 0) -> Examples:
+        return Examples(tokens, counts, np.full(counts.shape, index), np.zeros(counts.shape))
 
 
 @register("data", "recall", source="arXiv:2312.04927")
 class Recall(Graded):
     """Multi-query associative recall: pairs of key and value, then each key once more, which asks for its value.
 
-    Keys and values of a row are distinct, gaps before the questions follow a power law. As in the paper's own code, but
-    that the answer follows its question, so that a target is always the next token, and that gaps hold one token that
-    means nothing, not random ones.
+    Keys and values of a row are distinct; gaps before the questions follow a power law. It departs from the paper's
+    code in two ways: the answer follows its question, so that a target is always the next token, and gaps hold one
+    padding token instead of random ones.
     """
 
-    knob = unit = "pairs"
+    setting = unit = "pairs"
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Recall(Graded):
         if n_keys < 2:
             raise ValueError(f"n_keys={n_keys}: must be at least 2")
         self.levels, self.n_keys, self.train_on = pairs, n_keys, train_on
-        self.vocab_size = 1 + 2 * n_keys  # NOTHING, the keys, as many values
+        self.vocab_size = 1 + 2 * n_keys  # NOTHING, the keys, and as many values
 
     def largest(self, window: int) -> int:
         return min(window // 4, self.n_keys)
@@ -94,7 +94,7 @@ class Recall(Graded):
         values = 1 + self.n_keys + _distinct(rng, n, self.n_keys, level)
         tokens = np.full((n, window + 1), NOTHING)
         tokens[:, 0 : 2 * level : 2], tokens[:, 1 : 2 * level : 2] = keys, values
-        slots = (window + 1 - 2 * level) // 2  # places for a question and its answer
+        slots = (window + 1 - 2 * level) // 2  # each holds a question and its answer
         weights = np.arange(1, slots + 1) ** (GAP_POWER - 1)
         asked = 2 * level + 2 * _distinct(rng, n, slots, level, weights)
         np.put_along_axis(tokens, asked, keys, axis=1)
@@ -106,13 +106,13 @@ class Recall(Graded):
 
 @register("data", "induction", source="arXiv:2209.11895")
 class Induction(Graded):
-    """Random tokens, repeated: from the second time on, the token that followed last time follows again.
+    """A period of distinct random tokens, repeated: from the second time on, each token follows from the period before.
 
-    Distinct within a period, whose length is the distance to what must be found; a training step's is drawn from the
-    smallest to the largest of `distances`.
+    The length of the period is the distance to the token that must be found. For a training step it is drawn between
+    the smallest and the largest of `distances`.
     """
 
-    knob, unit = "distances", "distance"
+    setting, unit = "distances", "distance"
 
     def __init__(
         self,
@@ -137,12 +137,12 @@ class Induction(Graded):
 
 @register("data", "copy", source="arXiv:2402.01032")
 class Copy(Graded):
-    """A string of random letters, a separator, and the string once more; a training step's length is drawn.
+    """A string of random letters, a separator, and the string again; its length is drawn for each training step.
 
-    A row holds one string, as the paper evaluates; its training packs several into a row.
+    A row holds one string, as in the paper's evaluation; the paper's training packs several into a row.
     """
 
-    knob, unit = "lengths", "length"
+    setting, unit = "lengths", "length"
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Copy(Graded):
 
 
 def _distinct(rng: np.random.Generator, n: int, among: int, k: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """n times k different ones of range(among), drawn one after the other by `weights`: (n, k).
+    """Draw k distinct numbers of range(among), one after the other by `weights`, n times: (n, k).
 
     The k largest of log w + Gumbel noise are such draws, in their order (arXiv:1903.06059, section 2.3).
     """

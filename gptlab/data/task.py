@@ -1,7 +1,8 @@
-"""Small probes: an option of `data` that is a Task makes tokens from a seed instead of reading a text.
+"""Synthetic tasks: an option of `data` that is a Task makes tokens from a seed instead of reading a text.
 
-What a step trains on depends on (seed, step) alone, as with a text. The validation examples have a stream of their own,
-the same for every run. A task has its own vocabulary, and targets only at the places where it asks something.
+The examples of a training step depend on (seed, step) alone, as with a text. The validation examples have a stream of
+their own, the same for every run. A task has its own vocabulary, and targets only at the positions where it asks
+something.
 """
 
 import hashlib
@@ -19,103 +20,111 @@ if TYPE_CHECKING:  # listing the data options must not cost the import of torch
     import torch
     from torch import Tensor
 
-FORMAT = 1  # raise it when the same settings come to give other examples
-UNCOUNTED = -100  # a target that has no part in any loss: torch's own ignore_index
-VALIDATION = 2**64 - 1  # stands where a run's seed does: no run has that one
+EXAMPLES_FORMAT = 1  # raise it when the same settings give other examples
+UNCOUNTED = -100  # a target that no loss counts: torch's own ignore_index
+VALIDATION = 2**64 - 1  # takes the place of a run's seed; no run has this one
 
 
 class Examples(NamedTuple):
-    """N rows of T + 1 tokens, and of each row's T predictions what they are."""
+    """N rows of T + 1 tokens, and facts about each of a row's T predictions."""
 
     tokens: np.ndarray  # (N, T + 1) int64
-    counts: np.ndarray  # (N, T) bool: the prediction of the token after this place has a part in loss and accuracy
-    slices: np.ndarray  # (N, T) int64, places in Task.slices: the difficulty
-    floor: np.ndarray  # (N, T) nats that whoever knows the rule still loses here; 0 where it decides the token
+    counts: np.ndarray  # (N, T) bool: whether the prediction after this position counts in loss and accuracy
+    slices: np.ndarray  # (N, T) int64: the difficulty, as an index into Task.slices
+    floor: np.ndarray  # (N, T) nats that a model which knows the rule still loses here; 0 if the rule decides the token
 
 
 class Tally(NamedTuple):
-    """Sums over the predicted tokens that count, by slice and by place in the window: (slices, T) float64 each."""
+    """Sums over the predictions that count, by slice and by position in the window: (slices, T) float64 each."""
 
     nats: np.ndarray
-    hits: np.ndarray  # those whose likeliest token was the right one
+    hits: np.ndarray  # predictions whose likeliest token was the right one
     floor: np.ndarray  # nats
     n: np.ndarray
 
 
 class Task(ABC):
-    """What a class registered as `data` is to be, if it makes tokens itself. T is the window."""
+    """The base class of a class registered as `data` that makes its own tokens. T is the window."""
 
     makes_tokens: ClassVar[bool] = True  # has its own vocabulary and reads neither a text nor a tokenizer
     vocab_size: int  # tokens
-    train_on: str = "answers"  # or all: every token is a target in training, in validation those that count
-    score: ClassVar[str] = "accuracy"  # or excess: nats per token above the floor; reported of each slice
+    train_on: str = "answers"  # "all" makes every token a target in training; validation counts answers only
+    score: ClassVar[str] = "accuracy"  # or "excess", nats per token above the floor; reported for each slice
 
     @abstractmethod
     def slices(self, window: int) -> list[str]:
-        """Names of the difficulties, such as pairs-8. ConfigError for a window that is too short for them."""
+        """Return the names of the difficulties, such as pairs-8; ConfigError if the window is too short for them."""
 
     @abstractmethod
     def training(self, rng: np.random.Generator, n: int, window: int) -> Examples:
-        """A step's n rows. As many predictions count in each as in any other, so that a mean over micro batches, or
-        over processes, is the mean over the step's predictions."""
+        """Return the n rows of a step.
+
+        The same number of predictions counts in every row, so that a mean over micro batches, or over ranks, is the
+        mean over the step's predictions.
+        """
 
     @abstractmethod
     def validation(self, rng: np.random.Generator, n: int, window: int) -> Examples:
-        """n rows or a few more, the same number of every difficulty."""
+        """Return n rows or a few more, the same number of every difficulty."""
 
 
 class TaskBatches:
-    """The batches of a run: B = batch_size examples of T = window tokens a step."""
+    """The batches of a run: B = batch_size examples of T = window tokens per step."""
 
     def __init__(self, task: Task, window: int, batch_size: int, seed: int, device: "torch.device | None" = None):
         self.task, self.window, self.batch_size, self.seed, self.device = task, window, batch_size, seed, device
 
     def batch(self, step: int) -> "tuple[Tensor, Tensor]":
-        """Inputs and targets of a step, on the device: (B, T), (B, T) int64."""
+        """Return inputs and targets of a step, on the device: (B, T), (B, T) int64."""
         examples = self.task.training(stream(self.seed, step), self.batch_size, self.window)
-        return on_device(*_pair(examples, everything=self.task.train_on == "all"), self.device)
+        return on_device(*_pair(examples, all_count=self.task.train_on == "all"), self.device)
 
 
 @dataclass(frozen=True)
 class TaskDataset:
-    """A task in the place of a text's Dataset."""
+    """A task with the interface of a text's Dataset."""
 
     task: Task
-    hash: str  # of all that examples depend on beside the seed and the window
+    hash: str  # over everything that examples depend on beside the seed and the window
     tokenizer: ClassVar[None] = None
 
     @property
     def vocab_size(self) -> int:
+        """The task's vocabulary size in tokens."""
         return self.task.vocab_size
 
     @property
     def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that `metrics_of` gives over all slices."""
         return "val/loss", f"val/{self.task.score}"
 
     def describe(self) -> str:
-        return f"made anew at every step; vocabulary {self.vocab_size:,}"
+        """Return one line for the header of a run."""
+        return f"new examples at every step; vocabulary {self.vocab_size:,}"
 
     def train_batches(
         self, window: int, batch_size: int, seed: int, sampling: str, device: "torch.device | None" = None
     ) -> TaskBatches:
+        """Return the batches of a run; `sampling` is for texts only."""
         return TaskBatches(self.task, window, batch_size, seed, device)
 
     def slices(self, window: int) -> list[str]:
+        """Return the names of the difficulties that metrics are split by."""
         return self.task.slices(window)
 
     def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> "Iterator[tuple[Tensor, ...]]":
-        """Inputs, targets, slices and floors of about n_tokens tokens: (B, T) each."""
+        """Yield inputs, targets, slices and floors of about n_tokens tokens: (B, T) each."""
         import torch
 
-        assert n_tokens is not None, "open_task refuses it"
+        assert n_tokens is not None, "open_task rejects it"
         examples = self.task.validation(stream(VALIDATION, window), -(-n_tokens // window), window)
         columns = *_pair(examples), torch.from_numpy(examples.slices), torch.from_numpy(examples.floor)
-        yield from zip(*(column.split(batch_size) for column in columns), strict=True)
+        yield from zip(*(torch.split(column, batch_size) for column in columns), strict=True)
 
-    def measure(self, tally: Tally) -> dict[str, float]:
-        """val/loss in nats per token that counts; val/accuracy or val/excess, of all and of each slice that has some.
+    def metrics_of(self, tally: Tally) -> dict[str, float]:
+        """Return val/loss in nats per counted token, and val/accuracy or val/excess over all and by slice.
 
-        A text's bits per byte have no meaning here.
+        Bits per byte have no meaning for a task.
         """
         sums = tally.nats - tally.floor if self.task.score == "excess" else tally.hits
         names = dict(enumerate(self.slices(tally.n.shape[1])))
@@ -129,25 +138,29 @@ class TaskDataset:
 
 
 def open_task(task: Task, cfg: AnyConfig) -> TaskDataset:
-    """Refuses what has no say with a task, and windows that are too short for it."""
+    """Return the dataset of a task; ConfigError for settings that only texts have, or a window that is too short."""
     name = cfg.data.name
-    unused = [("tokenizer", cfg.tokenizer.name, "byte"), ("data.sampling", cfg.data.sampling, "random")]
-    for place, value, default in [*unused, ("data.val_fraction", cfg.data.val_fraction, 0.1)]:
+    text_settings = [
+        ("tokenizer", cfg.tokenizer.name, "byte"),
+        ("data.sampling", cfg.data.sampling, "random"),
+        ("data.val_fraction", cfg.data.val_fraction, 0.1),
+    ]
+    for key, value, default in text_settings:
         if value != default:
-            rule = f"has no say with data={name}, which makes its own tokens"
-            raise ConfigError(f"{place}={value}: {rule}; leave it at {place}={default}")
+            rule = f"has no effect with data={name}, which makes its own tokens"
+            raise ConfigError(f"{key}={value}: {rule}; leave it at {key}={default}")
     if cfg.eval.tokens is None:
-        raise ConfigError(f"eval.tokens=null: data={name} has no end; say how many tokens to validate on")
+        raise ConfigError(f"eval.tokens=null: data={name} has no end; set the number of tokens to validate on")
     for length in cfg.eval.lengths:
         task.slices(length * cfg.data.window)
-    described = repr((FORMAT, name, sorted(vars(task).items())))
+    described = repr((EXAMPLES_FORMAT, name, sorted(vars(task).items())))
     return TaskDataset(task, hashlib.sha256(described.encode()).hexdigest())
 
 
-def _pair(examples: Examples, everything: bool = False) -> "tuple[Tensor, Tensor]":
-    """Inputs, and targets that are UNCOUNTED where nothing is asked, unless `everything` counts: (N, T) int64 each."""
+def _pair(examples: Examples, all_count: bool = False) -> "tuple[Tensor, Tensor]":
+    """Return inputs, and targets that are UNCOUNTED where nothing is asked, unless `all_count`: (N, T) int64 each."""
     import torch
 
     x, y = examples.tokens[:, :-1], examples.tokens[:, 1:]
-    y = y if everything else np.where(examples.counts, y, UNCOUNTED)
+    y = y if all_count else np.where(examples.counts, y, UNCOUNTED)
     return torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y))

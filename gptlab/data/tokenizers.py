@@ -1,9 +1,9 @@
-"""Text <-> token ids.  An option of `tokenizer` holds settings; its `fit` gives the Tokenizer that a run keeps.
+"""Text <-> token ids. An option of `tokenizer` holds settings; its `fit` gives the Tokenizer that a run keeps.
 
-    Option(**knobs).fit(train, val) -> Tokenizer
+    Option(**settings).fit(train, val) -> Tokenizer
     tokenizer_from_json(tokenizer.to_json()) -> the same Tokenizer
 
-Here are char and byte; those built on tiktoken are in bpe.py.  V: size of the vocabulary in tokens.
+This file has char and byte; bpe.py has those built on tiktoken. V is the size of the vocabulary in tokens.
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +17,9 @@ from gptlab.config.registry import register
 
 
 class Tokenizer(ABC):
-    """Ready to use: nothing left to learn from a text."""
+    """A fitted tokenizer, ready to use."""
 
-    token_bytes: np.ndarray  # (V,) int64, bytes of UTF-8 that each token stands for
+    token_bytes: np.ndarray  # (V,) int64, the bytes of UTF-8 that each token stands for
 
     @property
     def vocab_size(self) -> int:
@@ -27,47 +27,50 @@ class Tokenizer(ABC):
 
     @property
     def dtype(self) -> type[np.unsignedinteger]:
-        """The smallest type that holds every id."""
+        """The smallest integer type that holds every id."""
         return np.uint16 if self.vocab_size <= 2**16 else np.uint32
 
     @abstractmethod
     def encode(self, text: str, place: str = "text") -> np.ndarray:
-        """Ids of `dtype`; an error says that the text is that of `place`."""
+        """Return the ids of a text, of type `dtype`; `place` names the text in a ConfigError."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Bytes that are no UTF-8, as in a character cut in two, come out as U+FFFD."""
+        """Return the text of ids; bytes that are not UTF-8, as of half a character, become U+FFFD."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """All that `tokenizer_from_json` needs, under "name" the option's."""
+        """Return what `tokenizer_from_json` needs; "name" is the option's name."""
 
 
 class TokenizerOption(Protocol):
-    """What a class registered as a tokenizer offers."""
+    """The interface of a class registered as `tokenizer`."""
 
     @property
     def fixed_vocab_size(self) -> int | None:
-        """The vocabulary's size in tokens where no text is needed to know it."""
+        """The vocabulary size in tokens if it is known without a text, else None."""
 
     @property
     def cache_key(self) -> str:
-        """Names all settings that token ids depend on."""
+        """A name for all settings that token ids depend on."""
 
-    def fit(self, train: str, val: str) -> Tokenizer: ...
+    def fit(self, train: str, val: str) -> Tokenizer:
+        """Return the tokenizer for a text, given as its two splits."""
 
     @classmethod
-    def from_json(cls, state: dict[str, Any]) -> Tokenizer: ...
+    def from_json(cls, state: dict[str, Any]) -> Tokenizer:
+        """Return the tokenizer that gave `state` by `to_json`."""
 
 
 def tokenizer_from_json(state: dict[str, Any]) -> Tokenizer:
+    """Return the tokenizer that gave `state` by `to_json`."""
     option: type[TokenizerOption] = registry.entry("tokenizer", state["name"]).cls
     return option.from_json(state)
 
 
 @register("tokenizer", "char")
 class Char:
-    """One token a character; the vocabulary is the sorted set of the whole text's characters."""
+    """One token per character; the vocabulary is the sorted set of the whole text's characters."""
 
     fixed_vocab_size = None
     cache_key = "char"
@@ -81,7 +84,7 @@ class Char:
 
 
 class CharTokenizer(Tokenizer):
-    """Ids are places in `characters`, which are distinct and sorted."""
+    """A tokenizer whose ids are indices into `characters`, which are distinct and sorted."""
 
     def __init__(self, characters: str):
         self.characters = characters
@@ -93,8 +96,8 @@ class CharTokenizer(Tokenizer):
         ids = np.searchsorted(self.codes, codes).clip(max=self.vocab_size - 1)
         unknown = np.flatnonzero(self.codes[ids] != codes)
         if unknown.size:
-            known = f"the vocabulary is the {self.vocab_size} characters of the training data; leave it out"
-            raise ConfigError(f"{place}: character {text[unknown[0]]!r} at {unknown[0]} is unknown; {known}")
+            rule = f"the vocabulary is the {self.vocab_size} characters of the training data; leave it out"
+            raise ConfigError(f"{place}: character {text[unknown[0]]!r} at {unknown[0]} is unknown; {rule}")
         return ids.astype(self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -110,7 +113,7 @@ def _code_points(text: str) -> np.ndarray:
 
 @register("tokenizer", "byte", source="arXiv:2105.13626")
 class Byte(Tokenizer):
-    """One token a byte of UTF-8: 256 of them, for any text."""
+    """One token per byte of UTF-8: 256 tokens, for any text."""
 
     fixed_vocab_size = 256
     cache_key = "byte"
@@ -124,7 +127,7 @@ class Byte(Tokenizer):
         return cls()
 
     def encode(self, text: str, place: str = "text") -> np.ndarray:
-        # What a terminal passed on though it is not UTF-8 becomes the bytes that were typed.
+        # A terminal passes on bytes that are not UTF-8 as surrogates; they become those bytes again.
         return np.frombuffer(text.encode(errors="surrogateescape"), dtype=np.uint8).astype(self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:

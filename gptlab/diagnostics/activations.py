@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gptlab.model.attention import scores, watched
+from gptlab.model.attention_kernels import ScoreRule, observe_attention, scores
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.loss import cross_entropy
 from gptlab.model.roles import role_of
@@ -117,7 +117,7 @@ class _Hooks:
             for last in _writers(getattr(block, "ffn", None)) if self.whole else ():
                 self._on(last.register_forward_pre_hook(self._enter_last))
         if self.whole:
-            self._stack.enter_context(watched(self._attend))
+            self._stack.enter_context(observe_attention(self._attend))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -144,11 +144,11 @@ class _Hooks:
         self.hidden[self.layer] = args[0].detach()
 
     @torch.no_grad()
-    def _attend(self, q: Tensor, k: Tensor, **rules: Any) -> None:
+    def _attend(self, q: Tensor, k: Tensor, rule: ScoreRule) -> None:
         """q (B, H, T, D), k (B, H_kv, T, D): the scores of all heads, by the equation, some queries at a time."""
         entropies, largest = [], []
         for end in range(QUERIES, q.shape[-2] + QUERIES, QUERIES):
-            s = scores(q[..., end - QUERIES : end, :].float(), k[..., :end, :].float(), **rules)  # (B, H, ., .)
+            s = scores(q[..., end - QUERIES : end, :].float(), k[..., :end, :].float(), rule)  # (B, H, ., .)
             entropies.append(torch.special.entr(s.softmax(-1)).sum(-1))
             largest.append(s.amax((0, 2, 3)))
         self.entropy[self.layer] = torch.cat(entropies, -1).mean((0, 2))

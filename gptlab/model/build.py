@@ -1,6 +1,5 @@
-"""From a config to a model with its initial weights: what components ask for by name is handed out here."""
+"""Build a model and its initial weights from a config: components ask for sizes and other components by name."""
 
-import hashlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -8,108 +7,113 @@ from typing import Any
 import torch
 from torch import nn
 
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, as_settings, plain, registry
 from gptlab.config.compose import typed
-from gptlab.config.diff import differences
+from gptlab.config.diff import diff_from_baseline
 from gptlab.model.gpt import LanguageModel
-from gptlab.model.roles import role_of
+from gptlab.model.init import initialise, seed_number
 
 
 def build_model(cfg: Any) -> LanguageModel:
-    """The model that `cfg` describes, its weights drawn from `cfg.seed`. Shapes only, inside `torch.device("meta")`."""
+    """Return the model that `cfg` describes, with its weights drawn from `cfg.seed`.
+
+    Inside `torch.device("meta")` it has shapes alone. Raises ConfigError for settings that contradict each other.
+    """
+    cfg = as_settings(cfg)
     tree = plain(cfg)
     if tree["model"]["vocab_size"] is None:
         name = tree["tokenizer"]["name"]
         raise ConfigError(f"model.vocab_size=null: tokenizer={name} learns it from the text; set it, such as 65")
-    read = reads(tree)
-    _refuse_unread(tree, read)
-    _refuse_leak(tree, read)
+    used = slots_used(tree)
+    _reject_settings_of_missing_slots(tree, used)
+    _reject_leaks(tree, used)
     tree = with_switches(tree)
-    model = _make(tree, _context(tree, read), "model")
+    model = _make(tree, _context(tree, used), "model")
     initialise(model, build_init(tree), tree["seed"])
     model.cfg = cfg
     return model
 
 
 def with_switches(tree: dict[str, Any]) -> dict[str, Any]:
-    """With what one setting says of several parts: bias=false, and an `init` that goes with settings of other parts."""
+    """Apply the settings that change several components: bias=false, and an `init` that scales other components."""
     tree = _with_one_bias_switch(tree)
     init = build_init(tree)
     return init.with_settings(tree) if hasattr(init, "with_settings") else tree
 
 
 def build_init(tree: dict[str, Any]) -> Any:
-    """The `init` of a config that says the vocabulary's size."""
-    return registry.build("init", tree["init"], _context(tree, reads(tree)))
+    """Return the `init` component of a config whose vocabulary size is known."""
+    return registry.build("init", tree["init"], _context(tree, slots_used(tree)))
 
 
-def reads(tree: Mapping[str, Any]) -> set[str]:
-    """What the model asks for, itself or by components that it asks for: slots, sizes and flags of the context."""
-    found: set[str] = set()
+def slots_used(tree: Mapping[str, Any]) -> set[str]:
+    """Return all names that the model and its components ask the builder for: slots, sizes and flags."""
+    used: set[str] = set()
     slots = ["model"]
     while slots:
         slot = slots.pop()
-        new = {*registry.entry(slot, tree[slot]["name"]).wants} - found
-        found |= new
+        new = {*registry.entry(slot, tree[slot]["name"]).wants} - used
+        used |= new
         slots += new & SLOTS.keys()
-    return found
+    return used
 
 
-def lacks(read: set[str]) -> list[str]:
-    """The slots that a model has not, by what it reads."""
-    return [slot for slot in ARCHITECTURE if slot in SLOTS and slot not in (*read, "init")]
+def slots_missing(used: set[str]) -> list[str]:
+    """Return the architecture's slots that a model does not have, given its `slots_used`."""
+    return [slot for slot in ARCHITECTURE if slot in SLOTS and slot not in (*used, "init")]
 
 
-def _refuse_unread(tree: dict[str, Any], read: set[str]) -> None:
-    """A slot that the model has not, set to what is not the baseline's. Of a size a model takes what it has."""
+def _reject_settings_of_missing_slots(tree: dict[str, Any], used: set[str]) -> None:
+    """Reject settings that differ from the baseline in slots that the model does not have. Unused sizes are ignored."""
     name = tree["model"]["name"]
-    for key, value in differences(Settings.of({slot: tree[slot] for slot in lacks(read)})).items():
+    for key, value in diff_from_baseline(Settings.of({slot: tree[slot] for slot in slots_missing(used)})).items():
         raise ConfigError(f"{key}={typed(value)}: model={name} has no {key.partition('.')[0]}; leave it out")
-    if tree["train"]["dropout"] and "dropout" not in read:
+    if tree["train"]["dropout"] and "dropout" not in used:
         raise ConfigError(f"train.dropout={tree['train']['dropout']}: model={name} has no dropout; leave it out")
 
 
-def _refuse_leak(tree: dict[str, Any], read: set[str]) -> None:
+def _reject_leaks(tree: dict[str, Any], used: set[str]) -> None:
+    """Reject a norm that shows a token later ones in training, unless `allow_leak` or the model permits it."""
     if getattr(registry.entry("model", tree["model"]["name"]).cls, "allows_leak", False):
         return
-    for slot in {"norm", "qk_norm"} & read:
+    for slot in {"norm", "qk_norm"} & used:
         if getattr(registry.entry(slot, tree[slot]["name"]).cls, "leaks", False) and not tree[slot]["allow_leak"]:
             raise ConfigError(
-                f"{slot}={tree[slot]['name']}: in training it shows a token those after it, by their statistics; "
-                f"set {slot}.allow_leak=true to have it in model={tree['model']['name']}"
+                f"{slot}={tree[slot]['name']}: in training its statistics show a token those after it; "
+                f"set {slot}.allow_leak=true to use it in model={tree['model']['name']} all the same"
             )
 
 
 def _with_one_bias_switch(tree: dict[str, Any]) -> dict[str, Any]:
-    """With bias=false every component's `bias` or `..._bias` knob is off; what is off by default is refused if on."""
+    """Turn off every component's `bias` and `..._bias` if bias=false. Reject head.bias=true then."""
     if tree["bias"]:
         return tree
     if tree["head"].get("bias"):
-        raise ConfigError("head.bias=true: bias=false leaves no bias anywhere; set one of them otherwise")
+        raise ConfigError("head.bias=true: bias=false leaves no bias anywhere; change one of them")
     slots = [slot for slot in ARCHITECTURE if slot in SLOTS]
-    off = {slot: {knob: False for knob in tree[slot] if knob == "bias" or knob.endswith("_bias")} for slot in slots}
-    return {**tree, **{slot: {**tree[slot], **knobs} for slot, knobs in off.items()}}
+    off = {slot: {key: False for key in tree[slot] if key == "bias" or key.endswith("_bias")} for slot in slots}
+    return {**tree, **{slot: {**tree[slot], **settings} for slot, settings in off.items()}}
 
 
-def _context(tree: dict[str, Any], read: set[str]) -> dict[str, Any]:
-    """What components can ask for by name, as far as it is the same in all layers."""
+def _context(tree: dict[str, Any], used: set[str]) -> dict[str, Any]:
+    """Return what components can ask for by name, except what depends on the layer."""
     size, attention = tree["size"], tree["attention"]
     head_dim = attention.get("head_dim")
-    if "attention" in read:
+    if "attention" in used:
         _check_heads(tree, head_dim)
     context = {
         **size,
         "head_dim": head_dim or size["dim"] // size["n_head"],
-        "max_len": _longest(tree, read),
+        "max_len": _max_len(tree, used),
         "vocab_size": tree["model"]["vocab_size"],
         "bias": tree["bias"],
         "dropout": tree["train"]["dropout"],
     }
     for slot in ("norm", "qk_norm", "head"):
-        context[slot] = partial(_sized, tree, context, slot)
+        context[slot] = partial(_make_of_width, tree, context, slot)
     for slot in ("embedding", "position", "placement"):
         context[slot] = partial(_make, tree, context, slot)
-    context["block"] = partial(_block, tree, context)
+    context["block"] = partial(_make_block, tree, context)
     return context
 
 
@@ -125,19 +129,19 @@ def _check_heads(tree: dict[str, Any], head_dim: int | None) -> None:
         raise ConfigError(f"attention.qk_norm_over={over}: there is no norm; choose a qk_norm")
 
 
-def _longest(tree: dict[str, Any], read: set[str]) -> int:
-    """Tokens that the model must be able to read at once, in training or in an evaluation."""
+def _max_len(tree: dict[str, Any], used: set[str]) -> int:
+    """Return the most tokens that the model must read at once, in training or in an evaluation."""
     window, lengths = tree["data"]["window"], tree["eval"]["lengths"]
     position = registry.entry("position", tree["position"]["name"])
-    if max(lengths) > 1 and "position" in read and not getattr(position.cls, "extrapolates", True):
+    if max(lengths) > 1 and "position" in used and not getattr(position.cls, "extrapolates", True):
         raise ConfigError(
             f"eval.lengths={lengths}: position={position.name} knows no position beyond data.window={window}; set [1]"
         )
     return window * max(lengths)
 
 
-def _sized(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int | None = None) -> nn.Module:
-    """A norm or a head that reads a width of `dim`; None: the stream's."""
+def _make_of_width(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int | None = None) -> nn.Module:
+    """Return a norm or a head that reads vectors of width `dim`; None is the stream's width."""
     dim = dim or context["dim"]
     if slot == "head" and tree["head"].get("tied"):
         table, matrix = tree["embedding"].get("width") or context["dim"], tree["head"].get("width") or dim
@@ -146,7 +150,7 @@ def _sized(tree: dict[str, Any], context: Mapping[str, Any], slot: str, dim: int
     return _make(tree, {**context, "dim": dim}, slot)
 
 
-def _block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int) -> nn.Module:
+def _make_block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int) -> nn.Module:
     inner = {**context, "layer_idx": layer_idx}
     factories = {slot: partial(_make, tree, inner, slot) for slot in ("attention", "ffn", "placement")}
     block = _make(tree, {**inner, **factories}, "block")
@@ -156,36 +160,7 @@ def _block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int) -> 
 
 
 def _make(tree: dict[str, Any], context: Mapping[str, Any], slot: str) -> Any:
-    """One component. What its constructor draws at random depends on (seed, slot, layer) alone as well."""
+    """Return one component. Random numbers drawn in its constructor depend on (seed, slot, layer) alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_number(tree["seed"], f"{slot}.{context.get('layer_idx', '')}"))
         return registry.build(slot, tree[slot], context)
-
-
-def initialise(model: nn.Module, init: Any, seed: int) -> None:
-    """Draw every weight from (seed, its name) alone, so that no weight depends on what other parts there are.
-
-    A component that has `init_weights(generator)` draws its own parameters; `init` draws the others by role, and may
-    scale the learning rates of all.
-    """
-    if hasattr(init, "lr_scale"):
-        for p in model.parameters():
-            p.lr_scale = init.lr_scale(role_of(p))  # type: ignore[attr-defined]
-    for path, module in model.named_modules():
-        if hasattr(module, "init_weights"):
-            module.init_weights(_generator(seed, path))
-            continue
-        for name, p in module.named_parameters(path, recurse=False):
-            if p.is_meta:
-                continue
-            with torch.no_grad():
-                init.draw(p, role_of(p), getattr(p, "gain", 1.0), _generator(seed, name))
-
-
-def _generator(seed: int, name: str) -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(seed_number(seed, name))
-
-
-def seed_number(seed: int, name: str) -> int:
-    """A number below 2^63 that (seed, name) decides."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1

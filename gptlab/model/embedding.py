@@ -1,6 +1,7 @@
-"""From tokens to the stream: (B, T), int64 -> (B, T, C)."""
+"""From tokens to the residual stream: (B, T), int64 -> (B, T, C)."""
 
 import math
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,12 +12,13 @@ from gptlab.model.roles import Linear, table
 
 @register("embedding", "table")
 class TokenTable(nn.Module):
-    """A learned vector per token; `weight`, (V, C), is the head's matrix too when that is tied.
+    """A learned vector per token; `weight`, (V, C), is also the head's matrix if that is tied.
 
-    scale            multiplies the vectors.
-    scale_by_width   multiplies them by sqrt(C) (arXiv:1706.03762, section 3.4; Gemma).
-    normed           the model's norm follows (Bloom, arXiv:2211.05100; nanochat).
-    width            of the table; null: C. Another one is projected to C, without bias (OPT-350m, arXiv:1909.11942).
+    scale            factor of the vectors.
+    scale_by_width   multiply the vectors by sqrt(C) as well (arXiv:1706.03762, section 3.4; Gemma).
+    normed           apply the model's norm to the vectors (Bloom, arXiv:2211.05100; nanochat).
+    width            width of the table; null: C. Another width is projected to C without bias (OPT-350m,
+                     arXiv:1909.11942).
     padding_idx      a token whose vector the input does not train (OPT, XGLM); null for none.
     """
 
@@ -24,7 +26,7 @@ class TokenTable(nn.Module):
         self,
         dim: int,
         vocab_size: int,
-        norm,
+        norm: Callable[[int], nn.Module] = nn.Identity,
         *,
         scale: float = 1.0,
         scale_by_width: bool = False,
@@ -44,6 +46,7 @@ class TokenTable(nn.Module):
         self.project = Linear(width, dim, bias=False) if width not in (None, dim) else None
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T), int64 -> (B, T, C)."""
         x = F.embedding(tokens, self.weight, self.padding_idx)
         x = x if self.scale == 1 else x * self.scale
         x = x if self.norm is None else self.norm(x)

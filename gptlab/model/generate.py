@@ -18,30 +18,40 @@ def generate(
     n_tokens_known: int | None = None,
     cached: bool = True,
 ) -> list[int]:
-    """`tokens` and n more. Temperature 0 takes the likeliest; `n_tokens_known` leaves out the vocabulary's padding.
+    """Return `tokens` and n more.
 
-    The model sees at most its window. When that is full, the older half is dropped and the rest read anew from
-    position 0, with the cache as without it.
+    When the model's window is full, the older half is dropped and the rest is read again from position 0, with or
+    without the cache.
+
+    Args:
+        model: The model, in evaluation mode.
+        tokens: The prompt; of one longer than the window, the model sees the end.
+        n: Number of tokens to add.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Draw from the k likeliest tokens alone.
+        seed: Seed of the draws.
+        n_tokens_known: Draw only from tokens below this one, which leaves out the vocabulary's padding.
+        cached: Read each token once. If false, read the whole window again for each new token.
     """
     generator = torch.Generator().manual_seed(seed)
+    device = model.embedding.weight.device
     tokens = list(tokens)
     start = max(0, len(tokens) - model.max_len)  # the first token that the model sees
-    cache, n_read = model.new_cache(), 0
+    cache = model.new_cache()
     for _ in range(n):
         if len(tokens) - start > model.max_len:
             start = len(tokens) - max(1, model.max_len // 2)
-            cache, n_read = model.new_cache(), 0
-        if not cached:
-            cache, n_read = model.new_cache(), 0
-        unread = torch.tensor([tokens[start + n_read :]])
+            cache = model.new_cache()
+        elif not cached:
+            cache = model.new_cache()
+        unread = torch.tensor([tokens[start + cache.n_read :]], device=device)
         logits = model(unread, cache if cached else None)[0, -1, :n_tokens_known]
-        n_read += unread.shape[1]
-        tokens.append(_draw(logits, temperature, top_k, generator))
+        tokens.append(_draw(logits.cpu(), temperature, top_k, generator))
     return tokens
 
 
 def _draw(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
-    """(V,) -> a token."""
+    """Draw a token from logits, (V,)."""
     if temperature == 0:
         return int(logits.argmax())
     logits = logits.float() / temperature

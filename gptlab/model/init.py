@@ -1,29 +1,62 @@
-"""How the matrices and tables start. An option draws one tensor in place, by its role; vectors are not drawn:
-gains start at 1 (or what their component says) and biases at 0, except in torch's default. It may also have
-`with_settings(tree)`, the config with the settings of other parts that go with it; `lr_scale(role)`; and `describe()`,
-a line for the user.
+"""Initial weights. An option draws one tensor in place, by its role.
 
-fan_in and fan_out of a (n_out, n_in) matrix are n_in and n_out; a table (V, C) counts as the matrix it is in the head.
+Vectors are not drawn: gains start at 1 (or at what their component says) and biases at 0, except in torch's default.
+An option may also have `with_settings(tree)`, which returns the config with the settings of other components that it
+changes, `lr_scale(role)`, and `describe()`, a line for the user.
+
+fan_in and fan_out of an (n_out, n_in) matrix are n_in and n_out; a table (V, C) counts as the matrix that it is in the
+head.
 """
 
+import hashlib
 import math
 from typing import Any, Literal
 
+import torch
 from torch import Generator, Tensor, nn
 
 from gptlab.config import ConfigError
 from gptlab.config.registry import register
-from gptlab.model.roles import HIDDEN
+from gptlab.model.roles import HIDDEN, role_of
 
 TABLES = ("embedding", "position")
 VECTORS = ("gain", "bias")
 
 
+def initialise(model: nn.Module, init: Any, seed: int) -> None:
+    """Draw every weight from (seed, its name) alone, so that no weight depends on which other components there are.
+
+    A component that has `init_weights(generator)` draws its own parameters. `init` draws the others by role, and may
+    scale the learning rates of all of them.
+    """
+    if hasattr(init, "lr_scale"):
+        for p in model.parameters():
+            p.lr_scale = init.lr_scale(role_of(p))  # type: ignore[attr-defined]
+    for path, module in model.named_modules():
+        if hasattr(module, "init_weights"):
+            module.init_weights(_generator(seed, path))
+            continue
+        for name, p in module.named_parameters(path, recurse=False):
+            if p.is_meta:
+                continue
+            with torch.no_grad():
+                init.draw(p, role_of(p), getattr(p, "gain", 1.0), _generator(seed, name))
+
+
+def _generator(seed: int, name: str) -> Generator:
+    return Generator("cpu").manual_seed(seed_number(seed, name))
+
+
+def seed_number(seed: int, name: str) -> int:
+    """Return a number below 2^63 that depends on (seed, name) alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1
+
+
 @register("init", "gpt2", source="GPT-2 (2019), section 2.3")
 class GPT2Init:
-    """N(0, std), and for what is added to the stream std / sqrt(2 L), as there are 2 L such matrices.
+    """N(0, std); matrices that write to the stream N(0, std / sqrt(2 L)), as there are 2 L of them.
 
-    `head_std` is that of an output matrix of its own; null: std.
+    head_std   standard deviation of an untied output matrix; null: std.
     """
 
     def __init__(self, n_layer: int, *, std: float = 0.02, head_std: float | None = None):
@@ -31,7 +64,7 @@ class GPT2Init:
         self.std, self.residual_std, self.head_std = std, std / math.sqrt(2 * n_layer), head_std
 
     def with_settings(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """The config as it is; refuses a `head_std` that nothing would have."""
+        """Return the config unchanged; reject a `head_std` that no matrix would have."""
         if self.head_std is not None and tree["head"].get("tied"):
             raise ConfigError(f"init.head_std={self.head_std}: a tied head is the token table; set head.tied=false")
         return tree
@@ -48,12 +81,12 @@ class GPT2Init:
 
 @register("init", "mup", source="arXiv:2203.03466, table 8")
 class MuPInit(GPT2Init):
-    """gpt2 at base_width; at m times that scaled so that the best learning rate stays the best.
+    """gpt2 at base_width; at m times that width, scaled so that the best learning rate stays the same.
 
-    Matrices of the blocks: std / sqrt(m), learning rate / m. Logits / m. Scores of attention times base_head_dim / D,
-    so by 1 / D instead of 1 / sqrt(D). Tables, an output matrix of its own, gains and biases stay as they are. `m` is
-    size.dim / base_width; the widths of the FFN and of all heads together are taken to grow with it. Settings of other
-    parts, attention.scale, head.scale and optimizer.lr among them, are those at the base width.
+    Matrices of the blocks: std / sqrt(m), learning rate / m. Logits / m. Attention scores times base_head_dim / D, so
+    that they scale with 1 / D instead of 1 / sqrt(D). Tables, an untied output matrix, gains and biases stay as they
+    are. `m` is size.dim / base_width; the widths of the FFN and of all heads together should grow with it. Settings of
+    other components, such as attention.scale, head.scale and optimizer.lr, are those at the base width.
     """
 
     def __init__(
@@ -74,14 +107,15 @@ class MuPInit(GPT2Init):
         self.m, self.head_m, self.base_head_dim = dim / base_width, head_dim / base_head_dim, base_head_dim
 
     def with_settings(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Return the config with attention.scale and head.scale divided; reject widths that mup does not cover."""
         tree = super().with_settings(tree)
         embedding, attention, head = tree["embedding"], tree["attention"], tree["head"]
-        for slot, part in {"attention": attention, "head": head}.items():
-            if "scale" not in part:
-                raise ConfigError(f"{slot}={part['name']}: has no setting 'scale' for init=mup to divide; add one")
-        for place, value in {"embedding.width": embedding.get("width"), "head.width": head.get("width")}.items():
+        for slot, component in {"attention": attention, "head": head}.items():
+            if "scale" not in component:
+                raise ConfigError(f"{slot}={component['name']}: has no setting 'scale' for init=mup to divide; add one")
+        for key, value in {"embedding.width": embedding.get("width"), "head.width": head.get("width")}.items():
             if value not in (None, tree["size"]["dim"]):
-                raise ConfigError(f"{place}={value}: init=mup knows no width but the stream's; set it to null")
+                raise ConfigError(f"{key}={value}: init=mup knows no width but the stream's; set it to null")
         if embedding.get("scale_by_width"):
             raise ConfigError("embedding.scale_by_width=true: must be false with init=mup; set embedding.scale")
         scale = (attention["scale"] or self.base_head_dim**-0.5) / self.head_m
@@ -97,7 +131,7 @@ class MuPInit(GPT2Init):
         return f"mup, {self.m:.4g} times the base width: {matrices}, {scales}"
 
     def lr_scale(self, role: str) -> float:
-        """Of Adam, and of what steps as it does."""
+        """Return the factor of the learning rate of Adam and other elementwise optimizers."""
         return 1 / self.m if role in HIDDEN else 1.0
 
     def _std(self, role: str) -> float:
@@ -106,9 +140,10 @@ class MuPInit(GPT2Init):
 
 @register("init", "depth_scaled", source="arXiv:1908.11365; OLMo's mitchell, torchtitan")
 class DepthScaledInit:
-    """A normal distribution cut at `cutoff` std; what layer l adds to the stream has std / sqrt(2 l), l from 1.
+    """Normal, cut off at `cutoff` std; matrices of layer l that write to the stream have std / sqrt(2 l), l from 1.
 
-    `std`: null is 1 / sqrt(fan_in), OLMo's; torchtitan has 0.02. `by`: depth takes the number of layers for l.
+    std   null: 1 / sqrt(fan_in), as in OLMo; torchtitan has 0.02.
+    by    layer: l is the layer's number; depth: l is the number of layers for all of them.
     """
 
     def __init__(
@@ -135,7 +170,7 @@ class DepthScaledInit:
 
 @register("init", "zero_output", source="arXiv:1901.09321, section 3; modded-nanogpt")
 class ZeroOutputInit:
-    """N(0, std), and zero for what is added to the stream, so that every block starts as if it were not there."""
+    """N(0, std); matrices that write to the stream are 0, so that every block starts as the identity."""
 
     def __init__(self, *, std: float = 0.02):
         _check_not_negative(std=std)
@@ -150,7 +185,7 @@ class ZeroOutputInit:
 
 @register("init", "kaiming", source="arXiv:1502.01852, equation 10")
 class KaimingInit:
-    """gain / sqrt(fan_in), with the gain of the non-linearity that the matrix reads: sqrt(2) after ReLU."""
+    """Standard deviation gain / sqrt(fan_in), where gain belongs to the non-linearity before it: sqrt(2) for ReLU."""
 
     def __init__(self, *, distribution: Literal["normal", "uniform"] = "normal"):
         self.distribution = distribution
@@ -162,7 +197,7 @@ class KaimingInit:
 
 @register("init", "xavier", source="Glorot and Bengio (2010), equation 16")
 class XavierInit:
-    """Variance 2 / (fan_in + fan_out); tables 1 / C, since a vocabulary is no width."""
+    """Variance 2 / (fan_in + fan_out); for tables 1 / C, since a vocabulary is no width."""
 
     def __init__(self, *, distribution: Literal["uniform", "normal"] = "uniform"):
         self.distribution = distribution
@@ -175,7 +210,7 @@ class XavierInit:
 
 @register("init", "small", source="arXiv:1910.05895, section 3.1")
 class SmallInit:
-    """Variance 2 / (5 C) for every matrix, of a normal distribution truncated at three standard deviations."""
+    """Variance 2 / (5 C) for every matrix, from a normal distribution cut off at three standard deviations."""
 
     def __init__(self, dim: int):
         self.std = math.sqrt(2 / (5 * dim))
@@ -208,7 +243,7 @@ def _fill(p: Tensor, std: float, distribution: str, generator: Generator) -> Non
 
 
 def _truncated(p: Tensor, std: float, cutoff: float, generator: Generator) -> None:
-    """N(0, std), drawn anew where it is more than `cutoff` std from 0."""
+    """Fill p from N(0, std), drawing again what is more than `cutoff` standard deviations from 0."""
     nn.init.trunc_normal_(p, std=std, a=-cutoff * std, b=cutoff * std, generator=generator)
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from gptlab.config import ConfigError, Settings, plain, registry
 from gptlab.config.compose import C, edit, load_settings
 from gptlab.config.registry import register
-from gptlab.model.build import reads
+from gptlab.model.build import slots_used
 from gptlab.model.cost import figure
 
 WIDTH = "ffn.hidden"
@@ -89,7 +89,7 @@ def matched(cfg: C) -> tuple[C, Matched | None]:
         return cfg, None
     match = registry.build("match", cfg.match)
     arm = Settings.of(plain(cfg))
-    if "ffn" not in reads(arm):
+    if "ffn" not in slots_used(arm):
         raise ConfigError(f"match={cfg.match.name}: model={cfg.model.name} has no ffn to make wider; leave it out")
     reference = match.reference or figure(_usual(arm), match.figure)
     before, width_before, slope = _line(arm, match.figure)

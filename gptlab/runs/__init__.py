@@ -1,0 +1,1 @@
+"""A run on disk and in a tracker: its folder, record, checkpoints, lock and states."""

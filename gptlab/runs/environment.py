@@ -1,4 +1,4 @@
-"""What a run ran on, for env.json: enough to tell why two machines differ in speed or in the last digit."""
+"""The machine, versions and code of a run, for env.json: why two runs differ in speed or in the last digit."""
 
 import functools
 import os
@@ -15,7 +15,8 @@ PACKAGES = ("gptlab", "torch", "numpy", "hydra-core", "wandb", "tiktoken", "toke
 
 
 def environment(data_hash: str | None) -> dict[str, Any]:
-    import torch  # costs seconds, and listing names does without
+    """Return the content of env.json: date, command, host, packages, hardware, git commit, hash of the data."""
+    import torch  # takes seconds, which listing names must not cost
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -30,7 +31,7 @@ def environment(data_hash: str | None) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "gpus": gpus,
         "cuda": torch.version.cuda if gpus else None,
-        "git": _git(Path.cwd()),
+        "git": git_state(Path.cwd()),
         "data_hash": data_hash,
     }
 
@@ -49,10 +50,11 @@ def _cpu_model() -> str:
 
 
 @functools.cache
-def _git(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout we stand in, and whether a tracked file differs from it; None outside of one.
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit of the checkout around `folder` and whether a tracked file differs; None outside of one.
 
-    Asked once in a process: what it runs is what it imported, whatever is committed meanwhile.
+    The answer is kept for the whole process: the code that runs is the code that was imported, whatever is committed
+    in the meantime.
     """
     try:
         commit = _output(folder, "git", "rev-parse", "HEAD")

@@ -1,4 +1,4 @@
-"""Who is writing in a run's folder, and so what state the run is in."""
+"""The lock of a run's folder, and the state of a run as other processes see it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from gptlab.config import ConfigError
 from gptlab.runs.record import read_status
+from gptlab.runs.states import RunState
 
 
 class Busy(Exception):
@@ -16,7 +17,7 @@ class Busy(Exception):
 
 
 def make_folder(folder: Path) -> None:
-    """A run's folder, or one line on why it cannot be."""
+    """Create a run's folder; ConfigError, one line, if that is impossible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -25,7 +26,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder. The lock goes with the process, however that ends."""
+    """Hold the lock of a run's folder, or raise Busy. However the process ends, the lock ends with it."""
     make_folder(folder)
     lock = FileLock(folder / ".lock", timeout=2)  # seconds; is_locked holds it for an instant
     try:
@@ -39,7 +40,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a live process holds the run's folder."""
+    """Return whether a live process holds the lock of a run's folder."""
     if not (folder / ".lock").exists():
         return False
     try:
@@ -49,10 +50,12 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def state_of(folder: Path, status: dict[str, Any] | None = None) -> str:
-    """As recorded; `interrupted` where the process that said `running` is gone, `waiting` before a first start.
+def state_of(folder: Path, status: dict[str, Any] | None = None) -> RunState:
+    """Return a run's state as recorded, corrected for a process that was killed.
 
-    `status` is what status.json says, for who has read it already.
+    A run that is recorded as running but not locked is interrupted; one without a record is waiting. `status` is the
+    content of status.json if the caller has read it already.
     """
-    state = (read_status(folder) if status is None else status).get("state", "waiting")
-    return "interrupted" if state == "running" and not is_locked(folder) else state
+    recorded = read_status(folder) if status is None else status
+    state = RunState(recorded.get("state", RunState.WAITING))
+    return RunState.INTERRUPTED if state == RunState.RUNNING and not is_locked(folder) else state

@@ -1,15 +1,15 @@
-"""Signals that ask a run to stop, heard between its steps."""
+"""Signals that ask a run to stop, acted on between its steps."""
 
 import signal
 import sys
 import threading
 from typing import Any, Self
 
-USER = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+USER_SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
 class Stopped(SystemExit):
-    """The run ends here, its checkpoint saved."""
+    """The end of a run that a signal stopped, raised after its checkpoint was saved."""
 
     def __init__(self, number: int, code: Any):
         super().__init__(code)
@@ -20,37 +20,41 @@ class Stopped(SystemExit):
 
 
 class Stop:
-    """A context in which SIGTERM is noted, and those of SIGUSR1 and SIGUSR2 that somebody listens to.
+    """A context that notes SIGTERM, and SIGUSR1 and SIGUSR2 if they already have a handler.
 
-    submitit is somebody: SIGUSR2 tells it that the time is up or the machine wanted, and it requeues the job and exits;
-    SIGTERM it passes over, for SLURM sends that too when it requeues the job itself. In either case the job goes on
-    from the run's checkpoint, so that is saved first, and submitit told by pass_on() afterwards.
+    submitit has one: on SIGUSR2 (time limit or preemption) it requeues the job and exits. It ignores SIGTERM, which
+    SLURM also sends when it requeues a job itself. Either way the job goes on from the run's checkpoint, so the
+    checkpoint is saved first and pass_on() calls submitit's handler afterwards.
     """
 
     def __init__(self) -> None:
-        self._heard: list[int] = []
-        self._before: dict[int, Any] = {}  # signal -> who listened to it
+        self._received: list[int] = []
+        self._previous: dict[int, Any] = {}  # signal -> the handler it had before
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody listen
-            for number in (signal.SIGTERM, *(n for n in USER if callable(signal.getsignal(n)))):
-                self._before[number] = signal.signal(number, lambda number, _: self._heard.append(number))
+        if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
+            for number in (signal.SIGTERM, *(n for n in USER_SIGNALS if callable(signal.getsignal(n)))):
+                self._previous[number] = signal.signal(number, lambda number, _: self._received.append(number))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def is_set(self) -> bool:
-        return bool(self._heard)
+        """Return whether a signal has arrived."""
+        return bool(self._received)
 
     def pass_on(self) -> None:
-        """Tell who listened before. Where nobody did, or who did exits, the run ends with Stopped; else it goes on."""
-        while self._heard:
-            number = self._heard.pop(0)
-            if not callable(self._before[number]):
+        """Call the previous handlers of the signals that arrived.
+
+        Raises Stopped if a signal had no handler or its handler exits; otherwise the run goes on.
+        """
+        while self._received:
+            number = self._received.pop(0)
+            if not callable(self._previous[number]):
                 raise Stopped(number, 128 + number)
             try:
-                self._before[number](number, sys._getframe())
+                self._previous[number](number, sys._getframe())
             except SystemExit as e:
                 raise Stopped(number, e.code) from e

@@ -1,4 +1,4 @@
-"""One run in Trackio, the local tracker: the same names and numbers that W&B gets, compared in its own dashboard."""
+"""One run in Trackio, a local tracker with a dashboard. It gets the same names and numbers as W&B."""
 
 import contextlib
 import errno
@@ -13,14 +13,15 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
-from gptlab.runs.wandb_tracker import MINIMA, RunInfo, for_tracker, one_line
+from gptlab.runs.states import RunState
+from gptlab.runs.trackers import MINIMA, RunInfo, Tracker, one_line, with_histograms
 
 
 @dataclass(frozen=True)
 class TrackioSettings:
-    """Where a run goes: the folder `dir`/trackio, or TRACKIO_DIR's. Made only where Trackio is installed."""
+    """Where a run goes: the folder `dir`/trackio, or TRACKIO_DIR's. Raises ConfigError if Trackio is not installed."""
 
-    record: ClassVar[str] = "trackio"
+    status_key: ClassVar[str] = "trackio"
     title: ClassVar[str] = "Trackio"
     dir: Path
     project: str = "gptlab"
@@ -29,12 +30,15 @@ class TrackioSettings:
         if importlib.util.find_spec("trackio") is None:
             raise ConfigError("record=trackio: needs Trackio; pip install 'gptlab[trackio]', or use record=wandb")
 
+    def start(
+        self, info: RunInfo, run_id: str, config: Mapping[str, Any], history: Iterable[Mapping[str, Any]] = ()
+    ) -> "TrackioRun":
+        """Start a run, or go on with the one of that id."""
+        return TrackioRun(self, info, run_id, config, history)
 
-class TrackioRun:
-    """A started run. What the store has of it from before is replaced by `history`, its metrics up to the checkpoint.
 
-    After the start, trouble with Trackio never stops the training: it is kept in `error`, and where() tells it.
-    """
+class TrackioRun(Tracker):
+    """A started run. `history`, its metrics up to the checkpoint, replaces what Trackio's store has of it."""
 
     def __init__(
         self,
@@ -44,7 +48,6 @@ class TrackioRun:
         config: Mapping[str, Any],
         history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        self.error: str | None = None
         self._logged = 0  # lines
         self._step = 0
         self._curves: set[str] = set()
@@ -56,21 +59,19 @@ class TrackioRun:
         except ValueError as error:
             raise ConfigError(f"wandb.project={self._project}: {one_line(error)}") from error
         try:
-            self._forget(run_id)
+            self._delete(run_id)
             self._run = self._start(info, run_id, config)
         except Exception as error:
-            rule = f"Trackio does not take the run ({one_line(error)})"
+            rule = f"Trackio rejected the run ({one_line(error)})"
             raise ConfigError(f"TRACKIO_DIR={self._folder}: {rule}; give another, or use record=wandb") from error
         for metrics in history:
             self.log(metrics)
 
     def _start(self, info: RunInfo, run_id: str, config: Mapping[str, Any]) -> Any:
-        class Run(self._trackio.run.Run):  # type: ignore[name-defined]
-            def _get_username(self) -> None:
-                """Not asked for: Trackio asks Hugging Face over the network, and waits for the answer."""
-
-        # Not trackio.init: that joins runs by their name, which two sweeps may share, and ends a notebook's own run.
-        return Run(
+        # Trackio would ask Hugging Face for the user's name over the network and wait for the answer.
+        run_class = type("Run", (self._trackio.run.Run,), {"_get_username": lambda self: None})
+        # Not trackio.init, which joins runs of the same name (two sweeps may share one) and ends a notebook's own run.
+        return run_class(
             url=None,
             project=self._project,
             client=None,
@@ -80,7 +81,8 @@ class TrackioRun:
             config=dict(config),
         )
 
-    def _forget(self, run_id: str) -> None:
+    def _delete(self, run_id: str) -> None:
+        """Delete what the store has of this run."""
         storage = self._trackio.sqlite_storage.SQLiteStorage
         if self._in_fragments():
             self._trackio.fragments.import_inbox_dir()
@@ -91,58 +93,44 @@ class TrackioRun:
                 raise OSError(f"{self._folder} is not writable, or locked")
 
     def _in_fragments(self) -> bool:
-        """Whether Trackio writes files that its dashboard reads in later, as it does on network filesystems."""
-        return self._trackio.utils.get_storage_mode() == "jsonl"
+        """Return whether Trackio writes files that its dashboard reads in later, as it does on network filesystems."""
+        return bool(self._trackio.utils.get_storage_mode() == "jsonl")
 
-    def log(self, metrics: Mapping[str, Any]) -> None:
-        """Queued; a thread of Trackio's writes twice a second."""
-        if self.error:
-            return
+    def _log(self, metrics: Mapping[str, Any]) -> None:
+        """Queue a line; a thread of Trackio writes the queue twice a second."""
         self._step = int(metrics.get("step", self._step))
         self._logged += 1
-        values = for_tracker(metrics, self._trackio)
-        values.pop("step", None)  # Trackio's own column
+        values = with_histograms(metrics, self._trackio)
+        values.pop("step", None)  # Trackio has its own column for it
         self._curves |= values.keys()
-        try:
-            self._run.log(values, step=self._step)
-        except Exception as error:
-            self._give_up(error)
+        self._run.log(values, step=self._step)
 
-    def finish(self, state: str, summary: Mapping[str, Any]) -> None:
-        """The last evaluation and what of the summary is no curve become points, which Trackio draws as bars."""
+    def _finish(self, state: RunState, summary: Mapping[str, Any]) -> None:
+        """Log the last evaluation and the summary's numbers without a curve as points, which Trackio draws as bars."""
         final = {f"final/{k}": summary.get(k) for k in MINIMA}
         others = {k: v for k, v in summary.items() if k not in self._curves}
         points = {k: v for k, v in (others | final).items() if type(v) in (int, float)}
         if points:
-            self.log(points)
-        if self.error:
-            return
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it says that it finishes
-                self._run.finish()
-            self._count()
-        except Exception as error:
-            self._give_up(error)
+            self._log(points)
+        with contextlib.redirect_stdout(io.StringIO()):  # Trackio prints that it finishes
+            self._run.finish()
+        self._check_stored()
 
-    def _count(self) -> None:
-        """Trackio only warns of what it could not write."""
+    def _check_stored(self) -> None:
+        """Report lines that Trackio could not write; it only warns about them itself."""
         if self._in_fragments():
             return
         stored = self._trackio.sqlite_storage.SQLiteStorage.get_log_count(self._project, run_id=self._run.id)
         if stored < self._logged:
             self.error = f"the store has {stored} of {self._logged} lines; metrics.jsonl holds the whole run"
 
-    def where(self) -> str:
-        """One line for the user: the command that opens the dashboard, or what went wrong."""
+    def _hint(self) -> str:
         folder, project = shlex.quote(str(self._folder)), shlex.quote(self._project)
-        return self.error or f"`TRACKIO_DIR={folder} trackio show --project {project}`"
-
-    def _give_up(self, error: Exception) -> None:
-        self.error = f"Trackio stopped ({type(error).__name__}: {one_line(error)}); metrics.jsonl holds the whole run"
+        return f"`TRACKIO_DIR={folder} trackio show --project {project}`"
 
 
 def _import_trackio(folder: Path) -> ModuleType:
-    """Trackio reads TRACKIO_DIR once a process, when it is first imported; where() names the folder that it took."""
+    """Import Trackio. It reads TRACKIO_DIR once per process, when first imported; the hint names the folder it took."""
     os.environ.setdefault("TRACKIO_DIR", str((folder / "trackio").absolute()))
     import trackio
     import trackio.run
@@ -151,7 +139,7 @@ def _import_trackio(folder: Path) -> ModuleType:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder, from here; Trackio would only warn of every line that it cannot write."""
+    """Return the folder relative to the current one, or raise ConfigError; Trackio would only warn at every line."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):

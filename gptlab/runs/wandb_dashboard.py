@@ -1,5 +1,6 @@
-"""An ablation's dashboard in W&B: a saved workspace and a report, runs grouped by arm, mean and band over the seeds."""
+"""A dashboard in W&B: a saved workspace and a report, with runs grouped by arm and a mean and band over the seeds."""
 
+import importlib
 import importlib.util
 import os
 import ssl
@@ -9,23 +10,28 @@ from http.client import HTTPException
 from typing import Any
 
 from gptlab.config import ConfigError
+from gptlab.runs.metrics import METRICS
+from gptlab.runs.trackers import one_line
 from gptlab.runs.wandb_tracker import has_api_key, import_wandb
 
-TIMEOUT = 10  # seconds W&B's server may take for an answer
-METRICS = ("val/loss", "val/bpb")
+TIMEOUT = 10  # seconds to wait for an answer of W&B's server
+DRAWN = tuple(metric.key for metric in METRICS.values() if metric.in_dashboard)
 AXES = {"tokens": "tokens", "cost/flops": "FLOPs", "seconds": "seconds of training"}
-COLUMNS = ("config:arm.value", *(f"summary:final/{m}" for m in METRICS), "summary:parameters")
-TRAINING = ("train", "sweep")  # job types; not the runs that chose a setting
+PINNED_COLUMNS = ("config:arm.value", *(f"summary:final/{m}" for m in DRAWN), "summary:parameters")
+TRAINING = ("train", "sweep")  # job types; tuning runs are left out
 BAND: Any = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-MOST_ARMS = 100  # in one panel; W&B shows 10 unless told
-FULL_WIDTH = 24  # of a report's grid
+MAX_ARMS = 100  # in one panel; W&B's default is 10
+FULL_WIDTH = 24  # columns of a report's grid
 
 
 def save_dashboard(entity: str | None, project: str, name: str | None) -> tuple[str, str]:
-    """Save both as new ones, for the sweep `name` or for all; returns the workspace's and the report's address."""
+    """Save a new workspace and a new report, for the sweep `name` or for all sweeps; return their two addresses.
+
+    Raises ConfigError if W&B cannot be reached or rejects them.
+    """
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise ConfigError("dashboard: needs wandb-workspaces; pip install 'gptlab[dashboard]'")
-    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(TIMEOUT))  # which wandb reads when it is imported
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(TIMEOUT))  # wandb reads it when it is imported
     wandb = import_wandb()
     if not has_api_key("dashboard", "run `wandb login`"):
         raise ConfigError("dashboard: no API key is configured; run `wandb login`")
@@ -43,20 +49,25 @@ def save_dashboard(entity: str | None, project: str, name: str | None) -> tuple[
     except (wandb.errors.Error, WandbApiFailedError, OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        rule = f"W&B does not take it ({' '.join(str(error).split())})"
+        rule = f"W&B rejected it ({one_line(error)})"
         raise ConfigError(f"dashboard: {rule}; check the network, the key and --entity") from error
 
 
 def _check_server(host: str, timeout: float) -> None:
-    """Refuse a server that gives no answer at all: wandb would ask again and again, and wait for itself at exit."""
+    """Reject a server that does not answer at all: wandb would retry for minutes, also at exit."""
     try:
         urllib.request.urlopen(host, timeout=timeout).close()
     except (urllib.error.HTTPError, HTTPException):
-        return  # an answer
+        return  # the server did answer
     except OSError as error:
         why = getattr(error, "reason", error)
-        if not isinstance(why, ssl.SSLError):  # of certificates wandb has settings of its own
+        if not isinstance(why, ssl.SSLError):  # wandb has its own settings for certificates
             raise ConfigError(f"dashboard: {host} does not answer ({why}); check the network") from error
+
+
+def _reports() -> Any:
+    """Import the library that builds reports; it has no types."""
+    return importlib.import_module("wandb_workspaces.reports.v2")
 
 
 def _title(name: str | None) -> str:
@@ -64,9 +75,8 @@ def _title(name: str | None) -> str:
 
 
 def _curves() -> list[Any]:
-    """A row for each metric, a column for each axis."""
-    import wandb_workspaces.reports.v2 as wr
-
+    """Return line plots: a row per metric, a column per axis."""
+    wr = _reports()
     width = FULL_WIDTH // len(AXES)
     return [
         wr.LinePlot(
@@ -75,40 +85,38 @@ def _curves() -> list[Any]:
             y=[metric],
             title_x=label,
             smoothing_type="none",
-            max_runs_to_show=MOST_ARMS,
+            max_runs_to_show=MAX_ARMS,
             layout=wr.Layout(x=column * width, y=row * width, w=width, h=width),
             **BAND,
         )
-        for row, metric in enumerate(METRICS)
+        for row, metric in enumerate(DRAWN)
         for column, (axis, label) in enumerate(AXES.items())
     ]
 
 
 def _bars() -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
-    width = FULL_WIDTH // len(METRICS)
+    wr = _reports()
+    width = FULL_WIDTH // len(DRAWN)
     return [
         wr.BarPlot(
             title=f"{metric} at the end",
             metrics=[f"final/{metric}"],
-            max_runs_to_show=MOST_ARMS,
-            max_bars_to_show=MOST_ARMS,
+            max_runs_to_show=MAX_ARMS,
+            max_bars_to_show=MAX_ARMS,
             layout=wr.Layout(x=column * width, y=0, w=width, h=8),
             **BAND,
         )
-        for column, metric in enumerate(METRICS)
+        for column, metric in enumerate(DRAWN)
     ]
 
 
 def _differences() -> Any:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = _reports()
     return wr.RunComparer(diff_only=True, layout=wr.Layout(x=0, y=0, w=FULL_WIDTH, h=12))
 
 
-def _which(name: str | None) -> list[Any]:
-    """Filters of the runs: those of the sweep, or of all sweeps."""
+def _filters(name: str | None) -> list[Any]:
+    """Return the filters that select the runs of the sweep `name`, or of all sweeps."""
     from wandb_workspaces import expr
 
     sweep = [expr.Metric("Group") == name] if name else []
@@ -134,20 +142,20 @@ def _workspace(entity: str, project: str, name: str | None) -> Any:
                 layout_settings=ws.SectionLayoutSettings(1, 1),
             ),
         ],
-        settings=ws.WorkspaceSettings(x_axis="tokens", max_runs=MOST_ARMS),
+        settings=ws.WorkspaceSettings(x_axis="tokens", max_runs=MAX_ARMS),
         runset_settings=ws.RunsetSettings(
-            filters=_which(name),
-            groupby=[arm] if name else [expr.Metric("Group"), arm],  # an arm's name is its own sweep's
-            pinned_columns=list(COLUMNS),
+            filters=_filters(name),
+            groupby=[arm] if name else [expr.Metric("Group"), arm],  # an arm's name is unique within its sweep only
+            pinned_columns=list(PINNED_COLUMNS),
         ),
     )
 
 
 def _report(entity: str, project: str, name: str | None) -> Any:
-    import wandb_workspaces.reports.v2 as wr
+    wr = _reports()
 
     def runs(label: str, groupby: list[str]) -> Any:
-        return wr.Runset(entity=entity, project=project, name=label, filters=_which(name), groupby=groupby)
+        return wr.Runset(entity=entity, project=project, name=label, filters=_filters(name), groupby=groupby)
 
     arms = ["config.arm"] if name else ["group", "config.arm"]
     return wr.Report(

@@ -1,0 +1,1 @@
+"""Many runs: the plan of a sweep, its cells, their launch and their state."""

@@ -1,7 +1,8 @@
-"""Some of a grid's arms, chosen so that the effects of its factors can still be told apart.
+"""A fraction of a grid's arms, chosen so that the effects of its factors can still be told apart.
 
-Bayesian D-optimality (DuMouchel and Jones 1994): main effects must be estimable, pairwise interactions as far as the
-number of arms allows. Found by exchanging arms while that helps (Fedorov 1972); the same arms every time.
+The choice is Bayesian D-optimal (DuMouchel and Jones 1994): main effects must be estimable, pairwise interactions as
+far as the number of arms allows. It is found by exchanging arms as long as that helps (Fedorov 1972), and the same
+grid always gives the same arms.
 """
 
 import itertools
@@ -12,11 +13,20 @@ import numpy as np
 
 from gptlab.config import ConfigError
 
-PRIOR = 1.0  # precision of an interaction: one run's worth of belief that it is small
+INTERACTION_PRECISION = 1.0  # of the prior that an interaction is small, which weighs as much as one run
+MAIN_PRECISION = 1e-6  # of the prior of a main effect, which says next to nothing
 
 
 def balanced(levels: Sequence[Mapping[str, str]], fraction: float) -> list[int]:
-    """Places of the kept arms, in order, the first arm always among them. `levels`: of each arm, factor -> level."""
+    """Return the indices of the arms to keep, in order; the first arm is always kept.
+
+    Args:
+        levels: for each arm, its level of every factor.
+        fraction: the share of the arms to keep, rounded up to a whole arm.
+
+    Raises:
+        ConfigError: so few arms cannot tell the main effects apart.
+    """
     factors = {k: list(dict.fromkeys(arm.get(k, "") for arm in levels)) for arm in levels for k in arm}
     factors = {k: values for k, values in factors.items() if len(values) > 1}
     n = math.ceil(fraction * len(levels))
@@ -29,7 +39,10 @@ def balanced(levels: Sequence[Mapping[str, str]], fraction: float) -> list[int]:
 
 
 def _contrasts(levels: Sequence[Mapping[str, str]], factors: Mapping[str, list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """A row for each arm: the mean and main effects; the pairwise interactions. Orthonormal over the whole grid."""
+    """The contrasts of the mean and the main effects, and of the pairwise interactions: (arms, contrasts) each.
+
+    They are orthonormal over the whole grid.
+    """
     columns = {
         k: _orthonormal(len(values))[[values.index(arm.get(k, "")) for arm in levels]] for k, values in factors.items()
     }
@@ -41,28 +54,30 @@ def _contrasts(levels: Sequence[Mapping[str, str]], factors: Mapping[str, list[s
 
 
 def _orthonormal(n: int) -> np.ndarray:
-    """n levels as n - 1 contrasts with mean 0 and mean square 1: (n, n - 1)."""
+    """Contrasts of n levels with mean 0 and mean square 1: (n, n - 1)."""
     basis, _ = np.linalg.qr(np.hstack([np.ones((n, 1)), np.eye(n)[:, 1:]]))
     return basis[:, 1:] * math.sqrt(n)
 
 
 def _exchange(x: np.ndarray, n_main: int, n: int) -> list[int]:
-    """Rows of `x` that maximise log det(X'X + prior)."""
-    prior = np.diag([1e-6] * n_main + [PRIOR] * (x.shape[1] - n_main))
-    chosen: list[int] = [0]
-    while len(chosen) < n:  # greedily to begin with
+    """The n rows of `x` that maximise log det(X'X + prior); the first row is one of them."""
+    prior = np.diag([MAIN_PRECISION] * n_main + [INTERACTION_PRECISION] * (x.shape[1] - n_main))
+
+    def gains(chosen: list[int]) -> np.ndarray:
+        """The variance of each row given those chosen, which grows with what it would add; -1 for those."""
         inverse = np.linalg.inv(x[chosen].T @ x[chosen] + prior)
-        gain = np.einsum("ij,jk,ik->i", x, inverse, x)
+        gain: np.ndarray = np.einsum("ij,jk,ik->i", x, inverse, x).round(9)
         gain[chosen] = -1
-        chosen.append(int(gain.round(9).argmax()))
-    better = True
-    while better:
-        better = False
-        for place in range(1, n):
-            others = [c for i, c in enumerate(chosen) if i != place]
-            inverse = np.linalg.inv(x[others].T @ x[others] + prior)
-            gain = np.einsum("ij,jk,ik->i", x, inverse, x).round(9)
-            gain[others] = -1
-            if gain.max() > gain[chosen[place]]:
-                chosen[place], better = int(gain.argmax()), True
+        return gain
+
+    chosen = [0]
+    while len(chosen) < n:
+        chosen.append(int(gains(chosen).argmax()))
+    improved = True
+    while improved:
+        improved = False
+        for i in range(1, n):
+            gain = gains(chosen[:i] + chosen[i + 1 :])
+            if gain.max() > gain[chosen[i]]:
+                chosen[i], improved = int(gain.argmax()), True
     return sorted(chosen)

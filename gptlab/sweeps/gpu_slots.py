@@ -1,4 +1,4 @@
-"""Places on this machine's GPUs: how many cells run at once on each, over all sweeps that share a folder of runs."""
+"""Slots on this machine's GPUs: how many cells run at once on each, over all sweeps that share a folder of runs."""
 
 import time
 from collections.abc import Iterator
@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-SECONDS_BETWEEN_LOOKS = 1.0
-_last: Path | None = None  # the place that this process had last
+SECONDS_BETWEEN_TRIES = 1.0
+_last_slot: Path | None = None  # the slot that this process held last
 
 
 def gpus_for(device: str) -> dict[str, int | None]:
-    """The GPUs that a run on `device` can have: an id that every process knows -> torch's index. None for a CPU."""
+    """Return the GPUs that a run on `device` can use: an id that is the same in every process -> torch's index.
+
+    The index is None for a GPU that is not CUDA's. A CPU has none.
+    """
     kind = torch.device(device)
     if kind.type != "cuda":
         return {} if kind.type == "cpu" else {kind.type: None}
@@ -22,33 +25,34 @@ def gpus_for(device: str) -> dict[str, int | None]:
 
 
 @contextmanager
-def place_on_gpu(device: str, per_gpu: int | None, folder: Path) -> Iterator[None]:
-    """Wait for one of the `per_gpu` places of a GPU, and have that GPU as torch's current one; None: whatever there is.
+def gpu_slot(device: str, per_gpu: int | None, folder: Path) -> Iterator[None]:
+    """Wait for one of the `per_gpu` slots of a GPU and make that GPU torch's current one, until the block ends.
 
-    The locks in `folder` go with the process, however that ends. A process comes back to the place that it had last:
-    on each GPU that it has been to it keeps some hundred MiB.
+    A slot is a lock in `folder`, which is released when the process ends, however it ends. A process returns to the
+    slot that it held last, because it keeps some hundred MiB on every GPU that it has used. With `per_gpu` None the
+    block runs at once on whatever GPU there is.
     """
-    global _last
+    global _last_slot
     gpus = gpus_for(device) if per_gpu else {}
-    places = {folder / f"{gpu}-{n}.lock": index for n in range(per_gpu or 0) for gpu, index in gpus.items()}
-    if not places:
+    slots = {folder / f"{gpu}-{n}.lock": index for n in range(per_gpu or 0) for gpu, index in gpus.items()}
+    if not slots:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path, lock = _wait_for_one_of(sorted(places, key=lambda path: path != _last))
-    _last, index = path, places[path]
+    path, lock = _acquire_any(sorted(slots, key=lambda path: path != _last_slot))
+    _last_slot, index = path, slots[path]
     try:
         if index is not None:
             torch.cuda.set_device(index)
-            torch.cuda.reset_peak_memory_stats()  # another cell's, in a process that is used again
+            torch.cuda.reset_peak_memory_stats()  # those of an earlier cell in this process
         yield
     finally:
         if index is not None:
-            torch.cuda.empty_cache()  # for the neighbours, and for whoever has the place next
+            torch.cuda.empty_cache()  # for other cells on this GPU, and for the next one in this slot
         lock.release()
 
 
-def _wait_for_one_of(paths: list[Path]) -> tuple[Path, FileLock]:
+def _acquire_any(paths: list[Path]) -> tuple[Path, FileLock]:
     while True:
         for path in paths:
             lock = FileLock(path, timeout=0)
@@ -57,4 +61,4 @@ def _wait_for_one_of(paths: list[Path]) -> tuple[Path, FileLock]:
             except Timeout:
                 continue
             return path, lock
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_TRIES)

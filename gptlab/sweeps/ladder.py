@@ -1,84 +1,88 @@
-"""From one architecture to another, component by component.
+"""The arms between two architectures, which differ in one component from one another.
 
-What is not architecture (size, data, recipe, budget) is the first config's in all arms, or what is said for both: else
-a step would change more than its component.
+Whatever is not architecture (size, data, recipe, budget) is the first config's in all arms, or what is given for both;
+otherwise an arm would differ in more than its component.
 """
 
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig
-
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, plain, registry
 from gptlab.config.compose import load_config, typed
-from gptlab.config.diff import named_differences
+from gptlab.config.diff import short_diff
 
-Arms = dict[str, list[str]]
+Variants = dict[str, list[str]]  # name -> overrides, as in an experiment file
+Tree = dict[str, Any]  # a config as nested dicts
 
 
-def rungs(start: str, end: str, common: Sequence[str] = ()) -> Arms:
-    """Each arm has one component of `end` more than the one before it (add one in); the last has all.
+def rungs(start: str, end: str, common: Sequence[str] = ()) -> Variants:
+    """Return a ladder: each arm has one component of `end` more than the arm before it, and the last has all.
 
-    A config is a string of overrides, "preset=gpt2 norm=rmsnorm". Arms by name, as overrides without `common`.
+    A config is a string of overrides, such as "preset=gpt2 norm=rmsnorm". The overrides returned lack `common`.
+
+    Raises:
+        ConfigError: the two configs have the same architecture, or are models without exchangeable components.
     """
-    here, there = _ends(start, end, common)
-    arms = {start: start.split()}
-    for slot in _differing(here, there, start, end):
-        changes = _changes(slot, here, there)
-        previous = list(arms.values())[-1]
-        arms[f"+ {_name(slot, here, there)}"] = [*previous, *changes]
-    return arms
+    first, last = _load_ends(start, end, common)
+    variants = {start: start.split()}
+    overrides = start.split()
+    for slot in _differing_slots(first, last, start, end):
+        overrides = [*overrides, *_changes(slot, first, last)]
+        variants[f"+ {_change_name(slot, first, last)}"] = overrides
+    return variants
 
 
-def knock_outs(start: str, end: str, common: Sequence[str] = ()) -> Arms:
-    """`end` whole, then without each of the components in which it differs from `start` (leave one out)."""
-    here, there = _ends(start, end, common)
-    changes = {slot: _changes(slot, here, there) for slot in _differing(here, there, start, end)}
-    arms = {end: [*start.split(), *itertools.chain(*changes.values())]}
+def knock_outs(start: str, end: str, common: Sequence[str] = ()) -> Variants:
+    """Return `end`, and then `end` without each of the components in which it differs from `start`.
+
+    Arguments, result and errors are those of `rungs`.
+    """
+    first, last = _load_ends(start, end, common)
+    changes = {slot: _changes(slot, first, last) for slot in _differing_slots(first, last, start, end)}
+    variants = {end: [*start.split(), *itertools.chain(*changes.values())]}
     for slot in changes:
-        others = itertools.chain(*(words for s, words in changes.items() if s != slot))
-        arms[f"without {_name(slot, here, there)}"] = [*start.split(), *others]
-    return arms
+        others = itertools.chain(*(overrides for other, overrides in changes.items() if other != slot))
+        variants[f"without {_change_name(slot, first, last)}"] = [*start.split(), *others]
+    return variants
 
 
-def _ends(start: str, end: str, common: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _load_ends(start: str, end: str, common: Sequence[str]) -> tuple[Tree, Tree]:
+    """Both configs in full, the second at the first one's size."""
     first = load_config([*start.split(), *common])
-    size = [] if any(w.startswith("size=") for w in common) else [f"size={_size(first)}"]
-    here, there = plain(first), plain(load_config([*end.split(), *size, *common]))
-    if len(models := {f"model={tree['model']['name']}" for tree in (here, there)}) > 1:
+    sized = any(override.partition("=")[0] == "size" for override in common)
+    size = [] if sized else [f"size={_size(first)}"]
+    trees = plain(first), plain(load_config([*end.split(), *size, *common]))
+    if len(models := {f"model={tree['model']['name']}" for tree in trees}) > 1:
         raise ConfigError(f"{start} {end}: {' and '.join(sorted(models))} have no parts to exchange; sweep over model=")
-    return here, there
+    return trees
 
 
-def _size(cfg: DictConfig) -> str:
-    """The name of its size; one that has none is the baseline's with other numbers, which architecture ignores."""
-    return named_differences(cfg).get("size", "small")
+def _size(cfg: Settings) -> str:
+    """The name of its size, or `small` if its numbers have no name: architecture does not include them."""
+    return str(short_diff(cfg).get("size", "small"))
 
 
-def _differing(here: dict[str, Any], there: dict[str, Any], start: str, end: str) -> list[str]:
-    found = [slot for slot in ARCHITECTURE if here[slot] != there[slot]]
-    if not found:
+def _differing_slots(first: Tree, last: Tree, start: str, end: str) -> list[str]:
+    slots = [slot for slot in ARCHITECTURE if first[slot] != last[slot]]
+    if not slots:
         raise ConfigError(f"{start} {end}: have the same architecture, so that there is nothing between them")
-    return found
+    return slots
 
 
-def _changes(slot: str, here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """The overrides that put `there`'s component where `here`'s is."""
+def _changes(slot: str, first: Tree, last: Tree) -> list[str]:
+    """The overrides that replace the first config's component by the last one's."""
     if slot not in SLOTS:
-        return [f"{slot}={typed(there[slot])}"]
-    name = there[slot]["name"]
-    usual = vars(registry.entry(slot, name).schema())
-    if here[slot]["name"] == name:
-        usual = here[slot]
-    return [
-        f"{slot}={name}",
-        *(f"{slot}.{k}={typed(v)}" for k, v in there[slot].items() if k != "name" and v != usual[k]),
-    ]
+        return [f"{slot}={typed(last[slot])}"]
+    name = last[slot]["name"]
+    same = first[slot]["name"] == name
+    before = first[slot] if same else vars(registry.entry(slot, name).schema())
+    settings = [f"{slot}.{k}={typed(v)}" for k, v in last[slot].items() if k != "name" and v != before[k]]
+    return [f"{slot}={name}", *settings]
 
 
-def _name(slot: str, here: dict[str, Any], there: dict[str, Any]) -> str:
-    """`norm=rmsnorm`, or where the component is the same what it has otherwise: `head.tied=false`."""
-    changes = _changes(slot, here, there)
-    same = slot in SLOTS and here[slot]["name"] == there[slot]["name"]
+def _change_name(slot: str, first: Tree, last: Tree) -> str:
+    """`norm=rmsnorm`, or the settings that differ if the component is the same: `head.tied=false`."""
+    changes = _changes(slot, first, last)
+    same = slot in SLOTS and first[slot]["name"] == last[slot]["name"]
     return " ".join(changes[1:]) if same else changes[0]

@@ -1,86 +1,103 @@
-"""sweep.yaml, beside the runs of a sweep: what was asked, of which arms, and which cells there are."""
+"""sweep.yaml, beside the runs of a sweep: the question, the arms, and the cells there are."""
 
 import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gptlab.config import ConfigError
-from gptlab.runs.record import read_json, write_text
-from gptlab.sweeps.cell import Cell
-from gptlab.sweeps.grid import Sweep
+from gptlab.files import read_json, write_text
+from gptlab.sweeps.arms import Overrides, as_texts
+from gptlab.sweeps.cell import Cell, CheckedSweep
 
 NAME = "sweep.yaml"
 
 
-def write_sweep(
-    planned: Sweep,
-    tuning: Sequence[Cell],
-    cells: Sequence[Cell],
-    folder: Path,
-    *,
-    chosen: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """`chosen`: of each arm what the tuning chose; without it, and with a tuning, the cells' folders are not known."""
-    experiment, known = planned.experiment, chosen is not None or not tuning
-    names = list(dict.fromkeys(arm.name for arm in planned.arms))
-    labelled = any(w.startswith("variant=") for w in planned.arms[0].overrides)
+@dataclass(frozen=True)
+class CellEntry:
+    """A cell as sweep.yaml lists it."""
+
+    label: str
+    folder: str | None  # None until the tuning has chosen the values on which the folder's name depends
+    phase: str | None
+    steps: int | None  # the budget, in optimizer steps or
+    seconds: float | None  # in seconds
+    overrides: list[str]
+
+    @classmethod
+    def of(cls, cell: Cell) -> "CellEntry":
+        """Return the entry of a checked cell."""
+        spec, budget = cell.spec, cell.budget
+        return cls(spec.label, cell.folder.name, spec.phase, budget.steps, budget.seconds, spec.overrides)
+
+
+def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | None = None) -> None:
+    """Write sweep.yaml; cells of an earlier sweep of this name that this one does not have stay in it.
+
+    Args:
+        checked: the sweep; after the tuning, with the cells at the values chosen.
+        chosen: the values that the tuning chose for each arm; None before it has.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    plan, experiment, folder = checked.plan, checked.plan.experiment, checked.folder
+    entries = [asdict(CellEntry.of(cell)) for cell in (*checked.tuning, *checked.cells)]
+    if checked.tuning and chosen is None:
+        for entry in entries[len(checked.tuning) :]:
+            entry["folder"] = None
+    labelled = bool(plan.arms[0].variant)
     content: dict[str, Any] = {
         "question": experiment.question,
         "literature": experiment.literature,
         "command": _command(),
-        "variants": experiment.variants or ({name: [] for name in names} if labelled else {}),
-        "baseline": planned.arms[0].name if labelled else None,
+        "variants": experiment.variants or ({arm.name: [] for arm in plan.arms} if labelled else {}),
+        "baseline": plan.arms[0].name if labelled else None,
         "against": "previous" if experiment.ladder else "baseline",
-        "tune": {"grid": planned.tune, "seeds": planned.tune_seeds} if planned.tune else None,
-        "chosen": chosen,
-        "matched": _matched(cells),
-        "cells": [_line(c, "tune", True) for c in tuning] + [_line(c, None, known) for c in cells],
+        "tune": {"grid": plan.tune, "seeds": plan.tune_seeds} if plan.tune else None,
+        "chosen": None if chosen is None else {arm: as_texts(values) for arm, values in chosen.items()},
+        "matched": _matched(checked.cells),
+        "cells": entries + _earlier_entries(folder, entries),
     }
-    content["cells"] += _earlier(folder, content["cells"])
     try:
         write_text(folder / NAME, json.dumps(content, indent=1) + "\n")  # JSON is YAML
     except OSError as e:
         raise ConfigError(f"runs_dir={folder.parent}: cannot be written ({e.strerror}); give another") from e
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the content of sweep.yaml, with a CellEntry for each cell; {} if there is none."""
+    content = read_json(folder / NAME)
+    return content | {"cells": [CellEntry(**entry) for entry in content["cells"]]} if content else {}
+
+
 def _command() -> str:
-    """As it was typed."""
+    """The command line as it was typed."""
     program = Path(sys.argv[0]).name
     return shlex.join(["gptlab" if program in ("gptlab", "__main__.py") else program, *sys.argv[1:]])
 
 
-def _line(cell: Cell, phase: str | None, known: bool) -> dict[str, Any]:
-    return {
-        "label": cell.label,
-        "folder": cell.folder.name if known else None,
-        "phase": phase,
-        "steps": cell.plan.steps,
-        "seconds": cell.plan.seconds,
-        "overrides": cell.overrides,
-    }
-
-
 def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """What matching made of each arm."""
-    by_arm = {cell.arm: cell.match for cell in cells if cell.match}
+    """The change that `match=` made to each arm."""
+    by_arm = {cell.spec.arm.name: cell.match for cell in cells if cell.match}
     return [
         {
             "arm": arm,
-            "to": m.to,
-            "changed": {} if m.width == m.width_before else {"ffn.hidden": [m.width_before, m.width]},
-            "reference": m.reference,
-            "before": m.before,
-            "reached": m.reached,
+            "to": match.to,
+            "changed": {} if match.width == match.width_before else {"ffn.hidden": [match.width_before, match.width]},
+            "reference": match.reference,
+            "before": match.before,
+            "reached": match.reached,
         }
-        for arm, m in by_arm.items()
+        for arm, match in by_arm.items()
     ]
 
 
-def _earlier(folder: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells that an earlier sweep of this name ran here and this one does not have, such as those of other seeds."""
-    known = {line["folder"] for line in lines}
-    before = read_json(folder / NAME).get("cells", [])
-    return [c for c in before if c["folder"] not in known and c["folder"] and (folder / c["folder"]).is_dir()]
+def _earlier_entries(folder: Path, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells that an earlier sweep ran in this folder and this one does not have, such as those of other seeds."""
+    folders = {entry["folder"] for entry in entries}
+    earlier = read_json(folder / NAME).get("cells", [])
+    return [e for e in earlier if e["folder"] not in folders and e["folder"] and (folder / e["folder"]).is_dir()]

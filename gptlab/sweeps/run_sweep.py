@@ -1,12 +1,13 @@
-"""All cells of a sweep: checked before the first one starts, run by Hydra's launchers, finished ones skipped."""
+"""Run the cells of a sweep with Hydra's launchers. All are checked before the first one starts; finished ones stay."""
 
 import json
 import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,142 +18,168 @@ from rich.console import Console
 
 from gptlab.config import ConfigError, did_you_mean
 from gptlab.config.compose import load_settings
+from gptlab.files import write_json
 from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import Busy, is_locked
-from gptlab.runs.record import read_status, write_json
+from gptlab.runs.record import read_status
 from gptlab.runs.signals import Stopped
-from gptlab.sweeps.cell import Cell, check_cells, note_failure, with_references
-from gptlab.sweeps.gpu_slots import gpus_for, place_on_gpu
-from gptlab.sweeps.grid import plan_sweep
+from gptlab.runs.states import SETTLED, RunState
+from gptlab.sweeps.arms import Overrides, as_texts
+from gptlab.sweeps.cell import Cell, CheckedSweep, check_cells, check_sweep, note_failure
+from gptlab.sweeps.gpu_slots import gpu_slot, gpus_for
+from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, one_line, prepare_launcher
-from gptlab.sweeps.manifest import write_sweep
-from gptlab.sweeps.progress import SweepDisplay
+from gptlab.sweeps.manifest import write_manifest
+from gptlab.sweeps.status import SweepDisplay
 from gptlab.sweeps.tuning import best_values
 from gptlab.training.device import choose_machine
-from gptlab.training.train import fair, train_matched
+from gptlab.training.prepare import Memo, match_to_baseline
+from gptlab.training.train import train_matched
 
-SETTLED = ("finished", "diverged", "failed")  # not run again, a failed cell unless asked to
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_TRIES = 1.0
 PER_GPU = "sweep.per_gpu"
-MOST_DEATHS = 2  # of a cell's process; after the first it goes on from its checkpoint
+MAX_DEATHS = 2  # of a cell's process; after the first one the cell continues from its checkpoint
 
 
-def sweep(words: Sequence[str], *, retry: bool = False, console: Console | None = None, **arms: Any) -> dict[str, int]:
-    """Run the cells of `words` that have no outcome yet; returns how many are in each state.
+def sweep(
+    arguments: Sequence[str], *, retry: bool = False, console: Console | None = None, **options: Any
+) -> dict[str, int]:
+    """Run every cell that has no outcome yet, and return the number of cells in each state.
 
-    Words whose key starts with `hydra` choose and set the launcher, sweep.per_gpu is how many cells a GPU takes at once
-    (1); `arms` are plan_sweep's options. What is to be tuned is tuned first. Raises ConfigError, a line for each bad
-    cell, before anything is written.
+    What is to be tuned is tuned first. The order is: check all cells, prepare the launcher, run, report.
+
+    Args:
+        arguments: an experiment file and overrides with lists of values. `hydra/launcher=` and `hydra.launcher.*`
+            choose and configure the launcher; `sweep.per_gpu` is the number of cells that a GPU runs at once (1).
+        retry: run failed cells again.
+        console: where progress is printed.
+        **options: those of plan_sweep.
+
+    Raises:
+        ConfigError: with a line for each problem of any cell, before anything is written.
     """
     console = console or Console()
-    launcher, own, words = split_words(words)
-    here = not on_slurm(launcher)  # else there may be devices that are not here
-    per_gpu = _per_gpu(own, here)
-    planned = with_references(plan_sweep(words, **arms))
-    tuning = check_cells(planned.tuning_cells(), device_is_here=here) if planned.tune else []
-    first = planned.combinations[0]
-    cells = check_cells([planned.cell(a, s, first) for s in planned.seeds for a in planned.arms], device_is_here=here)
-    also = f" and {_count(tuning)} of tuning" if tuning else ""
-    console.print(f"{planned.name}: {_count(cells)}{also}, all checked", markup=False, highlight=False)
-    top = cells[0].folder.parent
-    gpus = {gpu for device in {c.device for c in cells} for gpu in gpus_for(device)} if here else ()
-    launch = prepare_launcher(
-        launcher,
-        top,
-        partial(run_cells, per_gpu=per_gpu if here else None),
-        n_cells=max(len(tuning), len(cells)),
-        places=per_gpu * len(gpus),
-    )
+    split = split_arguments(arguments)
+    device_is_here = not on_slurm(split.launcher)
+    per_gpu = _per_gpu(split.sweep, device_is_here)
+    checked = check_sweep(plan_sweep(split.cells, **options), device_is_here=device_is_here)
+    tuning = f" and {_count(checked.tuning)} of tuning" if checked.tuning else ""
+    _print(console, f"{checked.plan.name}: {_count(checked.cells)}{tuning}, all checked")
+    launch = _launcher(split.launcher, checked, per_gpu if device_is_here else None)
     counts: Counter[str] = Counter()
     chosen = None
-    if tuning:
-        write_sweep(planned, tuning, cells, top)
-        counts.update(_run(tuning, launch, console, retry))
-        chosen = best_values(planned, tuning)
-        for arm, values in chosen.items():
-            console.print(f"{arm}: {' '.join(values)}", markup=False, highlight=False, soft_wrap=True)
-        kept = [planned.cell(a, s, chosen[a.name]) for s in planned.seeds for a in planned.arms if a.name in chosen]
-        cells = check_cells(kept, device_is_here=here) if kept else []
-    write_sweep(planned, tuning, cells, top, chosen=chosen)
-    counts.update(_run(cells, launch, console, retry))
-    _report([*tuning, *cells], counts, console)
+    if checked.tuning:
+        write_manifest(checked)
+        counts.update(_run(checked.tuning, launch, console, retry))
+        chosen = best_values(checked.tuning)
+        _print_chosen(chosen, console)
+        cells = checked.plan.cells_with(chosen)
+        checked = replace(checked, cells=check_cells(cells, device_is_here=device_is_here))
+    write_manifest(checked, chosen=chosen)
+    counts.update(_run(checked.cells, launch, console, retry))
+    _report(checked, counts, console)
     return dict(counts)
 
 
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Those for the launcher (`+` adds what Hydra does not know of), those for the sweep itself, those of its cells."""
-    launcher = [w for w in words if w.lstrip("+").startswith("hydra")]
-    own = [w for w in words if w.startswith("sweep.")]
-    return launcher, own, [w for w in words if w not in launcher and w not in own]
-
-
-def _per_gpu(own: list[str], here: bool) -> int:
+def _per_gpu(settings: Sequence[str], device_is_here: bool) -> int:
+    """Read the settings of the sweep itself: the number of cells that a GPU runs at once."""
     per_gpu = 1
-    for word in own:
-        key, _, value = word.partition("=")
+    for text in settings:
+        key, _, value = text.partition("=")
         if key != PER_GPU:
-            raise ConfigError(f"{word}: no such setting{did_you_mean(key, [PER_GPU])}; the sweep itself has {PER_GPU}")
-        if not here:
-            raise ConfigError(f"{word}: SLURM deals out its GPUs; set hydra.launcher.gpus_per_node instead")
+            raise ConfigError(f"{text}: no such setting{did_you_mean(key, [PER_GPU])}; the sweep itself has {PER_GPU}")
+        if not device_is_here:
+            raise ConfigError(f"{text}: SLURM assigns its GPUs; set hydra.launcher.gpus_per_node instead")
         if not value.isdecimal() or int(value) < 1:
-            raise ConfigError(f"{word}: must be an int of at least 1, the cells that a GPU takes at once")
+            raise ConfigError(f"{text}: must be an int of at least 1, the cells that a GPU runs at once")
         per_gpu = int(value)
     return per_gpu
+
+
+def _launcher(settings: list[str], checked: CheckedSweep, per_gpu: int | None) -> Launch:
+    """Prepare the launcher; `per_gpu` is None where a cluster assigns the GPUs."""
+    devices = {cell.device for cell in checked.cells} if per_gpu else set()
+    gpus = {gpu for device in devices for gpu in gpus_for(device)}
+    return prepare_launcher(
+        settings,
+        checked.folder,
+        partial(run_cells, per_gpu=per_gpu),
+        n_cells=max(len(checked.tuning), len(checked.cells)),
+        n_slots=(per_gpu or 0) * len(gpus),
+    )
 
 
 def _run(cells: list[Cell], launch: Launch, console: Console, retry: bool) -> Counter[str]:
     if retry:
         for cell in cells:
-            if cell.state == "failed":
-                write_json(cell.folder / "status.json", read_status(cell.folder) | {"state": "interrupted"})
-    with SweepDisplay(console, cells) as display:
-        _run_until_settled(cells, launch, display)
-    return Counter(c.state for c in cells)
+            if cell.state == RunState.FAILED:
+                status = read_status(cell.folder) | {"state": RunState.INTERRUPTED}
+                write_json(cell.folder / "status.json", status)
+    if cells:
+        with SweepDisplay(console, cells[0].folder.parent, cells) as display:
+            _run_until_settled(cells, launch, display)
+    return Counter(str(cell.state) for cell in cells)
 
 
 def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay) -> None:
-    """Run what has no outcome; what another process is running is waited for, and taken over if that one dies."""
+    """Run the cells without an outcome. Wait for those of other processes, and take them over if these die."""
     deaths: Counter[Path] = Counter()
     pending = cells
-    while pending := [c for c in pending if c.state not in SETTLED]:
-        free = [c for c in pending if not is_locked(c.folder)]
-        if not free:
+    while pending := [cell for cell in pending if cell.state not in SETTLED]:
+        free = [cell for cell in pending if not is_locked(cell.folder)]
+        if free:
+            _launch_once(free, launch, deaths)
+        else:
             display.waiting_for_others(len(pending))
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            continue
-        try:
-            for cell, error in zip(free, launch([c.overrides for c in free]), strict=True):
-                if error and cell.state not in SETTLED:
-                    cell.fail(error)
-        except WorkerDied as e:
-            deaths.update(c.folder for c in free if c.state == "interrupted")
-            if not deaths:
-                raise ConfigError(f"hydra/launcher: started none of {len(free)} cells ({e})") from e
-            for cell in free:
-                if deaths[cell.folder] >= MOST_DEATHS:
-                    cell.fail(f"its process died {MOST_DEATHS} times ({e})")
+            time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def _launch_once(cells: list[Cell], launch: Launch, deaths: Counter[Path]) -> None:
+    """Launch the cells, and count the deaths of their processes; one that dies repeatedly has failed."""
+    try:
+        errors = launch([cell.spec.overrides for cell in cells])
+    except WorkerDied as e:
+        deaths.update(cell.folder for cell in cells if cell.state == RunState.INTERRUPTED)
+        if not deaths:
+            raise ConfigError(f"hydra/launcher: started none of {len(cells)} cells ({e})") from e
+        for cell in cells:
+            if deaths[cell.folder] >= MAX_DEATHS:
+                cell.fail(f"its process died {MAX_DEATHS} times ({e})")
+        return
+    for cell, error in zip(cells, errors, strict=True):
+        if error and cell.state not in SETTLED:
+            cell.fail(error)
 
 
 def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
-    """A launcher's job: some cells, one after the other. Returns for each an error that its folder could not tell."""
+    """Run a job of a launcher: some cells, one after the other.
+
+    Returns:
+        For each cell the error that its folder could not record, or an empty string.
+    """
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     errors = []
+    memo = Memo()
     for overrides in json.loads(job.cells):
         try:
-            run_cell(overrides, per_gpu, stops_worker=job.threads is not None)
+            run_cell(overrides, per_gpu, memo, stops_worker=job.threads is not None)
             errors.append("")
         except Exception as e:
             errors.append(one_line(e))
     return errors
 
 
-def run_cell(overrides: list[str], per_gpu: int | None, *, stops_worker: bool) -> None:
-    """Train one cell, its output in the run folder's log.txt, its outcome in status.json.
+def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_worker: bool) -> None:
+    """Train one cell; its output goes to log.txt in its run folder, its outcome to status.json.
 
-    It takes one of the `per_gpu` places of a GPU; None: the GPU is its own.
+    Args:
+        overrides: those of the cell.
+        per_gpu: the number of slots of a GPU, of which the cell takes one; None if the GPU is its own.
+        memo: what the preparation of earlier cells found.
+        stops_worker: whether a stopped cell ends this process, which would otherwise run the next job.
     """
-    cfg, match = fair(load_settings(overrides))
+    cfg, match = match_to_baseline(load_settings(overrides), memo)
     folder = run_dir(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -161,12 +188,12 @@ def run_cell(overrides: list[str], per_gpu: int | None, *, stops_worker: bool) -
         redirect_stderr(log),
     ):
         try:
-            with place_on_gpu(str(choose_machine(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
-                train_matched(cfg, match, job_type=cfg.phase or "sweep")
+            with gpu_slot(str(choose_machine(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
+                train_matched(cfg, match, job_type=cfg.phase or "sweep", memo=memo)
         except Busy as e:
             print(e)
         except Stopped as e:
-            if stops_worker:  # one of joblib's, which would go on with the next job
+            if stops_worker:
                 os._exit(128 + e.number)
             raise
         except Exception as e:
@@ -174,21 +201,25 @@ def run_cell(overrides: list[str], per_gpu: int | None, *, stops_worker: bool) -
             note_failure(folder, f"{type(e).__name__}: {e}")
 
 
-def _report(cells: list[Cell], counts: Counter[str], console: Console) -> None:
-    said = ", ".join(f"{n} {state}" for state, n in counts.items())
-    console.print(f"{_count(cells)}: {said}", highlight=False)
+def _print_chosen(chosen: Mapping[str, Overrides], console: Console) -> None:
+    for arm, values in chosen.items():
+        _print(console, f"{arm}: {' '.join(as_texts(values))}")
+
+
+def _report(checked: CheckedSweep, counts: Counter[str], console: Console) -> None:
+    cells = [*checked.tuning, *checked.cells]
+    console.print(f"{_count(cells)}: {', '.join(f'{n} {state}' for state, n in counts.items())}", highlight=False)
     for cell in cells:
-        if cell.state == "failed":
-            console.print(
-                f"failed: {cell.label}: {cell.reason}\n  see {cell.folder / 'log.txt'}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-    if counts["failed"]:
-        console.print("`gptlab sweep --retry ...` runs failed cells again", markup=False, highlight=False)
-    console.print(f"gptlab compare {cells[0].folder.parent}", markup=False, highlight=False, soft_wrap=True)
+        if cell.state == RunState.FAILED:
+            _print(console, f"failed: {cell.spec.label}: {cell.reason}\n  see {cell.folder / 'log.txt'}")
+    if counts[RunState.FAILED]:
+        _print(console, "`gptlab sweep --retry ...` runs failed cells again")
+    _print(console, f"gptlab compare {checked.folder}")
 
 
-def _count(cells: list[Cell]) -> str:
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _count(cells: Sequence[Cell]) -> str:
     return "1 cell" if len(cells) == 1 else f"{len(cells)} cells"

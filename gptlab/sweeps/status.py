@@ -1,13 +1,17 @@
-"""`gptlab status`: what the cells of a sweep are doing, from any other terminal."""
+"""The state of a sweep: `gptlab status`, from any terminal, and the display of a running `gptlab sweep`."""
 
+import json
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,114 +19,220 @@ from rich.table import Table
 from rich.text import Text
 
 from gptlab.config import ConfigError
+from gptlab.files import finite
 from gptlab.runs.lock import state_of
-from gptlab.runs.record import read_json, read_status
-from gptlab.sweeps.progress import ENDS, last_metrics
+from gptlab.runs.record import read_status, read_summary
+from gptlab.runs.states import OUTCOMES, SETTLED, RunState
+from gptlab.sweeps.cell import Cell
+from gptlab.sweeps.manifest import NAME, CellEntry, read_manifest
 
-ORDER = ("finished", "diverged", "failed", "running", "interrupted", "waiting")
-OUTCOMES = ("finished", "diverged")  # final; a failed cell may be tried again
-SECONDS_BETWEEN_LOOKS = 2.0
-LAST_BYTES = 4096  # of a log
+ORDER = (*SETTLED, RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)  # of the counts
+UNDECIDED = (RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)
+SECONDS_BETWEEN_READS = 2.0
+SECONDS_BETWEEN_OWN_READS = 0.5  # by the sweep itself
+SHARE_OF_TIME = 0.02  # the most that a sweep spends on reading the states of its cells
+MEASURABLE_SHARE = 0.02  # a cell that has spent less of its budget says nothing about its pace
+LOG_TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Seen:
+class CellStatus:
     """A cell as it is now."""
 
     label: str
-    folder: Path | None  # not known before the tuning has chosen
-    state: str
-    share: float  # of its budget that is spent, while it has no outcome
-    elapsed: float  # seconds of wall-clock since it started, or that it took
-    metrics: dict[str, Any]  # the last that it logged
+    folder: Path | None  # None before the tuning has chosen the values that name it
+    phase: str | None
+    state: RunState
+    share: float = 0.0  # of the budget that is spent; 0 once there is an outcome
+    elapsed: float = 0.0  # seconds of wall-clock since it started, or that it took
+    metrics: dict[str, Any] = field(default_factory=dict)  # the last logged; empty once there is an outcome
+    reason: str = ""  # why it failed
+
+
+def status_document(folder: Path) -> dict[str, Any]:
+    """Return the state of a sweep as plain data, which `gptlab status --json` prints.
+
+    Fields:
+        folder (str): the folder of the sweep, as given.
+        question (str | None): the question of its experiment file.
+        command (str | None): the command that started it.
+        n_cells (int): the number of its cells, those of the tuning included.
+        counts (dict[str, int]): the number of cells in each state: finished, diverged, failed, running, interrupted
+            (its process is gone; the same command continues it), waiting. Every state is there.
+        seconds_left (float | None): an estimate at the pace so far; None if nothing is running or measured yet.
+        cells (list): for each cell
+            label (str): a short name.
+            folder (str | None): its run folder; None until the tuning has chosen its values.
+            phase (str | None): "tune" for a cell of the tuning.
+            state (str): one of the states above.
+            share (float): the share of its budget that is spent, from 0 to 1.
+            elapsed_seconds (float): wall-clock since it started, or that it took.
+            metrics (dict): the summary of a cell with an outcome, else the last line that it logged, with `step`,
+                `tokens` and whatever was measured then; null stands for a number that is not finite.
+            reason (str | None): why it failed.
+
+    Raises:
+        ConfigError: the folder is not one of a sweep.
+    """
+    manifest = _manifest(folder)
+    statuses = read_statuses(folder, manifest["cells"])
+    counts = Counter(status.state for status in statuses)
+    return {
+        "folder": str(folder),
+        "question": manifest.get("question"),
+        "command": manifest.get("command"),
+        "n_cells": len(statuses),
+        "counts": {str(state): counts[state] for state in ORDER},
+        "seconds_left": seconds_left(statuses),
+        "cells": [_cell_document(status) for status in statuses],
+    }
+
+
+def _cell_document(status: CellStatus) -> dict[str, Any]:
+    decided = status.folder is not None and status.state in OUTCOMES
+    return {
+        "label": status.label,
+        "folder": str(status.folder) if status.folder else None,
+        "phase": status.phase,
+        "state": str(status.state),
+        "share": 1.0 if decided else status.share,
+        "elapsed_seconds": status.elapsed,
+        "metrics": finite(read_summary(status.folder) if decided and status.folder else status.metrics),
+        "reason": status.reason or None,
+    }
 
 
 def show_status(folder: Path, console: Console, *, watch: bool = False) -> None:
-    """Print how far a sweep is; with `watch` again and again, until every cell has ended."""
-    cells = look(folder)
+    """Print the state of a sweep; with `watch`, refresh it until every cell has ended."""
+    statuses = statuses_in(folder)
     if not watch:
-        console.print(render(folder, cells))
+        console.print(render(folder, statuses))
         return
-    with Live(render(folder, cells), console=console, refresh_per_second=4) as live:
-        while any(c.state not in ENDS for c in cells):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            cells = look(folder, cells)
-            live.update(render(folder, cells))
+    with Live(render(folder, statuses), console=console, refresh_per_second=4) as live:
+        while any(status.state not in SETTLED for status in statuses):
+            time.sleep(SECONDS_BETWEEN_READS)
+            statuses = statuses_in(folder, statuses)
+            live.update(render(folder, statuses))
 
 
-def look(folder: Path, before: Sequence[Seen] = ()) -> list[Seen]:
-    """Every cell; what was seen to have its outcome before has it still, and is not looked at again."""
-    if not (folder / "sweep.yaml").is_file():
-        raise ConfigError(f"status {folder}: not a sweep's folder; there is no sweep.yaml in it")
-    known = {c.folder.name: c for c in before if c.folder and c.state in OUTCOMES}
-    lines = read_json(folder / "sweep.yaml")["cells"]
-    return [known.get(line["folder"]) or _look_at(line, folder) for line in lines]
+def statuses_in(folder: Path, before: Sequence[CellStatus] = ()) -> list[CellStatus]:
+    """Return the state of every cell that sweep.yaml lists; see read_statuses for `before`."""
+    return read_statuses(folder, _manifest(folder)["cells"], before)
 
 
-def _look_at(line: dict[str, Any], top: Path) -> Seen:
-    if line["folder"] is None:
-        return Seen(line["label"], None, "waiting", 0.0, 0.0, {})
-    folder = top / line["folder"]
-    status = read_status(folder)
-    state = state_of(folder, status)
-    metrics = {} if state in OUTCOMES else last_metrics(folder / "metrics.jsonl")
-    spent, budget = metrics.get("step" if line["steps"] else "seconds", 0.0), line["steps"] or line["seconds"]
-    started, updated = (_when(status.get(k)) for k in ("started", "updated"))
-    now = datetime.now(UTC) if state == "running" else updated
-    elapsed = (now - started).total_seconds() if started and now else 0.0
-    return Seen(line["label"], folder, state, min(1.0, spent / budget), elapsed, metrics)
+def _manifest(folder: Path) -> dict[str, Any]:
+    if manifest := read_manifest(folder):
+        return manifest
+    raise ConfigError(f"status {folder}: not a sweep's folder; there is no {NAME} in it")
 
 
-def _when(text: str | None) -> datetime | None:
+def read_statuses(folder: Path, entries: Sequence[CellEntry], before: Sequence[CellStatus] = ()) -> list[CellStatus]:
+    """Return the state of every cell; cells that had an outcome `before` or have no folder yet are not read."""
+    known = {status.folder: status for status in before if status.state in OUTCOMES}
+    try:
+        begun = set(os.listdir(folder))
+    except OSError:  # nothing is written yet
+        begun = set()
+    statuses = []
+    for entry in entries:
+        if entry.folder is None or entry.folder not in begun:
+            path = None if entry.folder is None else folder / entry.folder
+            statuses.append(CellStatus(entry.label, path, entry.phase, RunState.WAITING))
+        else:
+            statuses.append(known.get(folder / entry.folder) or _read_status_of(entry, folder / entry.folder))
+    return statuses
+
+
+def _read_status_of(entry: CellEntry, folder: Path) -> CellStatus:
+    record = read_status(folder)
+    state = RunState(state_of(folder, record))
+    metrics = {} if state in OUTCOMES else _last_metrics(folder / "metrics.jsonl")
+    spent = metrics.get("step" if entry.steps else "seconds", 0.0)
+    budget = entry.steps or entry.seconds
+    started, updated = (_parse_time(record.get(key)) for key in ("started", "updated"))
+    end = datetime.now(UTC) if state == RunState.RUNNING else updated
+    return CellStatus(
+        label=entry.label,
+        folder=folder,
+        phase=entry.phase,
+        state=state,
+        share=min(1.0, spent / budget) if budget else 0.0,
+        elapsed=(end - started).total_seconds() if started and end else 0.0,
+        metrics=metrics,
+        reason=_failure_reason(record, folder / "log.txt") if state == RunState.FAILED else "",
+    )
+
+
+def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def seconds_left(cells: Sequence[Seen]) -> float | None:
-    """Of wall-clock, at the pace of what has run so far; None before anything has."""
-    done = [c.elapsed for c in cells if c.state == "finished" and c.elapsed > 0]
-    running = [c for c in cells if c.state == "running"]
-    ahead = [c.elapsed / c.share for c in running if c.share > 0.02]
-    if not (done or ahead) or not running:
+def _last_metrics(path: Path) -> dict[str, Any]:
+    """The last whole line of metrics.jsonl, read from the end of the file."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+        metrics: dict[str, Any] = json.loads(lines[-1])
+    except (OSError, IndexError, ValueError):
+        return {}
+    return metrics
+
+
+def _failure_reason(record: dict[str, Any], log: Path) -> str:
+    """The recorded reason, or the last line of the log."""
+    if reason := record.get("reason"):
+        return str(reason)
+    lines = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").split("\n") if log.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no reason was recorded")
+
+
+def seconds_left(statuses: Sequence[CellStatus]) -> float | None:
+    """Return an estimate of the wall-clock left, at the pace so far; None if nothing is running or measured yet."""
+    running = [status for status in statuses if status.state == RunState.RUNNING]
+    took = [status.elapsed for status in statuses if status.state == RunState.FINISHED and status.elapsed > 0]
+    paces = took or [pace for pace in map(_pace, running) if pace]
+    if not running or not paces:
         return None
-    usual = fmean(done or ahead)
-    left = sum((1 - c.share) * (c.elapsed / c.share if c.share > 0.02 else usual) for c in running)
-    left += sum((1 - c.share) * usual for c in cells if c.state in ("waiting", "interrupted"))
-    return left / len(running)
+    usual = fmean(paces)
+    left = [(1 - status.share) * (_pace(status) or usual) for status in statuses if status.state in UNDECIDED]
+    return sum(left) / len(running)
 
 
-def render(folder: Path, cells: Sequence[Seen]) -> Group:
-    counts = Counter(c.state for c in cells)
-    said = ", ".join(f"{counts[s]} {s}" for s in ORDER if counts[s])
-    left = seconds_left(cells)
+def _pace(status: CellStatus) -> float | None:
+    """The seconds that the whole cell takes at its pace so far; None if it is not running or has hardly begun."""
+    if status.state != RunState.RUNNING or status.share <= MEASURABLE_SHARE:
+        return None
+    return status.elapsed / status.share
+
+
+def render(folder: Path, statuses: Sequence[CellStatus], *, can_continue: bool = True) -> Group:
+    """Return counts, the running cells and the failures; `can_continue` adds how to continue a sweep at rest."""
+    counts = Counter(status.state for status in statuses)
+    described = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
+    left = seconds_left(statuses)
     time_left = "" if left is None else f"; {_duration(left)} left"
-    lines: list[Any] = [Text(f"{folder}: {len(cells)} cells: {said}{time_left}")]
-    running = [c for c in cells if c.state == "running"]
-    if running:
+    lines: list[Text | Table] = [Text(f"{folder}: {len(statuses)} cells: {described}{time_left}")]
+    if counts[RunState.RUNNING]:
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        for c in running:
-            table.add_row("running", c.label, f"{c.share:.0%}", *_numbers(c.metrics))
+        for status in statuses:
+            if status.state == RunState.RUNNING:
+                table.add_row("running", status.label, f"{status.share:.0%}", *_loss_and_speed(status.metrics))
         lines.append(table)
-    lines += [Text(f"failed   {c.label}: {_last_words(c)}", overflow="fold") for c in cells if c.state == "failed"]
-    lines += [Text(f"diverged {c.label}") for c in cells if c.state == "diverged"]
-    if counts["waiting"] + counts["interrupted"] and not running:
-        lines.append(Text("nothing is running; the same `gptlab sweep` goes on"))
+    for status in statuses:
+        if status.state == RunState.FAILED:
+            lines.append(Text(f"failed   {status.label}: {status.reason}", overflow="fold"))
+    lines += [Text(f"diverged {status.label}") for status in statuses if status.state == RunState.DIVERGED]
+    if can_continue and not counts[RunState.RUNNING] and counts[RunState.WAITING] + counts[RunState.INTERRUPTED]:
+        lines.append(Text("nothing is running; the same `gptlab sweep` continues it"))
     return Group(*lines)
 
 
-def _numbers(metrics: dict[str, Any]) -> tuple[str, str]:
-    loss = next((f"{k} {metrics[k]:.4f}" for k in ("val/loss", "train/loss") if k in metrics), "")
+def _loss_and_speed(metrics: dict[str, Any]) -> tuple[str, str]:
+    loss = next((f"{key} {metrics[key]:.4f}" for key in ("val/loss", "train/loss") if key in metrics), "")
     speed = metrics.get("speed/tokens_per_s")
     return loss, f"{speed:,.0f} tokens/s" if speed else ""
-
-
-def _last_words(cell: Seen) -> str:
-    """Why it failed, as recorded, or the last line of its log."""
-    assert cell.folder is not None
-    if reason := read_status(cell.folder).get("reason"):
-        return str(reason)
-    log = cell.folder / "log.txt"
-    lines = log.read_bytes()[-LAST_BYTES:].decode(errors="replace").split("\n") if log.is_file() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no reason was recorded")
 
 
 def _duration(seconds: float) -> str:
@@ -130,3 +240,74 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+class SweepDisplay:
+    """The display of a running sweep: the table of `gptlab status` on a terminal, and a line for each cell that ends.
+
+    It reads the cells' folders in a thread of its own, because a launcher returns only when all its cells have ended.
+    """
+
+    def __init__(self, console: Console, folder: Path, cells: Sequence[Cell]):
+        self.console, self.folder, self.cells = console, folder, cells
+        self.entries = [CellEntry.of(cell) for cell in cells]
+        self.statuses = read_statuses(folder, self.entries)
+        self.ended = {status.folder for status in self.statuses if status.state in SETTLED}
+        self.live: Live | None = None
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.announced_waiting = False
+
+    def __enter__(self) -> Self:
+        if self.ended:
+            self._line(f"{len(self.ended)} of {len(self.cells)} cells have ended already")
+        if self.console.is_terminal:
+            self.live = Live(self._render(), console=self.console, transient=True, redirect_stderr=False)
+            self.live.start()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        self.thread.join()
+        if self.live:
+            self.live.stop()
+
+    def waiting_for_others(self, n: int) -> None:
+        """Say once that the cells left are being run by another process."""
+        if not self.announced_waiting:
+            self._line(f"waiting for {n} cells that another process is running")
+            self.announced_waiting = True
+
+    def _watch(self) -> None:
+        pause = SECONDS_BETWEEN_OWN_READS
+        while not self.stop.wait(pause):
+            started = time.perf_counter()
+            self._update()
+            pause = max(SECONDS_BETWEEN_OWN_READS, (time.perf_counter() - started) / SHARE_OF_TIME)
+        self._update()
+
+    def _update(self) -> None:
+        self.statuses = read_statuses(self.folder, self.entries, self.statuses)
+        for i, cell in enumerate(self.cells):
+            if cell.failure:
+                self.statuses[i] = replace(self.statuses[i], state=RunState.FAILED, reason=cell.failure)
+        for status in self.statuses:
+            if status.state in SETTLED and status.folder not in self.ended:
+                self.ended.add(status.folder)
+                self._line(f"[{len(self.ended)}/{len(self.cells)}] {status.state}{_final_loss(status)}  {status.label}")
+        if self.live:
+            self.live.update(self._render())
+
+    def _render(self) -> Group:
+        return render(self.folder, self.statuses, can_continue=False)
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _final_loss(status: CellStatus) -> str:
+    loss = read_summary(status.folder).get("val/loss") if status.folder else None
+    return "" if loss is None else f"  val/loss {loss:.4f}"

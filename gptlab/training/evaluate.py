@@ -37,7 +37,7 @@ def evaluate(
                 sums[:, i, : y.shape[1]] += (added * (slices == i)).sum(1)  # the last window may be shorter
     loss.train()
     tally = Tally(*processes.sum(sums).cpu().double().numpy())
-    return dataset.measure(tally) | (_by_position(tally) if by_position else {})
+    return dataset.metrics_of(tally) | (_by_position(tally) if by_position else {})
 
 
 def _by_position(tally: Tally) -> dict[str, float]:

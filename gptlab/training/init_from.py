@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from gptlab.config import AnyConfig, ConfigError
+from gptlab.config import ConfigError, Settings, read_yaml
 from gptlab.convert.folders import open_transformers, read_transformers
 from gptlab.data import AnyDataset, TaskDataset, Tokenizer
-from gptlab.data.hf_tokenizer import HuggingFace
+from gptlab.data.hf_tokenizer import HuggingFaceVocabulary
 from gptlab.distributed import as_held
 from gptlab.model.cost import meta_model
-from gptlab.runs.checkpoint import read_weights
-from gptlab.runs.folder import best_weights, kind_of, weights_hash
+from gptlab.runs.checkpoint import read_shapes, read_weights
 from gptlab.runs.load import open_tokenizer
 from gptlab.runs.lock import is_locked
+from gptlab.runs.weights import best_weights, folder_kind, weights_hash
 
 PLACE = "train.init_from"
 FEW = 3  # names told of many
@@ -66,7 +64,7 @@ class Start:
         return lines
 
 
-def plan_start(cfg: AnyConfig, dataset: AnyDataset) -> Start | None:
+def plan_start(cfg: Settings, dataset: AnyDataset) -> Start | None:
     """What `cfg`, its vocabulary's size known, starts from; None if from `init`.
 
     Raises ConfigError for what does not fit, unless train.init_partial says that it need not.
@@ -130,9 +128,9 @@ def _some(names: list[str]) -> str:
 def _tokenizer_of(path: str) -> str:
     """The overrides that give a run the folder's tokenizer."""
     folder = Path(path).expanduser()
-    if kind_of(folder, PLACE) == "transformers":
+    if folder_kind(folder, PLACE) == "transformers":
         return f"tokenizer=huggingface tokenizer.path={path}"
-    tokenizer: Any = OmegaConf.load(folder / "config.yaml").tokenizer
+    tokenizer = read_yaml(folder / "config.yaml").tokenizer
     if tokenizer.name == "huggingface":
         return f"tokenizer=huggingface tokenizer.path={tokenizer.path}"
     if len(tokenizer) > 1 or tokenizer.name == "char":  # made from the text that it was trained on
@@ -155,16 +153,15 @@ def _same_tokens(folder: Path, dataset: AnyDataset) -> bool | None:
 
 
 def _tokenizer_in(folder: Path) -> Tokenizer | None:
-    if kind_of(folder, PLACE) == "run":
+    if folder_kind(folder, PLACE) == "run":
         return open_tokenizer(folder)
-    return HuggingFace(path=str(folder)).fit("", "") if (folder / "tokenizer.json").exists() else None
+    return HuggingFaceVocabulary(path=str(folder)).fit("", "") if (folder / "tokenizer.json").exists() else None
 
 
 def _shapes_in(folder: Path) -> Shapes:
-    if kind_of(folder, PLACE) == "transformers":
+    if folder_kind(folder, PLACE) == "transformers":
         return _shapes(meta_model(read_transformers(folder, PLACE)))
-    with safe_open(best_weights(folder), "pt") as file:
-        return {k: tuple(file.get_slice(k).get_shape()) for k in file.keys() if not k.startswith("optimizer/")}  # noqa: SIM118
+    return read_shapes(best_weights(folder))
 
 
 def _shapes(model: nn.Module) -> Shapes:
@@ -172,6 +169,6 @@ def _shapes(model: nn.Module) -> Shapes:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    if kind_of(folder, PLACE) == "transformers":
+    if folder_kind(folder, PLACE) == "transformers":
         return open_transformers(folder, PLACE).state_dict()
     return read_weights(best_weights(folder))

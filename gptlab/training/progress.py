@@ -7,8 +7,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from gptlab.runs.metrics import METRICS
+
 SECONDS_BETWEEN_LINES = 10.0
-HEADLINE = ("val/loss", "val/bpb", "val/accuracy", "val/excess")  # of an evaluation
 
 
 class Display:
@@ -37,9 +38,11 @@ class Display:
     def line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def logged(self, done: float, metrics: dict[str, Any]) -> None:
-        """Metrics of training; a line of them at most every few seconds."""
+    def logged(self, done: float, metrics: dict[str, Any], reported: dict[str, float] | None = None) -> None:
+        """Metrics of training, then what components report; a line of them at most every few seconds."""
         text = f"step {metrics['step']:>6,}  train/loss {metrics['train/loss']:.4f}"
+        means = {key: x for key, x in (reported or {}).items() if not key[-2:].isdigit()}  # not each layer's own
+        text += "".join(f"  {key} {x:.4g}" for key, x in means.items())
         speed = f"{metrics['speed/tokens_per_s']:,.0f} tokens/s" if "speed/tokens_per_s" in metrics else ""
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=done, description=f"{text}{self.val}  {speed}")
@@ -55,4 +58,4 @@ class Display:
 
 def headline(metrics: dict[str, Any]) -> str:
     """What of an evaluation is said in one line."""
-    return "  ".join(f"{key} {metrics[key]:.4f}" for key in HEADLINE if key in metrics)
+    return "  ".join(m.line(metrics[m.key]) for m in METRICS.values() if m.in_terminal and m.key in metrics)

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from gptlab.config import AnyConfig, registry
+from gptlab.config import Settings, registry
 from gptlab.data import AnyDataset
 from gptlab.diagnostics.watch import Watch, probe_batch
 from gptlab.distributed import ONE, Processes, whole
-from gptlab.model.build import build_model, seed_number
+from gptlab.model.build import build_model
+from gptlab.model.init import seed_number
 from gptlab.model.loss import NextTokenLoss
 from gptlab.runs import checkpoint
 from gptlab.runs.record import Recorder
@@ -38,7 +39,7 @@ class Diverged(Exception):
 class Trainer:
     """Model, optimizers and batches of one run, and how far it is."""
 
-    def __init__(self, cfg: AnyConfig, plan: Plan, machine: Machine, dataset: AnyDataset, processes: Processes = ONE):
+    def __init__(self, cfg: Settings, plan: Plan, machine: Machine, dataset: AnyDataset, processes: Processes = ONE):
         self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
         self.processes = processes
         self.model = processes.place(build_model(cfg), machine.device)  # what optimizers and checkpoints know, float32
@@ -59,6 +60,7 @@ class Trainer:
         self.initial_loss: float | None = None
         self.best = math.inf  # lowest val/loss
         self.evaluation: dict[str, float] = {}  # the last one
+        self.reported: dict[str, float] = {}  # metrics of components at the last log
         self.losses = torch.zeros((), device=machine.device)  # summed since the last log
         self.n_losses = 0
         self.first_bad = torch.full((), math.inf, device=machine.device)  # step of the first loss that was not finite
@@ -139,7 +141,7 @@ class Trainer:
                 if log or done or self.step == 1:
                     self._log(recorder, display)
                 if self.watch.due(self.step):
-                    recorder.look(self._where() | self.watch.take())
+                    recorder.log_diagnostics(self._where() | self.watch.take())
                 if look or done:
                     self.evaluation = self._evaluate(recorder, display, folder, last=done)
                 if save or done or stopping:
@@ -163,6 +165,7 @@ class Trainer:
         self.initial_loss = progress["initial_loss"]
         self.best = math.inf if progress["best"] is None else progress["best"]
         self.evaluation = progress["evaluation"]
+        self.reported = progress.get("reported", {})
         self.losses += progress["losses"]
         self.n_losses, self.logged_at = progress["n_losses"], tuple(progress["logged_at"])
         self.watch.restore(progress.get("watch", {}))
@@ -175,6 +178,7 @@ class Trainer:
             "initial_loss": self.initial_loss,
             "best": self.best if math.isfinite(self.best) else None,
             "evaluation": self.evaluation,
+            "reported": self.reported,
             "losses": float(self.processes.mean(self.losses)),
             "n_losses": self.n_losses,
             "logged_at": self.logged_at,
@@ -202,8 +206,17 @@ class Trainer:
         self.logged_at = (self.step, self.seconds)
         self.losses.zero_()
         self.n_losses = 0
-        recorder.log(metrics)
-        display.logged(self.step if self.plan.steps else self.seconds, metrics)
+        self.reported = self._component_metrics()
+        recorder.log(metrics | self.reported)
+        display.logged(self.step if self.plan.steps else self.seconds, metrics, self.reported)
+
+    def _component_metrics(self) -> dict[str, float]:
+        """Return what components report, as means over the ranks. This waits for the device."""
+        metrics = self.objective.model.metrics()
+        if not metrics:
+            return {}
+        values = self.processes.mean(torch.stack(list(metrics.values())))
+        return dict(zip(metrics, values.tolist(), strict=True))
 
     def _evaluate(self, recorder: Recorder, display: Display, folder: Path, *, last: bool) -> dict[str, float]:
         """The validation loss, after the `last` step by position too, and in windows of all `eval.lengths`."""
@@ -253,6 +266,7 @@ class Trainer:
         return {
             **dict.fromkeys(self.dataset.metrics),
             **outcome,
+            **self.reported,
             "val/loss_min": self.best if math.isfinite(self.best) else None,
             **self._where(),
             **self.plan.cost,

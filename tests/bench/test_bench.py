@@ -24,6 +24,7 @@ from gptlab.bench.process import run_process
 from gptlab.bench.subject import prepare, step_of
 from gptlab.cli.main import VERBS, main
 from gptlab.config import ConfigError
+from gptlab.config.compose import load_settings
 from gptlab.training.device import Machine
 from paths import ROOT
 
@@ -254,7 +255,7 @@ def test_x_transformers_is_told_the_sizes_and_stepped(folder, monkeypatch):
 def test_transformers_gpt2_is_the_architecture_of_its_preset(words, alike, folder):
     peer = opened("hf", *words.split(), *TINY.split(), "tokenizer=byte", "train.dropout=0.1")
     assert peer.is_like(peer.subject.cfg) is alike
-    assert (peer.parameters == peer.subject.plan.cost["parameters"]) is alike
+    assert (peer.parameters == peer.subject.budget.cost["parameters"]) is alike
     peer.training_step()
 
 
@@ -270,7 +271,7 @@ def test_transformers_gpt2_is_the_architecture_of_its_preset(words, alike, folde
 )
 def test_nanogpt_is_the_architecture_of_its_preset(words, alike, folder):
     (peer,) = peers.find_peers(["nanogpt=checkout"])
-    assert peer.is_like(load_config(words.split())) is alike
+    assert peer.is_like(load_settings(words.split())) is alike
 
 
 # the whole of it

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from gptlab import build_model, load_config
 from gptlab.cli.main import VERBS, main
 from gptlab.config import COMMON, SLOTS, Config, registry
-from gptlab.sweeps.grid import plan_sweep
+from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.launcher import prepare_launcher
-from gptlab.sweeps.run_sweep import run_cells, split_words
+from gptlab.sweeps.run_sweep import run_cells
 from paths import ROOT
 
 
@@ -90,12 +90,12 @@ def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     args = VERBS["sweep"].parser("sweep").parse_intermixed_args([w for w in words[1:] if w != "-m"])
     arms = {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
-    launcher, _, of_cells = split_words(args.words)
+    launcher, _, of_cells = split_arguments(args.words)
     planned = plan_sweep(of_cells, **arms)
-    cells = [*planned.tuning_cells(), *planned.cells]
+    cells = [*planned.tuning_cells, *planned.cells]
     assert len(cells) > 1 or words[0] == "train"
     for cell in cells:
-        load_config(cell)
+        load_config(cell.overrides)
     prepare_launcher(launcher, tmp_path, run_cells, n_cells=len(cells))
 
 
@@ -131,7 +131,7 @@ def test_list_has_every_slot_option_and_setting_on_a_line_of_its_own(capsys):
             [line] = [x for x in lines if re.match(rf" [ *]{slot}={entry.name} ", x)]
             assert f"  {entry.summary}" in line
             assert line.endswith(entry.source)
-            for knob in entry.knobs:
+            for knob in entry.settings:
                 assert any(x.strip().startswith(f"{slot}.{knob.name}: ") for x in lines)
     settings = OmegaConf.to_container(OmegaConf.structured(Config))
     common = [

@@ -14,8 +14,8 @@ import yaml
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.arms import differing
 from gptlab.compare.analysis.verdict import DEFINITIONS
+from gptlab.compare.formatting import p_value, percent, plus_minus, si
 from gptlab.compare.read.runs import load_runs, read_curves
-from gptlab.compare.views.formatting import p_value, percent, plus_minus, si
 from gptlab.config import ConfigError
 from run_folders import CONFIG, POST, RMS, learning, one_line, rows, shown, write_arm, write_run, write_sweep
 
@@ -262,7 +262,7 @@ def test_a_place_without_runs_is_named(tmp_path, name):
 
 def test_runs_that_only_tune_are_no_comparison(tmp_path):
     write_run(tmp_path / "a", phase="tune")
-    with pytest.raises(ConfigError, match=r"^compare .*: has tuning runs only, so far; run `gptlab sweep` to its end$"):
+    with pytest.raises(ConfigError, match=r"^compare .*: has only tuning runs so far; run `gptlab sweep` to its end$"):
         shown([tmp_path])
 
 

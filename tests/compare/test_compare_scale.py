@@ -17,9 +17,9 @@ CODE = """
 import json, resource, sys, time
 from pathlib import Path
 from gptlab.compare import compare
-from gptlab.sweeps.status import look
+from gptlab.sweeps.status import statuses_in
 what, top, options = sys.argv[1:]
-compare([top], **json.loads(options)) if what == "compare" else look(Path(top))
+compare([top], **json.loads(options)) if what == "compare" else statuses_in(Path(top))
 print(json.dumps([time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
 """
 

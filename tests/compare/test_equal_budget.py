@@ -5,7 +5,7 @@ import pytest
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.effects import compare_scores
-from gptlab.compare.analysis.equal_budget import disagreements
+from gptlab.compare.views.captions import disagreements
 from run_folders import FLOPS, PER_STEP, RMS, learning, one_line, shown, write_arm, write_run, write_sweep
 
 STEPS, LOSSES = 400, (2.0, 2.1, 2.2, 2.3)
@@ -24,19 +24,19 @@ def write(top, *, speeds=(1e4, 1e4), flops=(FLOPS, FLOPS), losses=(0.0, -0.05), 
 
 
 def readings(top, **options):
-    return {reading.axis: reading for reading in build_comparison([top], **options).readings}
+    return {reading.axis: reading for reading in build_comparison([top], **options).equal_budgets}
 
 
 def test_with_equal_budgets_and_costs_every_reading_is_the_end(tmp_path):
     comparison = build_comparison([write(tmp_path)])
     (effect,) = (r.effect for r in comparison.results if r.effect)
-    assert [r.axis for r in comparison.readings] == ["steps", "tokens", "flops", "seconds"]
-    for reading in comparison.readings:
+    assert [r.axis for r in comparison.equal_budgets] == ["steps", "tokens", "flops", "seconds"]
+    for reading in comparison.equal_budgets:
         assert reading.effects == {"other": effect}
         assert reading.means == {r.name: r.mean for r in comparison.results} and reading.reliable and not reading.note
-    assert disagreements(comparison) == []
+    assert list(disagreements(comparison)) == []
     tokens = STEPS * PER_STEP
-    assert [r.budget for r in comparison.readings] == pytest.approx([STEPS, tokens, tokens * FLOPS, tokens / 1e4])
+    assert [r.budget for r in comparison.equal_budgets] == pytest.approx([STEPS, tokens, tokens * FLOPS, tokens / 1e4])
     text = shown([tmp_path])[1]
     assert "At equal steps (400), tokens (307K), FLOPs (1.49T), seconds (30.7) the verdicts are the same." in text
 
@@ -70,13 +70,13 @@ def test_a_slower_arm_is_read_where_it_and_the_others_had_the_time(tmp_path):
 def test_the_sign_alone_is_a_disagreement(tmp_path):
     top = write(tmp_path, flops=(FLOPS, 1.02 * FLOPS), losses=(0.0, -0.002))
     comparison = build_comparison([top], margin=10.0)
-    assert {r.axis: r.effects["other"].mean > 0 for r in comparison.readings} == {
+    assert {r.axis: r.effects["other"].mean > 0 for r in comparison.equal_budgets} == {
         "steps": False,
         "tokens": False,
         "flops": True,
         "seconds": False,
     }
-    assert len(disagreements(comparison)) == 1
+    assert len(list(disagreements(comparison))) == 1
 
 
 def test_nothing_is_read_before_a_first_evaluation(tmp_path):
@@ -121,9 +121,9 @@ def test_a_diverged_seed_makes_every_reading_unstable(tmp_path):
 def test_a_metric_whose_curve_does_not_end_in_its_number_is_not_read(tmp_path):
     write_arm(tmp_path, "base", [2.0, 2.1], curve=[{"val/loss": 3.0}, {"val/loss": 2.9}])
     write_arm(tmp_path, "other", [2.0, 2.1], curve=[{"val/loss": 3.0}, {"val/loss": 2.9}], **RMS)
-    assert not build_comparison([tmp_path]).readings
+    assert not build_comparison([tmp_path]).equal_budgets
     top = write(tmp_path / "more")
-    assert not build_comparison([top], metric="speed/tokens_per_s").readings
+    assert not build_comparison([top], metric="speed/tokens_per_s").equal_budgets
 
 
 def test_what_not_all_runs_have_recorded_is_not_read(tmp_path):
@@ -132,12 +132,12 @@ def test_what_not_all_runs_have_recorded_is_not_read(tmp_path):
     write_arm(tmp_path, "other", [2.0], curve=curve, **RMS)
     found = readings(tmp_path)
     assert found["steps"].budget == 2 and found["tokens"].budget == 100 and found["tokens"].effects
-    assert found["seconds"].note == "left out: not all runs have recorded it" and not found["seconds"].effects
+    assert found["seconds"].note == "left out: not all runs recorded it" and not found["seconds"].effects
 
 
 def test_readings_have_the_verdict_of_the_one_function(tmp_path):
     comparison = build_comparison([write(tmp_path, flops=(FLOPS, 1.3 * FLOPS))])
-    reading = comparison.readings[2]
+    reading = comparison.equal_budgets[2]
     scores = {r.name: r.scores for r in comparison.results}
     at = np.array([reading.budget / PER_STEP / (FLOPS * share) for share in (1, 1.3)])
     for arm, steps in zip(scores, at, strict=True):

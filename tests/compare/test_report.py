@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from comparisons import make_comparison
-from gptlab.compare.analysis.comparison import Reading, Tuning
+from gptlab.compare.analysis.comparison import EqualBudgetComparison, Tuning
 from gptlab.compare.views.report import render_report
 from gptlab.compare.views.report.curves import POINTS, curves
 
@@ -72,9 +72,9 @@ def test_where_the_readings_disagree_it_says_so():
     assert re.search(
         r"<strong>The verdict depends on what is held equal for \d+ arms</strong>", words(render_report(comparison))
     )
-    axis = comparison.readings[0].axis
-    unread = [Reading(axis, float("nan"), {}, {}, False, "no run has evaluated twice")]
-    assert "What is held equal" not in render_report(make_comparison(arms=3, readings=unread))
+    axis = comparison.equal_budgets[0].axis
+    unread = [EqualBudgetComparison(axis, float("nan"), {}, {}, False, "no run has evaluated twice")]
+    assert "What is held equal" not in render_report(make_comparison(arms=3, equal_budgets=unread))
 
 
 def test_names_and_texts_are_never_markup():

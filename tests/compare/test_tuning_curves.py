@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gptlab.compare import build_comparison
-from gptlab.compare.build import gather
+from gptlab.compare.build import collect_runs
 from run_folders import learning, one_line, shown, write_run, write_sweep
 
 GRID = ["1e-3", "3e-3", "1e-2"]
@@ -112,6 +112,6 @@ def test_a_run_at_a_value_that_the_tuning_no_longer_chooses_is_left_out(tmp_path
     chosen = {"a": ["optimizer.lr=1e-3"]}
     for seed, lr in ((0, 1e-3), (1, 1e-3), (0, 3e-3)):
         write_run(tmp_path / f"{lr}-{seed}", 2.0 + lr, seed=seed, variant="a", optimizer={"name": "adamw", "lr": lr})
-    assert [len(arm.runs) for arm in gather([tmp_path]).arms] == [2, 1]
+    assert [len(arm.runs) for arm in collect_runs([tmp_path]).arms] == [2, 1]
     (tmp_path / "sweep.yaml").write_text(json.dumps({"variants": {"a": []}, "chosen": chosen}))
-    assert [len(arm.runs) for arm in gather([tmp_path]).arms] == [2]
+    assert [len(arm.runs) for arm in collect_runs([tmp_path]).arms] == [2]

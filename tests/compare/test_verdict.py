@@ -13,7 +13,8 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from gptlab.compare.analysis import statistics
 from gptlab.compare.analysis.effects import compare_scores
-from gptlab.compare.analysis.verdict import DEFINITIONS, higher_is_better, word
+from gptlab.compare.analysis.verdict import DEFINITIONS, decide_verdict
+from gptlab.runs.metrics import metric_named
 from run_folders import POST, RMS, one_line, rows, shown, write_arm, write_run
 
 NAN = float("nan")
@@ -161,7 +162,7 @@ def test_the_bootstrap_is_always_the_same_and_near_the_t_interval_for_many_seeds
 )
 def test_the_word(expected, changes):
     given = {"pairs": 5, "mean": 0.1, "p_holm": 0.01, "p_equivalent": 0.9, "diverged": False, "higher": False}
-    assert word(**given | changes) == expected
+    assert decide_verdict(**given | changes) == expected
     assert expected in DEFINITIONS or expected.endswith("no verdict")
 
 
@@ -171,7 +172,7 @@ def test_the_word(expected, changes):
     + [("speed/tokens_per_s", True), ("speed/mfu", True), ("recall/accuracy_4x", True)],
 )
 def test_more_of_a_speed_or_an_accuracy_is_better(metric, higher):
-    assert higher_is_better(metric) is higher
+    assert metric_named(metric).higher_is_better is higher
 
 
 def test_the_direction_of_a_metric_decides_between_better_and_worse(tmp_path):
@@ -214,7 +215,7 @@ def shares(arms: int, seeds: int, experiments: int) -> dict[str, float]:
         differences = scores[1:] - scores[0]
         p = statistics.holm([statistics.paired_p(own) for own in differences])
         words = {
-            word(
+            decide_verdict(
                 pairs=seeds,
                 mean=own.mean(),
                 p_holm=corrected,

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from gptlab import build_model, load_config
-from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten, plain, registry
-from gptlab.config.compose import edit, files_in, load_settings, typed
-from gptlab.config.diff import differences, named_differences
+from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten, plain, registry, to_yaml
+from gptlab.config.compose import edit, files_in, typed
+from gptlab.config.diff import diff_from_baseline, short_diff
 from gptlab.config.presets import preset_of
 from gptlab.runs.folder import SLUG_LENGTH, digest, open_config, run_dir, slug
 
@@ -20,7 +19,7 @@ def test_the_baseline_is_gpt2s_architecture():
     chosen = {slot: flat[slot] for slot in ("placement", "block", "norm", "qk_norm", "ffn", "position", "init")}
     assert list(chosen.values()) == ["pre", "serial", "layernorm", "none", "gelu", "learned", "gpt2"]
     assert (flat["head.tied"], flat["bias"], flat["data"]) == (True, True, "pystdlib")
-    assert differences(load_config()) == {}
+    assert diff_from_baseline(load_config()) == {}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_every_plain_size_builds(size):
 
 
 def test_a_preset_is_what_differs():
-    assert named_differences(load_config(["preset=llama"])) == {
+    assert short_diff(load_config(["preset=llama"])) == {
         "size": "llama-7b",
         "norm": "rmsnorm",
         "norm.eps": 1e-6,
@@ -109,26 +108,28 @@ def test_an_unknown_key_in_a_file_is_refused(tmp_path, monkeypatch):
     assert "\n" not in str(e.value)
 
 
-def told(compose, words):
-    """The config to the last type and order, or what is wrong with it."""
+def composed(overrides):
+    """Return the config to the last type and order, or what is wrong with it."""
     try:
-        return repr(plain(compose(words)))
+        return repr(load_config(overrides))
     except ConfigError as e:
         return f"ConfigError: {e}"
 
 
-def entries_with_knobs():
-    """Every component in every slot that takes it, alone and with all its knobs said, and two values of one apart."""
+def all_components():
+    """Yield every component in every slot that takes it: by name, and with its defaults written out."""
     for slot in SLOTS:
         for entry in registry.entries(SLOTS[slot]):
-            knobs = [f"{slot}.{f.name}={typed(v)}" for f in entry.knobs if (v := getattr(entry.schema(), f.name)) != []]
+            knobs = [
+                f"{slot}.{f.name}={typed(v)}" for f in entry.settings if (v := getattr(entry.schema(), f.name)) != []
+            ]
             yield from ([f"{slot}={entry.name}"], [f"{slot}={entry.name}", *knobs])
 
 
 @pytest.mark.parametrize(
     "all_words",
     [
-        list(entries_with_knobs()),
+        list(all_components()),
         [[f"preset={name}", f"seed={i}"] for i, name in enumerate(files_in("preset"))],
         [[f"size={name}", "norm=rmsnorm", "optimizer.lr=1e-4"] for name in files_in("size")],
         [[f"optimizer.lr={lr}", f"seed={seed}"] for lr in ("1e-3", "1", "null", "x") for seed in ("0", "1e1", "-1")],
@@ -143,26 +144,29 @@ def entries_with_knobs():
     ],
     ids=lambda words: " ".join(words[0][:1]),
 )
-def test_settings_are_what_load_config_gives_whatever_was_composed_before(all_words):
-    """load_settings keeps what configs have in common; load_config starts anew."""
-    assert [told(load_settings, words) for words in all_words] == [told(load_config, words) for words in all_words]
+def test_a_config_does_not_depend_on_what_was_composed_before(all_words):
+    """What configs have in common is kept between them."""
+    in_order = [composed(words) for words in all_words]
+    assert [composed(words) for words in reversed(all_words)] == in_order[::-1]
 
 
-def test_settings_that_are_edited_leave_others_alone():
-    a = load_settings(["seed=1"])
+def test_edited_copies_leave_the_original_alone():
+    a = load_config(["seed=1"])
     b = edit(a, ffn__hidden=8, seed=2)
     assert (a.seed, a.ffn.hidden, b.seed, b.ffn.hidden) == (1, None, 2, 8)
-    assert plain(b) == plain(edit(load_config(["seed=1"]), ffn__hidden=8, seed=2))
+    assert b == load_config(["seed=2", "ffn.hidden=8"])
+    with pytest.raises(AttributeError, match="^seed: a config is read-only"):
+        a.seed = 3
     plain(b)["norm"]["eps"] = 1.0
-    assert load_settings(["seed=1"]) == a
+    assert load_config(["seed=1"]) == a
 
 
 def test_differences_leave_out_the_defaults_of_another_component():
-    assert differences(load_config(["norm=dyt"])) == {"norm": "dyt"}
-    assert differences(load_config(["norm=dyt", "norm.alpha=1"])) == {"norm": "dyt", "norm.alpha": 1}
-    assert differences(load_config(["norm=layernorm", "norm.eps=1e-5", "name=x", "wandb.mode=disabled"])) == {}
-    assert named_differences(load_config(["size=tiny", "seed=1"])) == {"size": "tiny", "seed": 1}
-    assert named_differences(load_config(["size=tiny", "size.dim=32"]))["size.dim"] == 32
+    assert diff_from_baseline(load_config(["norm=dyt"])) == {"norm": "dyt"}
+    assert diff_from_baseline(load_config(["norm=dyt", "norm.alpha=1"])) == {"norm": "dyt", "norm.alpha": 1}
+    assert diff_from_baseline(load_config(["norm=layernorm", "norm.eps=1e-5", "name=x", "wandb.mode=disabled"])) == {}
+    assert short_diff(load_config(["size=tiny", "seed=1"])) == {"size": "tiny", "seed": 1}
+    assert short_diff(load_config(["size=tiny", "size.dim=32"]))["size.dim"] == 32
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_the_hash_is_that_of_the_content_of_the_users_files(tmp_path):
     for file, content in zip(files, ("x = 1\n", "x = 1\n", "x = 2\n"), strict=True):
         file.parent.mkdir()
         file.write_text(content)
-    a, b, c = (digest(OmegaConf.merge(load_config(), {"use": str(file)})) for file in files)
+    a, b, c = (digest(edit(load_config(), use=str(file))) for file in files)
     assert a == b != c
 
 
@@ -226,7 +230,7 @@ def test_one_config_has_one_folder_however_it_is_written():
 
 def test_a_runs_config_opens_again(tmp_path):
     cfg = load_config(["norm=rmsnorm", "size=tiny", "attention.window=8", "optimizer.lr=3e-4", "schedule=wsd"])
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    (tmp_path / "config.yaml").write_text(to_yaml(cfg))
     opened = open_config(tmp_path)
     assert plain(opened) == plain(cfg)
     for a, b in zip(build_model(cfg).parameters(), build_model(opened).parameters(), strict=True):

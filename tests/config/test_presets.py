@@ -81,10 +81,13 @@ def test_a_size_wins_over_the_preset_and_the_command_line_over_both(words, expec
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("size=llama3-8b", "size=llama3-8b: sets position.theta, which position=learned has not; add preset=llama"),
+        (
+            "size=llama3-8b",
+            "size=llama3-8b: sets position.theta, which position=learned does not have; add preset=llama",
+        ),
         (
             "preset=gpt2 size=phi-2",
-            "size=phi-2: sets position.fraction, which position=learned has not; add preset=phi",
+            "size=phi-2: sets position.fraction, which position=learned does not have; add preset=phi",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def test_what_is_left_of_the_star_is_asked_for_and_what_is_right_of_it_can_be_se
     found = entry("norm", "made_up")
     assert (found.wants, found.choices) == (("dim", "bias"), {"mode": ("a", "b")})
     assert (found.summary, found.source) == ("Does nothing.", "a paper")
-    assert [(f.name, f.type, f.default) for f in found.knobs] == [
+    assert [(f.name, f.type, f.default) for f in found.settings] == [
         ("eps", float, 1e-5),
         ("mode", str, "b"),
         ("n", int | None, None),
@@ -43,12 +43,12 @@ def test_what_is_left_of_the_star_is_asked_for_and_what_is_right_of_it_can_be_se
     assert MadeUp(4, False).got == (4, False, 1e-5, "b", None)
 
 
-def test_settings_common_to_a_kind_are_no_knobs_of_its_components():
+def test_settings_common_to_a_kind_do_not_belong_to_its_components():
     @register("schedule", "made_up")
     class MadeUp:
         def __init__(self, *, power: float = 2.0): ...
 
-    assert [f.name for f in entry("schedule", "made_up").knobs] == ["power"]
+    assert [f.name for f in entry("schedule", "made_up").settings] == ["power"]
     assert entry("schedule", "made_up").schema().warmup == 0.05
 
 
@@ -65,11 +65,11 @@ def test_a_list_is_nobody_elses():
 @pytest.mark.parametrize(
     ("signature", "reason"),
     [
-        ("self, *args", "write out *args"),
-        ("self, **knobs", "write out *knobs"),
-        ("self, width", "nothing provides 'width' (there are dim, "),
-        ("self, *, eps=1e-5", "knob 'eps' needs a type and a default"),
-        ("self, *, eps: float", "knob 'eps' needs a type and a default"),
+        ("self, *args", "*args hides settings; write each"),
+        ("self, **knobs", "*knobs hides settings; write each"),
+        ("self, width", "nothing provides 'width' (provided are dim, "),
+        ("self, *, eps=1e-5", "setting 'eps' needs a type and a default"),
+        ("self, *, eps: float", "setting 'eps' needs a type and a default"),
     ],
 )
 def test_a_signature_that_leaves_something_open_is_refused_with_its_place(signature, reason, tmp_path):
@@ -129,7 +129,7 @@ def test_the_copy_in_a_runs_folder_is_the_same_file_and_another_version_is_not(t
     load(path)
     load(copy)
     path.write_text(path.read_text() + "# changed\n")
-    with pytest.raises(ConfigError, match=r"another 'norm_of_mine' is imported already; .* start Python anew"):
+    with pytest.raises(ConfigError, match=r"another 'norm_of_mine' is imported already; .* restart Python"):
         load(path)
 
 
@@ -142,7 +142,7 @@ def test_a_file_may_not_take_the_name_of_a_module(stem, tmp_path):
 
 def test_a_file_that_fails_leaves_nothing_and_can_be_mended(tmp_path):
     path = user_file(tmp_path, "norm_of_mine", "mine", header="import no_such_library")
-    with pytest.raises(ConfigError, match="does not import"):
+    with pytest.raises(ConfigError, match="cannot be imported"):
         load(path)
     user_file(tmp_path, "norm_of_mine", "mine")
     load(path)

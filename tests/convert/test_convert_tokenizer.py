@@ -16,7 +16,7 @@ from gptlab.config import ConfigError
 from gptlab.convert.tokenizer import END, to_hf_tokenizer
 from gptlab.data import EncodingTokenizer, hf_tokenizer, tokenizer_from_json
 from gptlab.data.bpe import BPE
-from gptlab.data.hf_tokenizer import SPLITS, HuggingFace
+from gptlab.data.hf_tokenizer import SPLIT_PATTERNS, HuggingFaceVocabulary
 from gptlab.data.tokenizers import Byte, Char
 from gptlab.runs.load import open_run
 
@@ -83,8 +83,8 @@ def train(library, alphabet, special, lines=False):
 
 LIBRARY = {
     "byte_level": byte_level,
-    "llama3": lambda: byte_level(SPLITS[1]),
-    "qwen": lambda: byte_level(SPLITS[2], normalizer=normalizers.NFC()),
+    "llama3": lambda: byte_level(SPLIT_PATTERNS[1]),
+    "qwen": lambda: byte_level(SPLIT_PATTERNS[2], normalizer=normalizers.NFC()),
     "digits": lambda: byte_level(before=[pre_tokenizers.Digits(individual_digits=True)]),
     "llama2": lambda: sentencepiece(metaspace=False),
     "metaspace": lambda: sentencepiece(metaspace=True),
@@ -129,7 +129,7 @@ def make(folder):
     @cache
     def one(name):
         if name in LIBRARY:
-            return HuggingFace(path=str(folder(name))).fit("", "")
+            return HuggingFaceVocabulary(path=str(folder(name))).fit("", "")
         if name in PUBLISHED:
             return published(name)
         return {"char": Char(), "byte": Byte(), "bpe": BPE(vocab_size=400)}[name].fit(EVERY_TEXT, "")
@@ -151,7 +151,7 @@ def saved(tokenizer, place):
 @pytest.mark.parametrize("name", LIBRARY)
 def test_a_folder_gives_the_ids_and_texts_that_transformers_gives(name, folder):
     theirs = transformers.AutoTokenizer.from_pretrained(folder(name))
-    ours = HuggingFace(path=str(folder(name))).fit("", "")
+    ours = HuggingFaceVocabulary(path=str(folder(name))).fit("", "")
     for text in TEXTS:
         ids = ours.encode(text)
         assert ids.dtype == np.uint16
@@ -177,7 +177,7 @@ def test_special_tokens_and_numbers_without_a_token_have_no_bytes(tmp_path):
     settings = json.loads(library.to_str())
     settings["model"]["vocab"]["ĠĠĠĠ!"] = 510
     (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
-    option = HuggingFace(path=str(tmp_path / "tokenizer.json"))
+    option = HuggingFaceVocabulary(path=str(tmp_path / "tokenizer.json"))
     tokenizer = option.fit("", "")
     assert tokenizer.vocab_size == option.fixed_vocab_size == 511
     assert tokenizer.token_bytes[[tokenizer.encode(END)[0], 505, 510]].tolist() == [0, 0, 5]
@@ -189,16 +189,16 @@ def test_a_decoder_that_puts_spaces_between_tokens_counts_them(tmp_path):
     library.pre_tokenizer, library.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
     library.add_special_tokens(["[UNK]"])
     library.save(str(tmp_path / "tokenizer.json"))
-    assert HuggingFace(path=str(tmp_path)).fit("", "").token_bytes.tolist() == [0, 3, 2, 3]
+    assert HuggingFaceVocabulary(path=str(tmp_path)).fit("", "").token_bytes.tolist() == [0, 3, 2, 3]
 
 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_a_long_text_is_cut_only_where_no_id_changes(name, make, monkeypatch):
     tokenizer, text = make(name), "\n" + EVERY_TEXT + "/\n/\n!\nx\n\n'll\n\u0301\n7\n7"
-    assert tokenizer.may_be_cut == (name in CUT)
+    assert tokenizer.encodes_in_pieces == (name in CUT)
     whole = tokenizer.library.encode(text, add_special_tokens=False).ids
     monkeypatch.setattr(hf_tokenizer, "PIECE", 1)
-    assert len(list(hf_tokenizer._pieces(text))) > 200
+    assert len(list(hf_tokenizer.pieces_of(text))) > 200
     assert tokenizer.encode(text).tolist() == whole
 
 
@@ -215,18 +215,18 @@ def test_a_long_text_is_cut_only_where_no_id_changes(name, make, monkeypatch):
 )
 def test_where_a_line_end_could_matter_it_is_not_cut(change):
     plain = json.loads(byte_level().to_str())
-    assert hf_tokenizer._may_be_cut(plain)
+    assert hf_tokenizer.can_encode_in_pieces(plain)
     added = {"id": 500, "single_word": False, "rstrip": False, "normalized": False, "special": False}
     if "added_tokens" in change:
         change = {"added_tokens": [added | token for token in change["added_tokens"]]}
-    assert not hf_tokenizer._may_be_cut(plain | change)
+    assert not hf_tokenizer.can_encode_in_pieces(plain | change)
 
 
 def test_a_run_stands_alone(folder, tmp_path, train_tiny):
     place = tmp_path / "model"
     shutil.copytree(folder("llama2"), place)
     summary = train_tiny("tokenizer=huggingface", f"tokenizer.path={place}")
-    expected = HuggingFace(path=str(place)).fit("", "").encode("green bottles")
+    expected = HuggingFaceVocabulary(path=str(place)).fit("", "").encode("green bottles")
     shutil.rmtree(place)
     [run] = (tmp_path / "runs" / "default").iterdir()
     model, tokenizer = open_run(run)
@@ -240,19 +240,19 @@ def test_the_vocabulary_is_known_before_a_text_is(folder):
 
 
 def test_another_vocabulary_is_another_entry_of_the_cache(folder):
-    keys = {HuggingFace(path=str(folder(name))).cache_key for name in LIBRARY}
+    keys = {HuggingFaceVocabulary(path=str(folder(name))).cache_key for name in LIBRARY}
     assert len(keys) == len(LIBRARY)
-    assert HuggingFace(path=str(folder("llama2") / "tokenizer.json")).cache_key in keys
+    assert HuggingFaceVocabulary(path=str(folder("llama2") / "tokenizer.json")).cache_key in keys
 
 
 def test_a_folder_that_changes_is_read_again_and_one_that_does_not_is_not(folder, tmp_path):
     shutil.copytree(folder("llama2"), tmp_path / "model")
-    first, again = (HuggingFace(path=str(tmp_path / "model")) for _ in range(2))
+    first, again = (HuggingFaceVocabulary(path=str(tmp_path / "model")) for _ in range(2))
     assert again.state is first.state
     (tmp_path / "model" / "tokenizer_config.json").unlink()
-    assert HuggingFace(path=str(tmp_path / "model")).state["config"] != first.state["config"]
+    assert HuggingFaceVocabulary(path=str(tmp_path / "model")).state["config"] != first.state["config"]
     shutil.copy(folder("llama3") / "tokenizer.json", tmp_path / "model")
-    assert HuggingFace(path=str(tmp_path / "model")).cache_key != first.cache_key
+    assert HuggingFaceVocabulary(path=str(tmp_path / "model")).cache_key != first.cache_key
 
 
 @pytest.mark.parametrize(
@@ -261,8 +261,8 @@ def test_a_folder_that_changes_is_read_again_and_one_that_does_not_is_not(folder
         (None, "tokenizer=huggingface needs one"),
         ("nowhere", "no such file or folder"),
         ("empty", "no tokenizer.json in it"),
-        ("other.json", "other.json is none of the tokenizers library"),
-        ("tokenizer.model", "tokenizer.model is none of the tokenizers library"),
+        ("other.json", "other.json is not a file of the tokenizers library"),
+        ("tokenizer.model", "tokenizer.model is not a file of the tokenizers library"),
         ("bytes.model", "cannot be read"),
     ],
 )
@@ -273,7 +273,7 @@ def test_what_is_no_tokenizer_is_refused_in_a_line(path, rule, tmp_path, monkeyp
     (tmp_path / "tokenizer.model").write_text("\n\n not JSON")
     (tmp_path / "bytes.model").write_bytes(b"\n\xff\x80")
     with pytest.raises(ConfigError, match=f"^tokenizer.path={path or 'null'}: {rule}.*; give ") as caught:
-        HuggingFace(path=path)
+        HuggingFaceVocabulary(path=path)
     assert "\n" not in str(caught.value)
 
 
@@ -294,7 +294,7 @@ def test_special_tokens_are_those_that_the_folder_names_and_the_vocabulary_has(f
     byte_level().save(str(tmp_path / "tokenizer.json"))
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
-    tokenizer = HuggingFace(path=str(tmp_path)).fit("", "")
+    tokenizer = HuggingFaceVocabulary(path=str(tmp_path)).fit("", "")
     assert tokenizer.state["config"] == {"split_special_tokens": False} | expected
     assert (len(tokenizer.encode(END)) == 1) == ("split_special_tokens" not in expected)
     theirs = to_hf_tokenizer(tokenizer)
@@ -326,7 +326,7 @@ def test_transformers_gives_the_ids_and_texts_that_we_give(name, make, tmp_path)
 def test_the_way_back_is_the_same_tokenizer(name, make, tmp_path):
     ours = make(name)
     saved(ours, tmp_path)
-    again = HuggingFace(path=str(tmp_path)).fit("", "")
+    again = HuggingFaceVocabulary(path=str(tmp_path)).fit("", "")
     again = tokenizer_from_json(json.loads(json.dumps(again.to_json())))
     for text in TEXTS:
         assert np.array_equal(again.encode(text), ours.encode(text)), text

@@ -15,7 +15,7 @@ from gptlab.config import ConfigError, registry
 from gptlab.data import TrainBatches, load_dataset, validation_batches
 from gptlab.data.batches import cut
 from gptlab.data.bpe import BPE
-from gptlab.data.corpora import HuggingFace, PyStdlib, Text, TinyShakespeare
+from gptlab.data.corpora import HuggingFaceCorpus, PyStdlib, Text, TinyShakespeare
 from gptlab.data.tokenizers import Byte, Char
 
 PROSE = "".join(f"{n} green bottles, hanging on the wall.\n" for n in range(200))
@@ -67,7 +67,7 @@ def test_pystdlib_is_source_in_a_fixed_order_without_tests_and_installed_package
     text = PyStdlib().text()
     assert 5e6 < len(text) < 2e7
     assert text == PyStdlib().text()
-    modules = PyStdlib()._modules(Path(sysconfig.get_path("stdlib")))
+    modules = PyStdlib().modules(Path(sysconfig.get_path("stdlib")))
     names = [module.relative_to(sysconfig.get_path("stdlib")).as_posix() for module in modules]
     assert {"abc.py", "json/decoder.py", "asyncio/tasks.py"} <= set(names)
     assert not [n for n in names if n.startswith(("test/", "site-packages/", "encodings/")) or "/test/" in n]
@@ -107,8 +107,8 @@ def test_a_record_keeps_its_text_in_the_field(tmp_path):
         ("a.txt", b"caf\xe9", "text", "data.path={path}: byte 3 is not UTF-8"),
         ("a.jsonl", b'{"text": "x"}\n{"body": "x"}', "text", "data.field=text: not in {path} line 2; choose from body"),
         ("a.jsonl", b'{"text": 7}', "text", "data.field=text: not text but 7 in {path} line 1"),
-        ("a.jsonl", b'{"text": "\\ud800"}', "text", "data.field=text: '\\ud800' in {path} line 1 is no character"),
-        ("a.jsonl", b'["x"]', "text", "data.field=text: not in {path} line 1; it is no record but ['x']"),
+        ("a.jsonl", b'{"text": "\\ud800"}', "text", "data.field=text: '\\ud800' in {path} line 1 is not a character"),
+        ("a.jsonl", b'["x"]', "text", "data.field=text: not in {path} line 1; it is not a record but ['x']"),
         ("a.jsonl", b'{"text"', "text", "data.path={path}: line 1 is not JSON"),
         ("a.jsonl", b"\n\n", "text", "data.path={path}: the text is empty"),
         ("a.parquet", b"PAR", "text", "data.path={path}: cannot be read as parquet"),
@@ -142,7 +142,7 @@ def test_a_parquet_file_says_which_columns_it_has(tmp_path):
 def test_a_missing_library_is_named(tmp_path, monkeypatch, library):
     (tmp_path / "a.parquet").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, library, None)
-    corpus = {"pyarrow": Text, "datasets": HuggingFace}[library](path=str(tmp_path))
+    corpus = {"pyarrow": Text, "datasets": HuggingFaceCorpus}[library](path=str(tmp_path))
     assert "pip install 'gptlab[hf]'" in error_line(corpus.text)
 
 
@@ -156,7 +156,7 @@ def test_tinyshakespeare_is_downloaded_once_and_checked(cache, monkeypatch, tmp_
     (tmp_path / "origin.txt").write_text("<html>log in</html>")
     assert Genuine().text() == "Speak."  # from the cache
     (cache / "tinyshakespeare.txt").write_text("Spe")
-    assert "gave something else" in error_line(Genuine().text)
+    assert "gave another file" in error_line(Genuine().text)
     assert (cache / "tinyshakespeare.txt").read_text() == "Spe"  # nothing unchecked gets in
 
 
@@ -180,14 +180,14 @@ def test_huggingface_streams_a_local_folder(tmp_path):
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, records)))
     (tmp_path / "test.jsonl").write_text('{"text": "held out", "n": 0}')
     folder = str(tmp_path)
-    assert HuggingFace(path=folder, max_documents=2).text() == "document 0\n\ndocument 1"
-    assert HuggingFace(path=folder, max_documents=None).text().endswith("document 4")
-    assert HuggingFace(path=folder, split="test").text() == "held out"
-    assert "Bad split: nope" in error_line(HuggingFace(path=folder, split="nope").text)
-    assert error_line(HuggingFace(path=folder, field="n").text).startswith("data.field=n: not text but 0")
-    assert error_line(HuggingFace(path=folder, field="body").text).endswith("choose from text, n")
-    assert error_line(HuggingFace).startswith("data.path=null:")
-    assert error_line(lambda: HuggingFace(path=folder, max_documents=0)).startswith("data.max_documents=0:")
+    assert HuggingFaceCorpus(path=folder, max_documents=2).text() == "document 0\n\ndocument 1"
+    assert HuggingFaceCorpus(path=folder, max_documents=None).text().endswith("document 4")
+    assert HuggingFaceCorpus(path=folder, split="test").text() == "held out"
+    assert "Bad split: nope" in error_line(HuggingFaceCorpus(path=folder, split="nope").text)
+    assert error_line(HuggingFaceCorpus(path=folder, field="n").text).startswith("data.field=n: not text but 0")
+    assert error_line(HuggingFaceCorpus(path=folder, field="body").text).endswith("choose from text, n")
+    assert error_line(HuggingFaceCorpus).startswith("data.path=null:")
+    assert error_line(lambda: HuggingFaceCorpus(path=folder, max_documents=0)).startswith("data.max_documents=0:")
 
 
 def test_huggingface_streams_from_the_hub_once(monkeypatch):
@@ -199,9 +199,9 @@ def test_huggingface_streams_from_the_hub_once(monkeypatch):
         return iter([{"text": f"{split} line\r\n"}])
 
     monkeypatch.setattr("datasets.load_dataset", load)
-    assert HuggingFace(path="someone/something").text() == "train line\r\n"
-    assert HuggingFace(path="someone/something").text() == "train line\r\n"
-    assert HuggingFace(path="someone/something", split="test").text() == "test line\r\n"
+    assert HuggingFaceCorpus(path="someone/something").text() == "train line\r\n"
+    assert HuggingFaceCorpus(path="someone/something").text() == "train line\r\n"
+    assert HuggingFaceCorpus(path="someone/something", split="test").text() == "test line\r\n"
     assert calls == [("someone/something", None, "train"), ("someone/something", None, "test")]
 
 
@@ -210,7 +210,7 @@ def test_huggingface_without_a_network_is_one_line(monkeypatch):
         raise ConnectionError("Couldn't reach the Hub\nbecause of this and that")
 
     monkeypatch.setattr("datasets.load_dataset", fail)
-    message = error_line(HuggingFace(path="someone/something").text)
+    message = error_line(HuggingFaceCorpus(path="someone/something").text)
     assert "Couldn't reach the Hub" in message and "data=pystdlib" in message
 
 
@@ -358,7 +358,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 
 def test_a_full_cache_is_only_read(monkeypatch):
     open_prose(Byte())
-    monkeypatch.setattr("gptlab.data.dataset.locked", None)
+    monkeypatch.setattr("gptlab.data.dataset.cache_entry_locked", None)
     monkeypatch.setattr("gptlab.data.dataset.write_cached", None)
     assert open_prose(Byte()).n_train == int(0.9 * len(PROSE))
 
@@ -397,7 +397,7 @@ def test_windows_cut_on_a_device_are_those_of_the_host():
     tokens = np.arange(1000, dtype=np.uint16) * 60 % 65_521
     batches = TrainBatches(tokens, 8, 12, seed=0, sampling="random")
     for ours, host in zip(
-        cut(torch.from_numpy(tokens.astype(np.int32)), batches._starts(3), 8), batches.batch(3), strict=True
+        cut(torch.from_numpy(tokens.astype(np.int32)), batches.starts(3), 8), batches.batch(3), strict=True
     ):
         assert ours.dtype == torch.int64 and ours.is_contiguous() and torch.equal(ours, host)
 
@@ -410,7 +410,7 @@ def test_batches_on_a_gpu_are_those_of_the_host(fits, monkeypatch):
     if not fits:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
     there = TrainBatches(tokens, 8, 12, seed=0, sampling="epoch", device=device)
-    assert (there._there is not None) is fits
+    assert (there.gpu_tokens is not None) is fits
     for ours, host in zip(there.batch(5), TrainBatches(tokens, 8, 12, seed=0, sampling="epoch").batch(5), strict=True):
         assert ours.is_cuda and torch.equal(ours.cpu(), host)
 

@@ -463,11 +463,11 @@ def test_trained_on_all_every_token_is_a_target_and_validation_is_as_before():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("tokenizer=char", "tokenizer=char: has no say with data=recall, which makes its own tokens; leave it at "),
-        ("preset=gpt2 size=tiny", "tokenizer=gpt2: has no say with data=recall"),
-        ("data.sampling=epoch", "data.sampling=epoch: has no say"),
-        ("data.val_fraction=0.2", "data.val_fraction=0.2: has no say"),
-        ("eval.tokens=null", "eval.tokens=null: data=recall has no end; say how many"),
+        ("tokenizer=char", "tokenizer=char: has no effect with data=recall, which makes its own tokens; leave it at "),
+        ("preset=gpt2 size=tiny", "tokenizer=gpt2: has no effect with data=recall"),
+        ("data.sampling=epoch", "data.sampling=epoch: has no effect"),
+        ("data.val_fraction=0.2", "data.val_fraction=0.2: has no effect"),
+        ("eval.tokens=null", "eval.tokens=null: data=recall has no end; set the number"),
         ("data.pairs=[4,9]", "data.pairs=[4, 9]: from 1 to 8 fit data.window=32 and the vocabulary; change one"),
         ("data.pairs=[0]", "data.pairs=[0]: from 1 to 8 fit"),
         ("data.pairs=[]", "data.pairs=[]: "),

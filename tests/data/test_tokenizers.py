@@ -5,11 +5,12 @@ import pytest
 
 from gptlab.config import ConfigError, registry
 from gptlab.data import tokenizer_from_json
-from gptlab.data.bpe import BPE, GPT2, GPT2_SPLIT, Published
+from gptlab.data.bpe import BPE, GPT2_SPLIT, Published
 from gptlab.data.tokenizers import Byte, Char
 
 TRAIN = "".join(f"def f_{n}(x):\n    return x + {n}\n\n\n" for n in range(300))
 NASTY = "naïve\r\n\t 😀👩‍👩‍👧 \u0000 e\u0301 \u2028 שלום 日本 \U0010ffff   \n\n  don't"
+GPT2 = registry.entry("tokenizer", "gpt2").cls
 PUBLISHED = [e.cls for e in registry.entries("tokenizer") if issubclass(e.cls, Published)]
 
 

@@ -12,8 +12,9 @@ from torch import nn
 from gptlab import register
 from gptlab.diagnostics.activations import effective_rank, histogram, measure
 from gptlab.diagnostics.watch import PAST, Watch
-from gptlab.model.attention import attend, attend_explicitly, scores
-from gptlab.runs.record import panels, read_looks, read_metrics
+from gptlab.model.attention_kernels import attend, attend_explicitly, scores
+from gptlab.runs.record import read_metrics, read_snapshots
+from gptlab.runs.trackers import to_tracker
 from tiny import ATTENTIONS, LAYERS, WIRINGS, telling_model, tiny_model, tokens
 
 LOOKS = {"none": 0, "basic": 3, "full": 3}
@@ -97,10 +98,10 @@ def test_attention_entropy_and_logits_are_those_of_the_equation(choice, monkeypa
     """Against the weights that attend_explicitly gives with one-hot values, for any of `attend`'s ways."""
     calls = []
 
-    def explicit(q, k, v, *, dropout, **rules):
+    def explicit(q, k, v, rule, *, dropout):
         eye = torch.eye(k.shape[-2], dtype=k.dtype).expand(*k.shape[:2], -1, -1)
-        calls.append((attend_explicitly(q, k, eye, **rules), scores(q, k, **rules)))
-        return attend(q, k, v, dropout=dropout, **rules)
+        calls.append((attend_explicitly(q, k, eye, rule), scores(q, k, rule)))
+        return attend(q, k, v, rule, dropout=dropout)
 
     model = telling_model(choice)
     look = inside(model)
@@ -176,7 +177,7 @@ def test_a_component_of_ones_own_is_measured_as_far_as_it_has_the_parts(own_regi
     look = inside(tiny_model("ffn=test_odd attention=test_mean"))
     assert look["attention_entropy"] == [[], []] and all(map(math.isnan, look["ffn_dead"]))
     assert min(look["tanh_saturated"]) > 0.5 and min(look["ffn_rms"]) > 0.5
-    assert "attention_entropy/00" not in panels({"step": 1, **look})
+    assert "attention_entropy/00" not in to_tracker({"step": 1, **look})
 
 
 # In a run
@@ -203,13 +204,13 @@ def test_a_run_is_the_same_bit_by_bit_whatever_is_watched(run_with):
         assert all(torch.equal(v, weights["none"][k]) for k, v in weights[level].items())
         losses = [line.get("train/loss") for line in read_metrics(folder)]
         assert losses == [line.get("train/loss") for line in read_metrics(runs["none"][1])]
-        assert [look["step"] for look in read_looks(folder)] == [1, 3, 6][: LOOKS[level]]
+        assert [look["step"] for look in read_snapshots(folder)] == [1, 3, 6][: LOOKS[level]]
     assert not (runs["none"][1] / "diagnostics.jsonl").exists()
 
 
 def test_a_look_of_a_run_says_what_the_step_did(run_with):
     _, folder = run_with("basic", "train.grad_clip=1.0")
-    looks = read_looks(folder)
+    looks = read_snapshots(folder)
     norms = [line["train/grad_norm"] for line in read_metrics(folder) if "train/grad_norm" in line]
     for look, since in zip(looks, (0, 1, 3), strict=True):
         step = look["step"]
@@ -233,7 +234,7 @@ def test_the_update_is_the_difference_of_the_weights(run_with):
         load_file(run_with(level, f"{constant} budget.steps={n}")[1] / "checkpoint/last.safetensors")
         for level, n in (("none", 5), ("basic", 6))
     )
-    *_, look = read_looks(run_with("full", f"{constant} budget.steps=6")[1])
+    *_, look = read_snapshots(run_with("full", f"{constant} budget.steps=6")[1])
     assert look["step"] == 6
     for name, (weight, _, update) in look["parameters"].items():
         assert weight == pytest.approx(float(before[name].norm()), rel=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gptlab.cli.main import main
-from gptlab.runs.record import read_looks
+from gptlab.runs.record import read_snapshots
 
 TINY = ["data=text", "data.path=text.txt", "tokenizer=char", "data.window=16", "size.dim=16", "size.n_head=2"]
 
@@ -55,7 +55,7 @@ def test_a_run_is_drawn_as_it_was_recorded(train, figures, capsys):
     assert (run / "diagnostics.png").read_bytes()[:4] == b"\x89PNG"
     out = capsys.readouterr().out
     assert "placement=post" in out and f"picture: {run / 'diagnostics.png'}" in out
-    [figure], looks = figures, read_looks(run)
+    [figure], looks = figures, read_snapshots(run)
     [rule, *_] = [a for a in panel(figure, "Update:weight").lines if len(set(a.get_ydata())) == 1]
     assert set(rule.get_ydata()) == {-3}
     drawn = [list(line.get_ydata()) for line in panel(figure, "Update:weight").lines if line is not rule]
@@ -81,7 +81,7 @@ def test_two_runs_share_their_axes_and_what_only_one_has_is_left_out(train, figu
 @pytest.mark.parametrize("level", ["basic", "full"])
 def test_a_run_of_strange_numbers_is_drawn(level, train):
     run = train(f"diagnostics={level}", "placement=none", "optimizer=sgd", "optimizer.lr=1e-30")
-    looks = read_looks(run)
+    looks = read_snapshots(run)
     looks[-1] |= {"grad_norm": [float("nan")] * 2, "update_ratio": [float("-inf")] * 2}
     (run / "diagnostics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in looks[-1:]) + '{"torn": ')
     gptlab("inspect", run, "--png", "x.png")
@@ -106,7 +106,7 @@ def test_a_probe_has_the_numbers_of_the_first_look(folder, train, figures, capsy
     words = [*TINY, "size.n_layer=2", "train.batch_size=4", "placement=pre,post", "--png", "probe.png"]
     gptlab("probe", *words)
     out = capsys.readouterr().out
-    look = read_looks(run)[0]
+    look = read_snapshots(run)[0]
     [row] = [line.split() for line in out.splitlines() if line.startswith("placement=post")]
     grads = look["probe/residual_grad_norm"]
     assert float(row[1]) == pytest.approx(look["stream_rms"][1], rel=0.01)
@@ -156,7 +156,7 @@ def test_probe_writes_nothing_where_the_picture_cannot_be_or_the_arm_is_wrong(fo
 def test_the_report_shows_the_looks_of_the_arms_that_have_some(folder, train, capsys):
     arms = ["placement=pre"], ["placement=post", "diagnostics=full"], ["placement=double", "diagnostics=none"]
     runs = [train(*words) for words in (*arms, ["model=bigram"])]
-    pre, post, double, _ = map(read_looks, runs)
+    pre, post, double, _ = map(read_snapshots, runs)
     gptlab("compare", runs[0].parent, "--html", "report.html")
     page = (folder / "report.html").read_text()
     payload = json.loads(re.search(r'<script id="payload" type="application/json">(.*?)</script>', page, re.S)[1])

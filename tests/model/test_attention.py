@@ -8,7 +8,7 @@ import torch
 
 from gptlab.config import ConfigError
 from gptlab.model import attention
-from gptlab.model.attention import attend, attend_by_flex, attend_explicitly
+from gptlab.model.attention_kernels import ScoreRule, attend, attend_by_flex, attend_explicitly
 from gptlab.model.generate import generate
 from tiny import (
     LAYERS,
@@ -57,7 +57,7 @@ def equation(q, k, v, window=None, softcap=None, position=None, scale=None):
 
 def assert_is_the_equation(route, rule, n_kv_head, T_q, T_k):
     q, k, v = 2 * noise(2, 4, T_q, 8), noise(2, n_kv_head, T_k, 8), noise(2, n_kv_head, T_k, 8).flip(-1)
-    torch.testing.assert_close(route(q, k, v, **rule), equation(q.numpy(), k.numpy(), v.numpy(), **rule))
+    torch.testing.assert_close(route(q, k, v, ScoreRule(**rule)), equation(q.numpy(), k.numpy(), v.numpy(), **rule))
 
 
 @pytest.mark.parametrize("route", [attend, attend_explicitly], ids=lambda f: f.__name__)
@@ -80,7 +80,7 @@ def test_gradients_of_the_fast_routes_are_those_of_the_equation(rule):
     gradients = []
     for route in (attend, attend_explicitly):
         q, k, v = (noise(2, h, 7, 8).requires_grad_() for h in (4, 2, 2))
-        route(q, k, v, **rule).square().sum().backward()
+        route(q, k, v, ScoreRule(**rule)).square().sum().backward()
         gradients.append((q.grad, k.grad, v.grad))
     torch.testing.assert_close(*gradients)
 
@@ -101,7 +101,7 @@ def heads(x, layer):
 def written_out(layer, x, change=lambda q, k, v: (q, k, v), **rule):
     """The layer's equation; `change` is what happens to q, k and v, each (B, H, T, D)."""
     q, k, v = change(*(heads(f(x), layer) for f in (layer.q, layer.k, layer.v)))
-    return layer.out(attend_explicitly(q, k, v, **rule).transpose(1, 2).flatten(2))
+    return layer.out(attend_explicitly(q, k, v, ScoreRule(**rule)).transpose(1, 2).flatten(2))
 
 
 NO_POSITION = component("position", "none")
@@ -161,7 +161,7 @@ def test_queries_and_keys_are_normed_over_what_the_knob_says(name, over, n_kv_he
 
 
 def test_the_gain_of_a_head_touches_this_head_alone():
-    norm = attention._norm_of_heads(lambda dim: component("norm", "rmsnorm", dim=dim), "each_head", 4, 8).double()
+    norm = attention.norm_heads(lambda dim: component("norm", "rmsnorm", dim=dim), "each_head", 4, 8).double()
     x = noise(2, 4, WINDOW, 8)
     before = norm(x)
     with torch.no_grad():
@@ -203,7 +203,10 @@ def test_a_bias_that_is_off_is_no_tensor_and_leaves_the_others(knob):
         ("attention.scale=-1", r"attention.scale=-1.0: must be above 0; null for none"),
         ("attention.clip_qkv=0", r"attention.clip_qkv=0.0: must be above 0; null for none"),
         ("attention.qk_norm_over=width", r"attention.qk_norm_over=width: there is no norm; choose a qk_norm"),
-        ("attention.window=3 attention.pattern=G", r"attention.pattern=G: has no L, so attention.window=3 would .*"),
+        (
+            "attention.window=3 attention.pattern=G",
+            r"attention.pattern=G: has no L, so no layer would use attention.window=3; add an L",
+        ),
     ],
 )
 def test_what_attention_cannot_be_is_refused(knobs, line):
@@ -234,7 +237,7 @@ def test_the_layer_is_torchs_multihead_attention(bias):
 )
 def test_queries_keys_and_values_are_of_one_type_under_autocast(monkeypatch, qk_norm, position):
     types = []
-    monkeypatch.setattr(attention, "attend", lambda q, k, v, **_: types.append({q.dtype, k.dtype, v.dtype}) or v)
+    monkeypatch.setattr(attention, "attend", lambda q, k, v, *_, **__: types.append({q.dtype, k.dtype, v.dtype}) or v)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         tiny_model(qk_norm, position)(tokens())
     assert types == [{torch.bfloat16}] * LAYERS

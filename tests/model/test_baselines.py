@@ -15,7 +15,7 @@ from gptlab.config import ConfigError, registry
 from gptlab.convert.config_fields import Unsupported
 from gptlab.convert.models import to_hf
 from gptlab.data import tokenizer_from_json
-from gptlab.model.build import reads
+from gptlab.model.build import slots_used
 from gptlab.model.cost import flops_per_token, meta_model
 from gptlab.model.generate import generate
 from gptlab.runs.load import open_model, open_run
@@ -121,7 +121,7 @@ def test_a_recurrent_layer_is_its_equation(cell, bias):
         else:
             h = gru(x_t, h, w, u, b, d) if cell == "gru" else torch.tanh(w @ x_t + b + u @ h + d)
         expected.append(h)
-    torch.testing.assert_close(block(x, None)[0][0], torch.stack(expected))
+    torch.testing.assert_close(block(x)[0], torch.stack(expected))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -202,7 +202,7 @@ SETTINGS["attention"] = ["attention.window=3"]
 @pytest.mark.parametrize("slot", PARTS)
 def test_a_slot_that_a_model_has_not_is_refused_by_its_name(name, slot):
     """The baseline's own setting is not: it is what every config has."""
-    if slot in reads(tiny_config(f"model={name}")):
+    if slot in slots_used(tiny_config(f"model={name}")):
         return
     usual = str(tiny_config()[slot].name)
     for words in SETTINGS[slot]:
@@ -214,7 +214,7 @@ def test_a_slot_that_a_model_has_not_is_refused_by_its_name(name, slot):
 
 
 def test_what_each_model_is_made_of():
-    made = {name: reads(tiny_config(f"model={name}")) & set(PARTS) for name in registry.names("model")}
+    made = {name: slots_used(tiny_config(f"model={name}")) & set(PARTS) for name in registry.names("model")}
     assert made == {
         "bigram": set(),
         "bigram_pos": {"embedding", "norm", "position"},  # the table may be normed

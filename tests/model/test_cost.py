@@ -6,10 +6,10 @@ import torch
 
 from gptlab import load_config
 from gptlab.config import registry
-from gptlab.model import cost as measure
+from gptlab.model import cost
 from gptlab.model.cost import (
+    cache_bytes,
     flops_per_token,
-    kv_bytes_per_token,
     meta_model,
     non_embedding,
     parameters_by_part,
@@ -63,7 +63,7 @@ PARTS = [
 @pytest.mark.parametrize("choices", PARTS)
 def test_arithmetic_and_shapes_alone_count_alike(choices, monkeypatch):
     done = flops(choices)
-    monkeypatch.setattr(measure, "FEW", 0)
+    monkeypatch.setattr(cost, "MAX_FLOPS_TO_RUN", 0)
     assert flops(choices) == done
 
 
@@ -135,8 +135,14 @@ def test_bytes_of_state():
 
 
 @pytest.mark.parametrize(("choices", "heads"), [("", 4), ("attention.n_kv_head=2", 2), ("attention.n_kv_head=1", 1)])
-def test_bytes_of_a_cached_token(choices, heads):
-    assert kv_bytes_per_token(tiny_config(choices)) == L * 2 * heads * 4 * 4
-    model, cache = tiny_model(choices).eval(), tiny_model(choices).new_cache()
+def test_a_cached_token_takes_the_bytes_of_its_keys_and_values(choices, heads):
+    per_token = L * 2 * heads * 4 * 4
+    assert cache_bytes(meta_model(tiny_config(choices))) == (0, per_token)
+    model = tiny_model(choices).eval()
+    cache = model.new_cache()
     model(torch.zeros(1, 5, dtype=torch.long), cache)
-    assert sum(t.nbytes for pair in cache.layers for t in pair) == 5 * kv_bytes_per_token(tiny_config(choices))
+    assert cache.n_bytes() == 5 * per_token
+
+
+def test_a_recurrent_state_takes_the_same_bytes_at_any_length():
+    assert cache_bytes(meta_model(tiny_config("model=rnn model.cell=lstm"))) == (L * 2 * C * 4, 0)

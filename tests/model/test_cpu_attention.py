@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gptlab.model import attention
+from gptlab.model import attention_kernels
 from gptlab.model import cpu_attention as products
-from gptlab.model.attention import attend, attend_explicitly
+from gptlab.model.attention_kernels import ScoreRule, attend, attend_explicitly
 from gptlab.model.dropout import Dropout
 from tiny import component
 
@@ -24,8 +24,8 @@ def heads(T=9, dtype=torch.float64):
 def taken(monkeypatch):
     """A one for each time that attention went by products."""
     calls = []
-    way = attention.attend_by_products
-    monkeypatch.setattr(attention, "attend_by_products", lambda *a, **k: calls.append(1) or way(*a, **k))
+    way = attention_kernels.attend_by_products
+    monkeypatch.setattr(attention_kernels, "attend_by_products", lambda *a, **k: calls.append(1) or way(*a, **k))
     return calls
 
 
@@ -35,7 +35,7 @@ def test_attention_by_products_is_the_equation_with_its_gradients(T, rule, taken
     qkv = heads(T)
     found = []
     for route in (attend, attend_explicitly):
-        y = route(*qkv, **rule)
+        y = route(*qkv, ScoreRule(**rule))
         found.append([y, *torch.autograd.grad(y, qkv, torch.ones_like(y).cumsum(-1).cos())])
     torch.testing.assert_close(*found)
     assert taken == [1]
@@ -47,7 +47,7 @@ def test_other_kernels_serve_short_windows_caches_very_long_windows_and_who_asks
     attend(q[:, :, -2:], k, v)
     with sdpa_kernel(SDPBackend.MATH):
         attend(q, k, v)
-    monkeypatch.setattr(attention, "LONGEST", products.QUERIES)
+    monkeypatch.setattr(attention_kernels, "MAX_PRODUCTS_WINDOW", products.QUERIES)
     attend(q, k, v)
     assert taken == []
 
@@ -58,7 +58,7 @@ def test_its_dropout_has_the_gradient_of_what_it_did(window, monkeypatch):
 
     def dropped(*qkv):
         torch.manual_seed(3)
-        return attend(*qkv, window=window, dropout=0.4)
+        return attend(*qkv, ScoreRule(window=window), dropout=0.4)
 
     assert torch.autograd.gradcheck(dropped, heads())
 

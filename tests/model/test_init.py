@@ -102,7 +102,7 @@ def test_kaiming_keeps_the_scale_through_the_ffn(ffn):
 
 
 def test_a_component_that_draws_its_own_is_left_to_it():
-    from gptlab.model.build import initialise
+    from gptlab.model.init import initialise
 
     class Own(torch.nn.Module):
         def __init__(self):

@@ -10,7 +10,7 @@ from gptlab.config import ConfigError
 from gptlab.model.cost import cost
 from gptlab.model.match_cost import matched
 from gptlab.runs.folder import digest
-from gptlab.sweeps.cell import check_cells, with_references
+from gptlab.sweeps.cell import check_sweep
 from gptlab.sweeps.grid import plan_sweep
 from tiny import configure
 
@@ -103,10 +103,9 @@ def test_a_sweep_s_arms_are_matched_to_its_first(tmp_path, monkeypatch):
     monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "t.txt").write_text("to be, or not to be: that is the question. " * 40)
     text = ["data=text", f"data.path={tmp_path / 't.txt'}", f"runs_dir={tmp_path}"]
-    planned = with_references(plan_sweep(["ffn=swiglu,gelu", "attention.n_kv_head=1,2", "seed=0,1", *SMALL, *text]))
-    cells = check_cells(planned.cells)
-    first = cells[0].plan.cost["parameters_non_embedding"]
+    cells = check_sweep(plan_sweep(["ffn=swiglu,gelu", "attention.n_kv_head=1,2", "seed=0,1", *SMALL, *text])).cells
+    first = cells[0].budget.cost["parameters_non_embedding"]
     assert len(cells) == 8 and len({c.match.reference for c in cells}) == 1 and cells[0].match.reference == first
-    assert all(abs(c.plan.cost["parameters_non_embedding"] / first - 1) <= 0.01 for c in cells)
+    assert all(abs(c.budget.cost["parameters_non_embedding"] / first - 1) <= 0.01 for c in cells)
     with pytest.raises(ConfigError, match="^ffn.expansion=2: match=params is to choose the width; leave one out"):
-        with_references(plan_sweep(["ffn.expansion=2,4", *SMALL, *text]))
+        check_sweep(plan_sweep(["ffn.expansion=2,4", *SMALL, *text]))

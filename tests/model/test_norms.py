@@ -170,7 +170,7 @@ def test_the_leak_of_batchnorm_is_there_in_training_alone(words):
 @pytest.mark.parametrize("model", ["gpt", "rnn"])
 def test_the_leak_is_refused_unless_allowed(model):
     for slot in ("norm", "qk_norm") if model == "gpt" else ("norm",):
-        with pytest.raises(ConfigError, match=f"^{slot}=batchnorm: .*; set {slot}.allow_leak=true to have"):
+        with pytest.raises(ConfigError, match=f"^{slot}=batchnorm: .*; set {slot}.allow_leak=true to use"):
             tiny_model(f"model={model} {slot}=batchnorm")
         tiny_model(f"model={model} {slot}=batchnorm {slot}.allow_leak=true")
 

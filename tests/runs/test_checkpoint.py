@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there, and nothing of a training is missing in it."""
+"""A checkpoint is whole or absent, and holds everything that training needs to go on."""
 
 import copy
 import os
@@ -7,10 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch import nn
 
 from gptlab import build_model, load_config
 from gptlab.config import registry
-from gptlab.runs.checkpoint import load_training, load_weights, save_training, save_weights
+from gptlab.runs.checkpoint import (
+    load_training,
+    load_weights,
+    read_shapes,
+    read_weights,
+    save_training,
+    save_weights,
+)
 from gptlab.training.budget import make_plan
 
 OPTIMIZERS = registry.names("optimizer")
@@ -123,3 +131,40 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(when, tmp_path, monkeypa
     save_training(path, training.model, training.optimizers, {"step": 2})
     assert load_training(path, training.model, training.optimizers) == {"step": 2}
     assert os.listdir(tmp_path) == ["last.safetensors"]
+
+
+class Tied(nn.Module):
+    """Two layers with the same weight and biases of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+def test_a_model_with_tied_weights_is_saved_once_and_restored_under_both_names(tmp_path):
+    first, second = Tied(), Tied()
+    optimizers = [torch.optim.AdamW(model.parameters()) for model in (first, second)]
+    first(torch.ones(1, 4)).sum().backward()
+    optimizers[0].step()
+    path = tmp_path / "last.safetensors"
+    save_training(path, first, optimizers[:1], {"step": 1})
+    assert {k for k in load_file(path) if not k.startswith("optimizer/")} == {"a.weight", "a.bias", "b.bias"}
+    assert read_shapes(path).keys() == first.state_dict().keys() == read_weights(path).keys()
+    assert load_training(path, second, optimizers[1:]) == {"step": 1}
+    assert second.a.weight is second.b.weight
+    assert_equal(dict(second.state_dict()), dict(first.state_dict()))
+    state, expected = (o.state[m.a.weight] for o, m in zip(optimizers[::-1], (second, first), strict=True))
+    assert torch.equal(state["exp_avg"], expected["exp_avg"])
+    save_weights(str(tmp_path / "best.safetensors"), first)
+    load_weights(str(tmp_path / "best.safetensors"), third := Tied())
+    assert torch.equal(third.b.weight, first.a.weight)
+
+
+def test_what_a_killed_process_left_behind_is_deleted_by_the_next_save(tmp_path):
+    (tmp_path / ".best.safetensors.12345").write_bytes(b"half a checkpoint")
+    save_weights(tmp_path / "best.safetensors", Tied())
+    assert os.listdir(tmp_path) == ["best.safetensors"]

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from gptlab.runs.environment import _git, environment
-from gptlab.runs.record import Recorder, read_metrics, read_status, read_summary, write_json, write_run_files
+from gptlab.files import write_json
+from gptlab.runs.environment import environment, git_state
+from gptlab.runs.record import Recorder, read_metrics, read_status, read_summary, write_run_files
 from gptlab.runs.signals import Stopped
-from gptlab.runs.wandb_tracker import RunInfo, WandbSettings
+from gptlab.runs.trackers import RunInfo
+from gptlab.runs.wandb_tracker import WandbSettings
 from paths import TESTS
 
 
@@ -211,9 +213,9 @@ def test_environment_names_versions_machine_and_commit(tmp_path, monkeypatch):
     for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "one"]):
         subprocess.run(git + command, check=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    _git.cache_clear()  # as in another process
+    git_state.cache_clear()  # as in another process
     assert environment(None)["git"] == {"commit": commit, "dirty": False}
     (tmp_path / "file").write_text("two")
     assert environment(None)["git"] == {"commit": commit, "dirty": False}  # what was imported is that commit
-    _git.cache_clear()
+    git_state.cache_clear()
     assert environment(None)["git"] == {"commit": commit, "dirty": True}

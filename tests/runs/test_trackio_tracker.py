@@ -23,7 +23,7 @@ import os, signal, sys, time
 from pathlib import Path
 from gptlab.runs.record import Recorder
 from gptlab.runs.trackio_tracker import TrackioSettings
-from gptlab.runs.wandb_tracker import RunInfo
+from gptlab.runs.trackers import RunInfo
 
 root = Path("runs")
 
@@ -46,7 +46,7 @@ for arm, loss in (("layernorm", 3.0), ("rmsnorm", 2.0)):
         log(record, range(1, 21), loss)
         summary = {"val/loss": loss / 20, "parameters": 11_000, "cost/flops": 2e10, "device": "cpu", "val/bpb": None}
         record.finish("finished", summary)
-        print(record.where())
+        print(record.tracker_hint())
 """
 STORED = """
 import json, trackio
@@ -107,7 +107,7 @@ def test_a_look_inside_is_stored_as_panels_by_layer(tmp_path):
     script = f"""
 with recorder() as record:
     log(record, [1, 2])
-    record.look({look!r})
+    record.log_diagnostics({look!r})
     record.finish("finished", {{}})
 """
     done = run(tmp_path, RUN + script)
@@ -131,7 +131,7 @@ with recorder() as record:
 with recorder(resume_step=2) as record:
     log(record, range(3, 7))
     record.finish("finished", {})
-assert record.wandb_where().startswith("`TRACKIO_DIR="), record.wandb_where()
+assert record.tracker_hint().startswith("Trackio: `TRACKIO_DIR="), record.tracker_hint()
 """
     env = {"TRACKIO_STORAGE_MODE": mode, "TRACKIO_DIR": "elsewhere"}
     assert run(tmp_path, RUN + killed, **env).returncode == -signal.SIGKILL
@@ -155,7 +155,7 @@ with recorder() as record:
     Path("runs/trackio").write_text("in the way")
     log(record, range(5, 9))
     record.finish("finished", {})
-print(record.where())
+print(record.tracker_hint())
 """
     done = run(tmp_path, RUN + script)
     assert done.returncode == 0, done.stderr

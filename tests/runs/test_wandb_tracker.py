@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gptlab.config import ConfigError
-from gptlab.runs.record import read_looks, read_metrics, read_status
+from gptlab.runs.record import read_metrics, read_snapshots, read_status
 from gptlab.runs.wandb_tracker import WandbSettings, new_id, resolve_mode
 from paths import TESTS
 from wandb_standin import standin
@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 from gptlab.runs import wandb_tracker
 from gptlab.runs.record import Recorder
-from gptlab.runs.wandb_tracker import RunInfo, WandbSettings, resolve_mode
+from gptlab.runs.trackers import RunInfo
+from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode
 
 wandb_tracker.FINISH_TIMEOUT = wandb_tracker.INIT_TIMEOUT = 1
 root = Path(sys.argv[1])
@@ -108,8 +109,8 @@ def test_a_look_inside_arrives_as_panels_by_layer_and_again_after_a_kill(tmp_pat
         script = f"""
 try:
     with recorder() as record:
-        record.look({LOOK!r})
-        record.look({LOOK | {"step": 9}!r})
+        record.log_diagnostics({LOOK!r})
+        record.log_diagnostics({LOOK | {"step": 9}!r})
         raise SystemExit(143)
 except SystemExit:
     pass
@@ -126,7 +127,7 @@ with recorder(resume_step=5) as record:
         histogram = histogram.get("", histogram)
         assert (histogram["_type"], histogram["values"], histogram["bins"]) == ("histogram", [3, 5], [-1, 0, 1])
     assert [line["step"] for line in sent.history][:2] == [1, 9]
-    assert [look["step"] for look in read_looks(tmp_path / "lab" / "arm one")] == [1]
+    assert [look["step"] for look in read_snapshots(tmp_path / "lab" / "arm one")] == [1]
 
 
 def test_online_run_arrives_whole_and_goes_on_under_its_id(tmp_path):
@@ -143,7 +144,7 @@ except SystemExit:
 with recorder(resume_step=2) as record:
     log(record, range(3, 6))
     record.finish("finished", {"val/loss": 2.0, "cost/flops": 1e9})
-print(record.wandb_where())
+print(record.tracker_hint())
 """,
             server.env,
         )
@@ -152,7 +153,7 @@ print(record.wandb_where())
         [(run_id, sent)] = server.runs.items()
     assert run_id == read_status(tmp_path / "lab" / "arm one")["wandb_id"]
     assert run_id.startswith("arm-one-")
-    assert done.stdout.strip() == f"{server.env['WANDB_BASE_URL']}/me/lab/runs/{run_id}"
+    assert done.stdout.strip() == f"W&B: {server.env['WANDB_BASE_URL']}/me/lab/runs/{run_id}"
     assert sent.fields["groupName"] == "my-sweep"
     assert sent.fields["jobType"] == "train"
     assert sent.fields["displayName"] == "norm=rmsnorm seed=1"
@@ -178,7 +179,7 @@ except SystemExit:
 with recorder(resume_step=2) as record:
     log(record, range(3, 6))
     record.finish("diverged", {"cost/flops": 1e9})
-print(record.wandb_where())
+print(record.tracker_hint())
 """
     terminal, side = pty.openpty()
     done = run(tmp_path, script, {}, capture_output=False, stdin=side, stdout=side, stderr=side)
@@ -187,7 +188,7 @@ print(record.wandb_where())
     os.close(terminal)
     assert done.returncode == 0, shown
     [folder] = (tmp_path / "wandb").glob("offline-run-*")  # the interrupted one is part of it
-    assert shown.strip() == f"`wandb sync wandb/{folder.name}`"
+    assert shown.strip() == f"W&B: `wandb sync wandb/{folder.name}`"
 
     records = list(offline_records(next(folder.glob("*.wandb"))))
     started = next(record.run for record in records if record.HasField("run"))
@@ -208,7 +209,7 @@ def test_disabled_does_not_import_wandb_and_keeps_the_plain_files(tmp_path):
 with recorder() as record:
     log(record, [1, 2])
     record.finish("finished", {})
-assert record.wandb_where() is None
+assert record.tracker_hint() is None
 assert "wandb" not in sys.modules
 """
     done = run(tmp_path, script, {"WANDB_MODE": "disabled"})
@@ -231,13 +232,13 @@ with standin() as server:
         start = time.monotonic()
         record.finish("finished", {})
         assert time.monotonic() - start < 5
-print(record.wandb_where())
+print(record.tracker_hint())
 """
     done = run(tmp_path, script, {"TESTS": str(TESTS)})
     assert done.returncode == 0, done.stderr
     folder = next((tmp_path / "wandb").glob("run-*")).relative_to(tmp_path)
     message = f"not all was uploaded in 1 s; `wandb sync --include-online {folder}` sends it"
-    assert done.stdout.strip() == message
+    assert done.stdout.strip() == f"W&B: {message}"
     status = read_status(tmp_path / "lab" / "arm one")
     assert (status["state"], status["wandb"]) == ("finished", message)
     assert [line["step"] for line in read_metrics(tmp_path / "lab" / "arm one")] == [1, 2]
@@ -268,24 +269,24 @@ with recorder() as record:
     os.kill(int(pid), signal.SIGKILL)
     log(record, range(2, 2000))
     record.finish("finished", {})
-print(record.wandb_where())
+print(record.tracker_hint())
 with recorder() as record:
     log(record, [1])
     record.finish("finished", {})
-print(record.wandb_where())
+print(record.tracker_hint())
 """
     done = run(tmp_path, script, {})
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert first.startswith("W&B stopped (ConnectionResetError: ")
-    assert second.startswith("`wandb sync wandb/offline-run-")
+    assert first.startswith("W&B: stopped (ConnectionResetError: ")
+    assert second.startswith("W&B: `wandb sync wandb/offline-run-")
 
 
 def test_an_unreachable_server_is_one_line_and_a_failed_run(tmp_path):
     env = {"WANDB_BASE_URL": "http://127.0.0.1:1", "WANDB_API_KEY": "local" + "0" * 40}
     done = run(tmp_path, "recorder().__enter__()", env)
     line = done.stderr.splitlines()[-1]
-    assert line.startswith("gptlab.config.schema.ConfigError: wandb.mode=online: W&B does not take the run (")
+    assert line.startswith("gptlab.config.schema.ConfigError: wandb.mode=online: W&B rejected the run (")
     assert line.endswith("); use wandb.mode=offline, then `wandb sync`")
     status = read_status(tmp_path / "lab" / "arm one")
     assert status["state"] == "failed"

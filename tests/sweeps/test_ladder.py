@@ -62,9 +62,9 @@ def test_from_one_line(flag):
     words = ["preset=gpt2", "preset=llama", *COMMON, "seed=0,1"]
     planned = plan_sweep(words, **{flag: True})
     assert len(planned.arms) == 6 and len(planned.cells) == 12
-    assert len({tuple(cell) for cell in planned.cells}) == 12
+    assert len({tuple(cell.overrides) for cell in planned.cells}) == 12
     for cell in planned.cells:
-        load_config(cell)
+        load_config(cell.overrides)
 
 
 def test_equal_ends_and_missing_ones_are_refused():

@@ -19,7 +19,7 @@ from gptlab.config.compose import load_config
 from gptlab.runs.record import read_metrics
 from gptlab.sweeps import gpu_slots as gpus
 from gptlab.sweeps import launcher
-from gptlab.sweeps.gpu_slots import gpus_for, place_on_gpu
+from gptlab.sweeps.gpu_slots import gpu_slot, gpus_for
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.launcher import prepare_launcher, share_cells, share_machine
 from gptlab.sweeps.run_sweep import run_cells, sweep
@@ -79,7 +79,7 @@ def machine(monkeypatch):
 
     current: list[int] = []
     has.current = current
-    monkeypatch.setattr(gpus, "_last", None)
+    monkeypatch.setattr(gpus, "_last_slot", None)
     return has
 
 
@@ -141,7 +141,7 @@ def test_a_cell_that_cannot_begin_does_not_keep_the_others_of_its_job(text, tmp_
 
 def test_more_jobs_than_places_on_the_gpus_are_refused(machine):
     machine(cores=8)
-    with pytest.raises(ConfigError, match="n_jobs=4: the GPUs take 2 at once; sweep.per_gpu changes that"):
+    with pytest.raises(ConfigError, match="n_jobs=4: the GPUs run 2 cells at once; sweep.per_gpu changes that"):
         share_machine(4, 20, 2)
 
 
@@ -149,25 +149,25 @@ def test_cells_spread_over_the_gpus_before_two_share_one(machine, tmp_path):
     machine(n_gpus=2)
     with ExitStack() as held:
         for _ in range(4):
-            held.enter_context(place_on_gpu("cuda", 2, tmp_path))
-            gpus._last = None  # as in another process
+            held.enter_context(gpu_slot("cuda", 2, tmp_path))
+            gpus._last_slot = None  # as in another process
     assert machine.current == [0, 1, 0, 1]
 
 
 def test_a_process_comes_back_to_its_gpu(machine, tmp_path):
     machine(n_gpus=3)
-    with place_on_gpu("cuda", 1, tmp_path), FileLock(tmp_path / "gpu-1-0.lock"):
-        gpus._last = None
-        with place_on_gpu("cuda", 1, tmp_path):
+    with gpu_slot("cuda", 1, tmp_path), FileLock(tmp_path / "gpu-1-0.lock"):
+        gpus._last_slot = None
+        with gpu_slot("cuda", 1, tmp_path):
             pass
-    with place_on_gpu("cuda", 1, tmp_path):
+    with gpu_slot("cuda", 1, tmp_path):
         pass
     assert machine.current == [0, 2, 2]
 
 
 def test_a_cell_waits_for_a_place_that_another_process_has(machine, tmp_path, monkeypatch):
     machine(n_gpus=1)
-    monkeypatch.setattr(gpus, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(gpus, "SECONDS_BETWEEN_TRIES", 0.01)
     hold = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print(flush=True); input()"
     place = str(tmp_path / "gpu-0-0.lock")
     other = subprocess.Popen([sys.executable, "-c", hold, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -175,7 +175,7 @@ def test_a_cell_waits_for_a_place_that_another_process_has(machine, tmp_path, mo
     got = threading.Event()
 
     def cell():
-        with place_on_gpu("cuda", 1, tmp_path):
+        with gpu_slot("cuda", 1, tmp_path):
             got.set()
 
     waiting = threading.Thread(target=cell)
@@ -190,10 +190,10 @@ def test_a_cell_waits_for_a_place_that_another_process_has(machine, tmp_path, mo
 def test_a_device_that_is_named_is_the_one_that_is_taken_and_a_cpu_needs_no_place(machine, tmp_path):
     machine(n_gpus=4)
     assert gpus_for("cuda:2") == {"gpu-2": 2} and len(gpus_for("cuda")) == 4
-    with place_on_gpu("cuda:2", 1, tmp_path):
+    with gpu_slot("cuda:2", 1, tmp_path):
         pass
     assert machine.current == [2]
-    with place_on_gpu("cpu", 1, tmp_path / "unused"), place_on_gpu("cuda", None, tmp_path / "unused"):
+    with gpu_slot("cpu", 1, tmp_path / "unused"), gpu_slot("cuda", None, tmp_path / "unused"):
         pass
     assert machine.current == [2] and not (tmp_path / "unused").exists()
 
@@ -204,7 +204,7 @@ def test_a_device_that_is_named_is_the_one_that_is_taken_and_a_cpu_needs_no_plac
         (["sweep.per_gpu=0"], "sweep.per_gpu=0: must be an int of at least 1"),
         (["sweep.per_gpu=two"], "sweep.per_gpu=two: must be an int"),
         (["sweep.pergpu=2"], r"sweep.pergpu=2: no such setting \(did you mean sweep.per_gpu\?\)"),
-        (["sweep.per_gpu=2", "hydra/launcher=submitit_slurm"], "sweep.per_gpu=2: SLURM deals out its GPUs"),
+        (["sweep.per_gpu=2", "hydra/launcher=submitit_slurm"], "sweep.per_gpu=2: SLURM assigns its GPUs"),
         (["hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: must not be 0"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_sweep_has_so_many_places_on_each_gpu_and_its_cells_are_the_same(
     monkeypatch.setattr("gptlab.sweeps.run_sweep.prepare_launcher", prepare)
     words = ["seed=range(9)", *TINY, *text, f"device={device}"]
     assert sweep([*words, f"sweep.per_gpu={per_gpu}"]) == {"failed": 9}
-    assert (launched["places"], launched["n_cells"]) == (places, 9)
+    assert (launched["n_slots"], launched["n_cells"]) == (places, 9)
     assert launched["folder"].name == plan_sweep(words).name
 
 

@@ -4,11 +4,9 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from gptlab import register
@@ -16,10 +14,11 @@ from gptlab.config import ConfigError
 from gptlab.config.compose import load_config, load_settings
 from gptlab.model import cost as measure
 from gptlab.runs.folder import run_dir
-from gptlab.sweeps import cell, status
-from gptlab.sweeps.cell import check_cells, with_references
+from gptlab.sweeps import status
+from gptlab.sweeps.cell import check_cells, check_sweep
 from gptlab.sweeps.grid import plan_sweep
-from gptlab.sweeps.progress import SweepDisplay
+from gptlab.sweeps.manifest import CellEntry
+from gptlab.training import prepare
 from gptlab.training.budget import make_plan
 
 TINY = ["size=tiny", "data.window=16", "wandb.mode=disabled", "device=cpu"]
@@ -28,10 +27,10 @@ ARCHITECTURES, CELLS = 6, 300
 
 CODE = """
 import json, resource, sys, time
-from gptlab.sweeps.cell import check_cells, with_references
+from gptlab.sweeps.cell import check_cells, check_sweep
 from gptlab.sweeps.grid import plan_sweep
 started = time.perf_counter()
-cells = check_cells(with_references(plan_sweep(sys.argv[1:])).cells)
+cells = check_sweep(plan_sweep(sys.argv[1:])).cells
 folders = len({c.folder for c in cells})
 print(json.dumps([folders, time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
 """
@@ -57,7 +56,7 @@ def calls(monkeypatch):
     for name in ("build_model", "flops_per_token"):
         counted(measure, name)
     for name in ("open_dataset", "tracker_settings", "choose_machine"):
-        counted(cell, name)
+        counted(prepare, name)
     return counts
 
 
@@ -70,8 +69,8 @@ def test_an_architecture_is_built_and_counted_once_and_a_text_opened_once(text, 
 
 def test_matching_builds_three_more_of_an_architecture(text, calls):
     """With two widths that give the line, and the one that is solved for; none for a cell's seed or learning rate."""
-    planned = with_references(plan_sweep([*GRID, *TINY, *text, "match=params", "ffn.multiple_of=1"]))
-    assert len(check_cells(planned.cells)) == CELLS
+    planned = plan_sweep([*GRID, *TINY, *text, "match=params", "ffn.multiple_of=1"])
+    assert len(check_sweep(planned).cells) == CELLS
     assert calls["build_model"] <= 4 * ARCHITECTURES and calls["flops_per_token"] <= ARCHITECTURES
 
 
@@ -79,10 +78,14 @@ def test_each_cell_is_what_its_words_alone_come_to(text):
     planned = plan_sweep([*GRID, *TINY, *text, "optimizer=adamw,sgd", "budget.tokens=1e5"])
     cells = check_cells(planned.cells)
     for found in cells[:: len(cells) // 12]:
-        cfg = load_config(found.overrides)
+        cfg = load_config(found.spec.overrides)
         assert found.folder == run_dir(cfg)
-        plan = make_plan(cfg)
-        assert (found.plan.cost, found.plan.steps, found.plan.peak_lr) == (plan.cost, plan.steps, cfg.optimizer.lr)
+        budget = make_plan(cfg)
+        assert (found.budget.cost, found.budget.steps, found.budget.peak_lr) == (
+            budget.cost,
+            budget.steps,
+            cfg.optimizer.lr,
+        )
 
 
 def test_what_is_wrong_is_told_once_and_with_the_first_cell_that_has_it(text):
@@ -115,30 +118,17 @@ def test_what_is_counted_goes_by_the_component_not_by_its_name(own_registry):
     assert parameters(2) == parameters(1) + 5 * 64  # two norms in each of two blocks and a final one
 
 
-class Looked(SimpleNamespace):
-    """A cell that counts how often its state is asked for."""
-
-    @property
-    def state(self):
-        self.asked += 1
-        return "finished" if (self.folder / "done").exists() else "running"
-
-
-def test_a_running_sweep_looks_at_cells_that_have_begun_and_not_ended(tmp_path):
-    plan = SimpleNamespace(progress=lambda step, seconds: 0.5)
-    cells = [Looked(label=str(i), folder=tmp_path / str(i), plan=plan, failure="", asked=0) for i in range(100)]
-    display = SweepDisplay(Console(quiet=True), cells)
-    for i in (3, 7):
-        (tmp_path / str(i)).mkdir()
-    asked = [c.asked for c in cells]
-    display._look()
-    assert [c.asked - before for c, before in zip(cells, asked, strict=True)] == [int(i in (3, 7)) for i in range(100)]
-    (tmp_path / "3" / "done").touch()
-    display._look()
-    assert display.n_ended == 1
-    asked = cells[3].asked
-    display._look()
-    assert cells[3].asked == asked
+def test_cells_that_have_not_begun_cost_no_read(tmp_path, monkeypatch):
+    entries = [CellEntry(str(i), str(i), None, 10, None, []) for i in range(100)]
+    read = []
+    original = status.read_status
+    monkeypatch.setattr(status, "read_status", lambda folder: read.append(folder.name) or original(folder))
+    assert {s.state for s in status.read_statuses(tmp_path / "nothing", entries)} == {"waiting"} and not read
+    for name, state in {"3": "finished", "7": "running"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text(json.dumps({"state": state}))
+    statuses = status.read_statuses(tmp_path, entries)
+    assert read == ["3", "7"] and [s.state for s in statuses if s.state != "waiting"] == ["finished", "interrupted"]
 
 
 def test_watching_does_not_look_again_at_what_is_done(tmp_path, monkeypatch):
@@ -148,11 +138,11 @@ def test_watching_does_not_look_again_at_what_is_done(tmp_path, monkeypatch):
         (tmp_path / name / "status.json").write_text(json.dumps({"state": state}))
         lines.append({"label": name, "folder": name, "phase": None, "steps": 10, "seconds": None, "overrides": []})
     (tmp_path / "sweep.yaml").write_text(json.dumps({"cells": lines}))
-    first = status.look(tmp_path)
+    first = status.statuses_in(tmp_path)
     read = []
     original = status.read_status
     monkeypatch.setattr(status, "read_status", lambda folder: read.append(folder.name) or original(folder))
-    assert status.look(tmp_path, first) == first and read == ["c", "d"]
+    assert status.statuses_in(tmp_path, first) == first and read == ["c", "d"]
 
 
 @pytest.mark.slow

@@ -3,13 +3,14 @@
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from gptlab.config import ConfigError
 from gptlab.runs.lock import locked
-from gptlab.sweeps.status import look, render, seconds_left, show_status
+from gptlab.sweeps.status import SweepDisplay, render, seconds_left, show_status, status_document, statuses_in
 
 
 def write_cell(top, name, state=None, *, step=0, started=0.0, took=0.0, reason=None, log=None):
@@ -63,7 +64,7 @@ def test_every_state_is_counted_and_failures_say_why(folder):
 
 def test_time_left_is_by_the_pace_of_what_ran(folder):
     # one worker: 60 s of the cell that took as long for its half, half of the interrupted one, and two of 100 s
-    assert seconds_left(look(folder)) == pytest.approx(60 + 50 + 2 * 100, abs=5)
+    assert seconds_left(statuses_in(folder)) == pytest.approx(60 + 50 + 2 * 100, abs=5)
     assert "5 min left" in shown(folder)
 
 
@@ -71,11 +72,11 @@ def test_a_sweep_at_rest_says_how_to_go_on(folder):
     for line in json.loads((folder / "sweep.yaml").read_text())["cells"]:
         if line["folder"] == "busy":
             (folder / "busy/status.json").write_text(json.dumps({"state": "finished"}))
-    cells = look(folder)
+    cells = statuses_in(folder)
     assert seconds_left(cells) is None
     out = io.StringIO()
     Console(file=out, width=200).print(render(folder, cells))
-    assert "nothing is running; the same `gptlab sweep` goes on" in out.getvalue()
+    assert "nothing is running; the same `gptlab sweep` continues it" in out.getvalue()
 
 
 def test_watching_ends_with_the_sweep(folder, monkeypatch):
@@ -90,4 +91,46 @@ def test_watching_ends_with_the_sweep(folder, monkeypatch):
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not a sweep's folder"):
-        look(tmp_path)
+        statuses_in(tmp_path)
+
+
+def test_the_document_has_the_state_of_every_cell(folder):
+    document = json.loads(json.dumps(status_document(folder)))
+    assert document["counts"] == {
+        "finished": 1,
+        "diverged": 1,
+        "failed": 2,
+        "running": 1,
+        "interrupted": 1,
+        "waiting": 2,
+    }
+    assert (document["folder"], document["n_cells"]) == (str(folder), 8)
+    assert document["seconds_left"] == pytest.approx(60 + 50 + 2 * 100, abs=5)
+    cells = {cell.pop("label"): cell for cell in document["cells"]}
+    busy, done, broken, unknown = (cells[f"arm {name}"] for name in ("busy", "done", "broken", "unknown"))
+    assert (
+        busy["share"] == 0.5 and busy["metrics"]["step"] == 50 and busy["elapsed_seconds"] == pytest.approx(60, abs=5)
+    )
+    assert (done["state"], done["share"], done["reason"]) == ("finished", 1.0, None)
+    assert broken["reason"] == "RuntimeError: out of memory" and unknown["folder"] is None
+    assert set(busy) == {"folder", "phase", "state", "share", "elapsed_seconds", "metrics", "reason"}
+
+
+def test_on_a_terminal_a_running_sweep_shows_the_table_of_status_and_a_line_per_ended_cell(folder):
+    entries = json.loads((folder / "sweep.yaml").read_text())["cells"]
+    cells = [
+        SimpleNamespace(
+            spec=SimpleNamespace(label=entry["label"], phase=None, overrides=[]),
+            folder=folder / entry["folder"],
+            budget=SimpleNamespace(steps=100, seconds=None),
+            failure="",
+        )
+        for entry in entries[:7]
+    ]
+    out = io.StringIO()
+    with SweepDisplay(Console(file=out, width=200, force_terminal=True, color_system=None), folder, cells):
+        (folder / "new/status.json").write_text(json.dumps({"state": "finished"}))
+        (folder / "new/summary.json").write_text(json.dumps({"val/loss": 2.5}))
+    text = out.getvalue()
+    assert "4 of 7 cells have ended already" in text and "running  arm busy  50%" in text
+    assert "[5/7] finished  val/loss 2.5000  arm new" in text and "nothing is running" not in text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from gptlab.config import ConfigError
-from gptlab.runs.record import read_metrics, read_status, write_json
+from gptlab.files import write_json
+from gptlab.runs.record import read_metrics, read_status
 from gptlab.sweeps.cell import check_cells
-from gptlab.sweeps.grid import expand, plan_sweep, read_experiment
+from gptlab.sweeps.experiment import read_experiment
+from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.run_sweep import sweep
 
 TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled"]
@@ -51,21 +54,37 @@ def gptlab(*words: str, cwd: Path, wait: bool = True):
     return subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
 
 
+def varying(arguments):
+    return [dict(arm.varying) for arm in plan_sweep(arguments).arms]
+
+
 def test_a_grid_is_every_combination_and_the_last_key_varies_fastest():
-    cells = expand(["norm=layernorm,rmsnorm", "seed=0,1", "size=tiny"])
-    assert cells == [
-        ["norm=layernorm", "seed=0", "size=tiny"],
-        ["norm=layernorm", "seed=1", "size=tiny"],
-        ["norm=rmsnorm", "seed=0", "size=tiny"],
-        ["norm=rmsnorm", "seed=1", "size=tiny"],
+    assert varying(["norm=layernorm,rmsnorm", "placement=pre,post", "size=tiny"]) == [
+        {"norm": "layernorm", "placement": "pre"},
+        {"norm": "layernorm", "placement": "post"},
+        {"norm": "rmsnorm", "placement": "pre"},
+        {"norm": "rmsnorm", "placement": "post"},
+    ]
+
+
+def test_cells_are_ordered_by_seed_so_that_an_interrupted_sweep_leaves_complete_pairs():
+    cells = plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"]).cells
+    assert [cell.label for cell in cells] == [
+        *("norm=layernorm seed=0", "norm=rmsnorm seed=0", "norm=layernorm seed=1", "norm=rmsnorm seed=1")
     ]
 
 
 def test_range_and_glob_are_expanded():
-    assert [c[0] for c in expand(["seed=range(3)"])] == ["seed=0", "seed=1", "seed=2"]
-    assert {"norm=layernorm", "norm=rmsnorm"} <= {c[0] for c in plan_sweep(["norm=glob(*)"]).cells}
+    assert plan_sweep(["seed=range(3)"]).seeds == ["0", "1", "2"]
+    assert {"layernorm", "rmsnorm"} <= {arm["norm"] for arm in varying(["norm=glob(*)"])}
     with pytest.raises(ConfigError, match="optimizer.lr=interval"):
-        expand(["optimizer.lr=interval(0,1)"])
+        plan_sweep(["optimizer.lr=interval(0,1)"])
+
+
+@pytest.mark.parametrize("text", ["norm", "~norm", "size=tiny'", "+norm=rmsnorm"])
+def test_an_argument_that_is_no_override_is_refused(text):
+    with pytest.raises(ConfigError, match=f"^{re.escape(text)}: "):
+        check_cells(plan_sweep([text, "device=cpu"]).cells)
 
 
 def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last_word(tmp_path):
@@ -75,16 +94,14 @@ def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last
     )
     experiment = read_experiment(path)
     assert (experiment.name, experiment.question) == ("norms", "Which norm?")
-    planned = plan_sweep([str(path)])
-    assert planned.name == "norms" and len(planned.cells) == 4
-    assert (
-        "variant='rms'" in planned.cells[-1] and "seed=1" in planned.cells[-1] and "norm=rmsnorm" in planned.cells[-1]
-    )
-    again = plan_sweep([str(path), "seed=7", "budget.steps=5"])
-    assert len(again.cells) == 2
-    by_tokens = plan_sweep([str(path), "budget.tokens=1e4"]).cells
+    plan = plan_sweep([str(path)])
+    assert plan.name == "norms" and len(plan.cells) == 4
+    assert {"variant='rms'", "seed=1", "norm=rmsnorm"} <= set(plan.cells[-1].overrides)
+    shorter = [cell.overrides for cell in plan_sweep([str(path), "seed=7", "budget.steps=5"]).cells]
+    assert len(shorter) == 2
+    assert all("seed=7" in c and "budget.steps=5" in c and "budget.steps=9" not in c for c in shorter)
+    by_tokens = [cell.overrides for cell in plan_sweep([str(path), "budget.tokens=1e4"]).cells]
     assert all("budget.tokens=1e4" in c and "budget.steps=9" not in c for c in by_tokens)
-    assert all("seed=7" in c and "budget.steps=5" in c and "budget.steps=9" not in c for c in again.cells)
 
 
 @pytest.mark.parametrize("content", ["variants: [a, b]", "arms: {}", "base: size=tiny", "seeds: 3", "- 1", "a: ["])

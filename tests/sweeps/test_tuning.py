@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from gptlab.config import ConfigError
+from gptlab.sweeps.arms import CellSpec
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.run_sweep import sweep
 from gptlab.sweeps.tuning import best_values
@@ -26,36 +27,35 @@ def file(tmp_path):
 
 
 @dataclass
-class Done:
-    """What best_values looks at of a cell."""
+class Ended:
+    """The part of a Cell that best_values reads."""
 
-    arm: str
-    overrides: list
+    spec: CellSpec
     loss: float
-    state: str = "finished"
+    state: str
 
 
-def done(planned, losses, states=None):
-    cells = planned.tuning_cells()
-    states = states or {}
-    return [
-        Done(arm, cell, losses[arm, lr], states.get((arm, lr), "diverged" if losses[arm, lr] == inf else "finished"))
-        for cell in cells
-        for arm in [next(w for w in cell if w.startswith("variant=")).split("'")[1]]
-        for lr in [next(float(w.split("=")[1]) for w in cell if w.startswith("optimizer.lr="))]
-    ]
+def ended(plan, losses, states=None):
+    """Every cell of the tuning, with its loss and state given by (arm, learning rate)."""
+    cells = []
+    for spec in plan.tuning_cells:
+        key = spec.arm.name, float(spec.tuned["optimizer.lr"])
+        state = (states or {}).get(key, "diverged" if losses[key] == inf else "finished")
+        cells.append(Ended(spec, losses[key], state))
+    return cells
 
 
 def test_every_arm_is_tuned_on_its_own_seeds(file):
-    planned = plan_sweep([file])
-    tuning = planned.tuning_cells()
-    assert len(tuning) == 2 * 3 * 2 and all("phase=tune" in cell for cell in tuning)
-    assert {w for cell in tuning for w in cell if w.startswith("seed=")} == {"seed=7", "seed=8"}
-    assert {w for cell in planned.cells for w in cell if w.startswith("seed=")} == {"seed=0", "seed=1"}
+    plan = plan_sweep([file])
+    tuning = plan.tuning_cells
+    assert len(tuning) == 2 * 3 * 2 and all("phase=tune" in cell.overrides for cell in tuning)
+    assert {cell.seed for cell in tuning} == {"7", "8"}
+    assert {cell.seed for cell in plan.cells} == {"0", "1"}
+    assert tuning[0].label == "a optimizer.lr=0.0001 seed=7"
 
 
 def test_each_arm_gets_its_own_best(file):
-    planned = plan_sweep([file])
+    plan = plan_sweep([file])
     losses = {
         ("a", 1e-4): 3.0,
         ("a", 1e-3): 2.0,
@@ -64,11 +64,11 @@ def test_each_arm_gets_its_own_best(file):
         ("b", 1e-3): 2.6,
         ("b", 1e-2): 2.5,
     }
-    assert best_values(planned, done(planned, losses)) == {"a": ["optimizer.lr=0.001"], "b": ["optimizer.lr=0.01"]}
+    assert best_values(ended(plan, losses)) == {"a": {"optimizer.lr": "0.001"}, "b": {"optimizer.lr": "0.01"}}
 
 
 def test_a_diverged_value_is_the_worst_and_an_unknown_one_leaves_the_arm_out(file):
-    planned = plan_sweep([file])
+    plan = plan_sweep([file])
     losses = {
         ("a", 1e-4): 9.0,
         ("a", 1e-3): inf,
@@ -78,7 +78,7 @@ def test_a_diverged_value_is_the_worst_and_an_unknown_one_leaves_the_arm_out(fil
         ("b", 1e-2): 2.5,
     }
     states = {("b", 1e-2): "failed"}
-    assert best_values(planned, done(planned, losses, states)) == {"a": ["optimizer.lr=0.0001"]}
+    assert best_values(ended(plan, losses, states)) == {"a": {"optimizer.lr": "0.0001"}}
 
 
 def test_a_seed_of_the_comparison_is_refused_for_tuning(file):
@@ -86,21 +86,21 @@ def test_a_seed_of_the_comparison_is_refused_for_tuning(file):
         plan_sweep([file, "seed=0,7"])
 
 
-def test_so_is_the_seed_that_a_comparison_has_where_none_is_said(tmp_path):
+def test_the_default_seed_of_a_comparison_is_refused_for_tuning_too(tmp_path):
     (tmp_path / "q.yaml").write_text("# Q?\nvariants: {a: []}\ntune: {optimizer.lr: [1e-4, 1e-3]}\ntune_seeds: [0]\n")
     with pytest.raises(ConfigError, match="^tune_seeds: 0 is a seed of the comparison too"):
         plan_sweep([str(tmp_path / "q.yaml")])
 
 
-def test_what_the_command_line_sets_is_not_tuned(file):
-    planned = plan_sweep([file, "optimizer.lr=5e-4"])
-    assert not planned.tune and not planned.tuning_cells() and len(planned.cells) == 4
+def test_a_setting_given_on_the_command_line_is_not_tuned(file):
+    plan = plan_sweep([file, "optimizer.lr=5e-4"])
+    assert not plan.tune and not plan.tuning_cells and len(plan.cells) == 4
 
 
 def test_from_the_command_line_the_arms_of_a_grid_get_names():
-    planned = plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"], tune=["optimizer.lr=1e-3,3e-3"])
-    assert [arm.name for arm in planned.arms] == ["norm=layernorm", "norm=rmsnorm"]
-    assert len(planned.tuning_cells()) == 2 * 2 * 2
+    plan = plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"], tune=["optimizer.lr=1e-3,3e-3"])
+    assert [arm.name for arm in plan.arms] == ["norm=layernorm", "norm=rmsnorm"]
+    assert len(plan.tuning_cells) == 2 * 2 * 2
     for bad in ("optimizer.lr", "optimizer.lr=1e-3"):
         with pytest.raises(ConfigError, match="^--tune "):
             plan_sweep(["norm=layernorm,rmsnorm"], tune=[bad])
@@ -137,4 +137,4 @@ def test_a_sweep_tunes_first_and_then_compares_at_the_best(tmp_path, monkeypatch
     phases = [cell["phase"] for cell in content["cells"]]
     assert phases.count("tune") == 8 and phases.count(None) == 4
     assert all((tmp_path / "runs/s" / cell["folder"] / "summary.json").exists() for cell in content["cells"])
-    assert sweep(words, tune=tune) == {"finished": 12}  # nothing is run twice, nothing chosen anew
+    assert sweep(words, tune=tune) == {"finished": 12}  # nothing is run or chosen again

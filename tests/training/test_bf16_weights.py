@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from gptlab.model.attention import attend, attend_explicitly
+from gptlab.model.attention_kernels import ScoreRule, attend, attend_explicitly
 from gptlab.model.cpu_attention import QUERIES
 from gptlab.training.bf16_weights import WorkingCopy
 from tiny import tiny_model, tokens
@@ -17,7 +17,7 @@ def test_in_bf16_a_cpu_attends_as_in_float32(rule, n_kv):
     found = []
     for route, dtype in ((attend, torch.bfloat16), (attend_explicitly, torch.float32)):
         qkv = [t.to(dtype).requires_grad_() for t in (q, k[:, :n_kv], v[:, :n_kv])]
-        y = route(*qkv, **rule)
+        y = route(*qkv, ScoreRule(**rule))
         found.append([y, *torch.autograd.grad(y.float().square().sum(), qkv)])
     ours, theirs = found
     assert {t.dtype for t in ours} == {torch.bfloat16}

@@ -18,7 +18,8 @@ from gptlab.config.compose import edit
 from gptlab.runs.checkpoint import BEST
 from gptlab.runs.folder import digest, open_config, run_dir, slug
 from gptlab.runs.record import read_json, read_status, write_json
-from gptlab.sweeps.run_sweep import check_cells
+from gptlab.sweeps.cell import check_cells
+from gptlab.sweeps.grid import plan_sweep
 from gptlab.training.init_from import Start
 from gptlab.training.trainer import Trainer
 
@@ -197,12 +198,13 @@ def test_a_folder_without_weights_is_refused(at, train_chars, tmp_path):
 def test_a_sweep_checks_every_cell_and_takes_one_start_for_all(source, train_chars, tmp_path):
     words = ["data=text", f"data.path={tmp_path / 'text.txt'}", "tokenizer=char", "size.dim=16", "size.n_layer=2"]
     words += ["size.n_head=2", "data.window=16", "wandb.mode=disabled", "device=cpu", source, "budget.steps=2"]
-    arms = ["norm=layernorm", "norm=rmsnorm"]
+    words += ["norm=layernorm,rmsnorm", "name=swept"]
     with pytest.raises(ConfigError, match=r"5 weights do not fit: .*\[norm=rmsnorm\]$"):
-        check_cells([[*words, arm] for arm in arms])
-    cells = check_cells([[*words, arm, "train.init_partial=true", f"runs_dir={tmp_path / 'swept'}"] for arm in arms])
+        check_cells(plan_sweep(words).cells)
+    words += ["train.init_partial=true", f"runs_dir={tmp_path}"]
+    cells = check_cells(plan_sweep(words).cells)
     for cell in cells:
-        assert train_run(load_config(cell.overrides), quiet=True)["run_dir"] == str(cell.folder)
+        assert train_run(load_config(cell.spec.overrides), quiet=True)["run_dir"] == str(cell.folder)
     assert set(compare([tmp_path / "swept"])["arm"]) == {"norm=layernorm", "norm=rmsnorm"}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptlab.runs.record import read_looks, read_metrics, read_status, read_summary
+from gptlab.runs.record import read_metrics, read_snapshots, read_status, read_summary
 
 TIMES = ("seconds", "speed/tokens_per_s")
 
@@ -68,8 +68,8 @@ def test_killed_twice_and_started_again_it_ends_bit_identical_and_is_not_run_aga
         content = [_tensors(run / "checkpoint" / f"{name}.safetensors") for run in (a, b)]
         assert content[0] == content[1]
     assert without_times(read_metrics(a)) == without_times(read_metrics(b))
-    assert without_times(read_looks(a)) == without_times(read_looks(b))
-    assert [look["step"] for look in read_looks(b)] == [1, *range(5, 121, 5)]
+    assert without_times(read_snapshots(a)) == without_times(read_snapshots(b))
+    assert [look["step"] for look in read_snapshots(b)] == [1, *range(5, 121, 5)]
     assert without_times([read_summary(a)]) == without_times([read_summary(b)])
 
     before = {p: p.stat().st_mtime_ns for p in b.rglob("*") if p.is_file()}

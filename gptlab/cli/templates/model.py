@@ -6,19 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from gptlab import register
+from gptlab.model.cache import Cache, LayerCache
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.roles import Linear
 
 
-class Totals:
-    """What generation keeps of the tokens read so far: their embeddings' sum and their number."""
+class Totals(nn.Module):
+    """A layer without parameters that keeps the sum of all embeddings while generating."""
 
-    def __init__(self) -> None:
-        self.n_read, self.sum = 0, torch.zeros(())
-
-    def n_bytes(self) -> int:
-        """Return the memory that it takes."""
-        return self.sum.numel() * self.sum.element_size()
+    def new_cache(self) -> LayerCache:
+        """Return an empty cache: its `tensors` hold whatever the layer keeps."""
+        return LayerCache()
 
 
 @register("model", "my_model")  # add source="arXiv:..." and `gptlab list model` shows it
@@ -38,26 +36,25 @@ class MyModel(LanguageModel):
         super().__init__(max_len)
         width = hidden or 4 * dim
         self.embedding = embedding()
+        self.totals = Totals()
         # The role of a matrix decides its initial scale and its weight decay (gptlab/model/roles.py).
         self.up = Linear(2 * dim, width, bias, role="input")
         self.down = Linear(width, dim, bias, role="residual")
         self.norm = norm()
         self.head = head()  # LanguageModel.logits applies it to what `stream` returns
 
-    def stream(self, tokens: Tensor, cache: Any = None) -> Tensor:
+    def stream(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Return what the head reads.
 
-        tokens: (B, T), int64. Returns (B, T, C). With a cache, `tokens` follow those of earlier calls.
+        tokens: (B, T), int64. Returns (B, T, C). With a cache, `tokens` follow the `cache.n_read` read before; a layer
+        keeps what it needs of those in `cache.of(layer)`, which its `new_cache` makes.
         """
         x = self.embedding(tokens)  # (B, T, C)
-        before = cache.n_read if cache else 0
-        total = x.cumsum(1) + (cache.sum if before else 0)
-        n = torch.arange(before + 1, before + 1 + x.shape[1], device=x.device, dtype=x.dtype)
-        if cache:
-            cache.n_read, cache.sum = before + x.shape[1], total[:, -1:]
+        total, n_read = x.cumsum(1), 0
+        if cache is not None:
+            totals, n_read = cache.of(self.totals), cache.n_read
+            total = total + totals.tensors[0] if totals.tensors else total
+            totals.tensors = (total[:, -1:],)
+        n = torch.arange(n_read + 1, n_read + 1 + x.shape[1], device=x.device, dtype=x.dtype)
         h = nn.functional.gelu(self.up(torch.cat([x, total / n[:, None]], -1)))  # (B, T, F)
         return self.norm(x + self.down(h))
-
-    def new_cache(self) -> Totals:
-        """Return an empty cache for generation."""
-        return Totals()

@@ -1,4 +1,4 @@
-"""Runs -> arms: runs of one config, and what tells the arms apart."""
+"""Group runs into arms, and find the settings in which the arms differ."""
 
 import json
 from collections import defaultdict
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from gptlab.compare.read.runs import Run, Sweep
+from gptlab.compare.read.runs import Run, SweepFile
 from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, flatten
 
-APART = ("seed", *BOOKKEEPING)  # in these the runs of one arm may differ
-# data.window and the like: settings of the slot, whichever component is chosen
-OF_SLOT = {f"{slot}.{f.name}" for slot, kind in SLOTS.items() if kind in COMMON for f in fields(COMMON[kind])}
-OF_VOCABULARY = ("tokenizer", "data")
+NOT_OF_ARM = ("seed", *BOOKKEEPING)  # the runs of one arm may differ in these
+# Settings of a slot whichever component is chosen, such as data.window
+SLOT_SETTINGS = {f"{slot}.{f.name}" for slot, kind in SLOTS.items() if kind in COMMON for f in fields(COMMON[kind])}
+VOCABULARY_SLOTS = ("tokenizer", "data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,21 +23,25 @@ class Arm:
     settings: dict[str, str]  # those in which the arms differ: {"norm": "rmsnorm", "optimizer.lr": "0.001"}
     runs: list[Run]
 
+    def changed(self, baseline: "Arm") -> dict[str, str]:
+        """Return the settings that differ from the baseline's; for the baseline itself all of `settings`."""
+        usual = {} if self is baseline else baseline.settings
+        return {key: value for key, value in self.settings.items() if usual.get(key) != value}
+
     def changes(self, baseline: "Arm") -> str:
-        """`norm=rmsnorm placement=post`: its settings where the baseline has others; all of the baseline's own."""
-        same = {} if self is baseline else baseline.settings
-        return " ".join(f"{key}={value}" for key, value in self.settings.items() if same.get(key) != value)
+        """Return `changed` as text: `norm=rmsnorm placement=post`."""
+        return " ".join(f"{key}={value}" for key, value in self.changed(baseline).items())
 
     def __str__(self) -> str:
         changes = self.changes(self)
         return f"{self.label} ({changes})" if self.label else changes or "all runs"
 
 
-def group_arms(runs: Iterable[Run], sweep: Sweep) -> list[Arm]:
-    """Arms in the order of the sweep's variants, then of their first runs.
+def group_arms(runs: Iterable[Run], sweep: SweepFile) -> list[Arm]:
+    """Return the arms in the order of the sweep's variants, then of their first runs.
 
-    Where runs of an arm share a seed, as the same cell of two sweeps does, the last one written to counts, and one that
-    ended before one that did not.
+    If runs of an arm share a seed, as when two sweeps have the same cell, the last one written is taken; a run that has
+    ended is preferred to one that has not.
     """
     groups: dict[frozenset, list[Run]] = {}
     for run in runs:
@@ -47,28 +51,32 @@ def group_arms(runs: Iterable[Run], sweep: Sweep) -> list[Arm]:
         Arm(group[0].config.get("variant"), differs, _one_per_seed(group))
         for group, differs in zip(groups.values(), settings, strict=True)
     ]
-    place = {label: i for i, label in enumerate(sweep.labels)}
-    return sorted(arms, key=lambda arm: place.get(arm.label or "", len(place)))
+    order = {label: i for i, label in enumerate(sweep.labels)}
+    return sorted(arms, key=lambda arm: order.get(arm.label or "", len(order)))
 
 
 def as_text(config: dict[str, Any]) -> dict[str, str]:
-    """The settings that make an arm, flat, as one writes them; null is left out."""
+    """Return the settings that define an arm, flat and written as overrides, without those that are null."""
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in flatten(config).items()
-        if value is not None and key.split(".")[0] not in APART
+        if value is not None and key.split(".")[0] not in NOT_OF_ARM
     }
 
 
 def differing(configs: list[dict[str, str]]) -> list[dict[str, str]]:
-    """For each of the configs its settings where they differ.
+    """Return, for each config, the settings in which the configs differ.
 
-    A component's knob counts only among the configs that chose this component: norm=layernorm against norm=rmsnorm says
-    all, whatever knobs each has. So does the vocabulary's size among those of one text and tokenizer.
+    A component's setting is compared only among the configs that chose this component: norm=layernorm against
+    norm=rmsnorm says everything, whatever settings each of them has. In the same way the size of the vocabulary is
+    compared only among the configs that have the same text and tokenizer.
     """
     differs: list[dict[str, str]] = [{} for _ in configs]
     for key in dict.fromkeys(key for config in configs for key in config):
-        slots = OF_VOCABULARY if key == "model.vocab_size" else ("" if key in OF_SLOT else key.rpartition(".")[0],)
+        if key == "model.vocab_size":
+            slots: tuple[str, ...] = VOCABULARY_SLOTS
+        else:
+            slots = ("" if key in SLOT_SETTINGS else key.rpartition(".")[0],)
         peers = defaultdict(list)
         for i, config in enumerate(configs):
             peers[tuple(map(config.get, slots))].append(i)
@@ -85,8 +93,8 @@ def _one_per_seed(runs: list[Run]) -> list[Run]:
     return sorted({run.seed: run for run in ordered}.values(), key=lambda run: run.seed)
 
 
-def choose_baseline(arms: list[Arm], wanted: str | None, sweep: Sweep, defaults: dict[str, Any] | None) -> Arm:
-    """The arm `wanted`, or the sweep's, or the nearest to `defaults`, or the first."""
+def choose_baseline(arms: list[Arm], wanted: str | None, sweep: SweepFile, defaults: dict[str, Any] | None) -> Arm:
+    """Return the arm `wanted`, or else the sweep's baseline, the arm nearest to `defaults`, or the first arm."""
     if wanted is not None:
         return _find(arms, wanted)
     if sweep.baseline in {arm.label for arm in arms if arm.label}:
@@ -98,19 +106,19 @@ def choose_baseline(arms: list[Arm], wanted: str | None, sweep: Sweep, defaults:
 
 
 def _find(arms: list[Arm], wanted: str) -> Arm:
-    """The one arm with the label `wanted`, or else with every word of it among its label and settings."""
-    found = [arm for arm in arms if arm.label == wanted]
-    if not found:
-        found = [arm for arm in arms if set(wanted.split()) <= {*(arm.label or "").split(), *arm.changes(arm).split()}]
-    if len(found) == 1:
-        return found[0]
-    raise ConfigError(
-        f"baseline={wanted}: fits {len(found) or 'none'} of the arms; name one of: {'; '.join(map(str, found or arms))}"
-    )
+    """Return the arm with the label `wanted`, or else the one whose label and settings contain all its words."""
+    matches = [arm for arm in arms if arm.label == wanted]
+    if not matches:
+        words = set(wanted.split())
+        matches = [arm for arm in arms if words <= {*(arm.label or "").split(), *arm.changes(arm).split()}]
+    if len(matches) == 1:
+        return matches[0]
+    choices = "; ".join(map(str, matches or arms))
+    raise ConfigError(f"baseline={wanted}: fits {len(matches) or 'none'} of the arms; name one of: {choices}")
 
 
 def names(arms: list[Arm]) -> list[str]:
-    """What to call each arm beside the baseline, `arms[0]`: its label, or what it changes."""
+    """Return a name for each arm: its label, or its changes from the baseline `arms[0]`."""
     labels = [arm.label for arm in arms]
     return [
         arm.label

@@ -1,6 +1,6 @@
-"""What a comparison comes to, as data: all that the table, the files, the picture and the report show.
+"""The result of a comparison as plain data. build.py makes it; the views show it and compute nothing of their own.
 
-Built by build.py; nothing that shows it computes anything of its own. NaN stands for what cannot be known.
+NaN stands for a number that cannot be known.
 """
 
 from dataclasses import dataclass, field
@@ -10,121 +10,133 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
 
-CONFIDENCE = 0.95
-AXES = {"steps": "optimizer steps", "tokens": "training tokens", "flops": "training FLOPs", "seconds": "seconds"}
+CONFIDENCE = 0.95  # of every interval
 
 
 @dataclass(frozen=True)
 class Effect:
-    """An arm minus its reference over the seeds that both finished, in the unit of the metric."""
+    """An arm minus its reference, over the seeds that both finished, in the unit of the metric."""
 
-    pairs: int  # seeds
+    pairs: int  # number of those seeds
     mean: float
     low: float  # the 95 % t interval
     high: float
     boot_low: float  # the 95 % bootstrap interval
     boot_high: float
     sd: float  # of the paired differences
-    sd_unpaired: float  # what it would be for other seeds in either arm: sqrt(sd_arm^2 + sd_reference^2)
+    sd_unpaired: float  # expected if the arms had different seeds: sqrt(sd_arm^2 + sd_reference^2)
     p: float  # two-sided paired t test
-    p_holm: float  # the same, corrected by Holm over the arms of the experiment
+    p_holm: float  # p after Holm's correction over the arms of the experiment
     p_equivalent: float  # two one-sided t tests against the margin
-    detectable: float  # the smallest true effect that this many pairs show with 80 % power
-    seeds_needed: float  # pairs that would show an effect as large as the margin with 80 % power
+    detectable: float  # the smallest true effect that this many pairs detect with 80 % power
+    seeds_needed: float  # pairs that detect an effect as large as the margin with 80 % power
     verdict: str  # a word of verdict.py
-    note: str = ""  # to it: which seeds diverged; that a difference that was shown is within the margin
+    note: str = ""  # to the verdict: which seeds diverged, or that the difference is within the margin
 
 
 @dataclass(frozen=True)
 class Result:
-    """One arm."""
+    """The numbers of one arm."""
 
     arm: Arm
     name: str
-    reference: str | None  # the name of the arm that it is compared with; None: the baseline itself
+    reference: str | None  # the name of the arm that this one is compared with; None for the baseline
     differs: str  # from the baseline: "ffn=swiglu ffn.hidden=344"
-    scores: pd.Series  # of the metric by seed, of finished runs
+    scores: pd.Series  # the metric of the finished runs, by seed
     mean: float
-    sd: float  # over seeds, n - 1
-    states: dict[str, int]  # how many runs finished, diverged, failed, unfinished
-    costs: dict[str, float]  # medians: parameters, parameters_non_embedding, flops_per_token, state_bytes,
-    #                          tokens_per_s, seconds, tokens, steps
-    effect: Effect | None  # None: the baseline
+    sd: float  # over seeds, with n - 1
+    states: dict[str, int]  # the number of finished, diverged, failed and unfinished runs
+    costs: dict[str, float]  # by the keys of compare.columns.COLUMNS
+    effect: Effect | None  # None for the baseline
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The arms compared where all of them have spent the same of one axis.
+class EqualBudgetComparison:
+    """The arms compared at the point where each has spent the same amount of one axis.
 
-    One that cannot be read has neither effects nor means, and a note that says why.
+    If that cannot be read from the runs, there are neither effects nor means, and `note` says why.
     """
 
     axis: str  # a key of AXES
-    budget: float  # as much as the run that got least far
-    effects: dict[str, Effect]  # by arm; the baseline has none
-    means: dict[str, float]  # by arm, the metric there
-    reliable: bool  # seconds: whether the runs of each arm went at nearly the same speed
-    note: str = ""  # what a reader must know, such as that the machine was shared
+    budget: float  # the total of the finished run that spent least
+    effects: dict[str, Effect]  # by arm, without the baseline
+    means: dict[str, float]  # the metric at the budget, by arm
+    reliable: bool  # False for seconds if the runs of an arm differ much in speed
+    note: str = ""  # a warning, such as that the machine was shared
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How each arm depends on what was tuned."""
+    """How the metric of each arm depends on a tuned setting.
+
+    `points` has the columns arm, value, mean, low, high, seeds, diverged, chosen (bool) and at_edge (bool); low and
+    high are the extremes over seeds. If a seed diverged, the mean is infinitely bad: inf, or -inf if higher is better.
+    With several tuned settings a point is the best over the values of the others.
+    """
 
     setting: str  # "optimizer.lr"
     seeds: list[int]
-    points: pd.DataFrame  # arm, value, mean, low, high, seeds, diverged, chosen (bool), at_edge (bool). low, high: of
-    #                       the single seeds. A mean over a seed that diverged is the worst there is: inf, or -inf where
-    #                       more is better. With several settings tuned, the best over the others' values.
+    points: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A metric by where in the window, or by how hard."""
+    """A metric by position in the window, or by the difficulty of a task."""
 
     metric: str  # val/accuracy
-    by: str  # position, or what a task calls its difficulty: pairs
-    length: int  # of the windows, in windows of training
-    levels: dict[str, list[tuple[float, float]]]  # mean and standard deviation of each arm, the baseline first
+    by: str  # "position", or the task's name for its difficulty: "pairs"
+    length: int  # of the windows, as a multiple of the training window
+    levels: dict[str, list[tuple[float, float]]]  # mean and standard deviation for each arm, the baseline first
 
     @property
     def title(self) -> str:
+        """The heading of the table."""
         longer = f", in windows {self.length} times as long as in training" if self.length > 1 else ""
         return f"{self.metric} by {self.by}{longer}"
 
 
 @dataclass(frozen=True)
 class Factorial:
-    """A grid over several slots: what each choice does on average over the others, and where two do not add up."""
+    """The analysis of a grid of settings: main effects and pairwise interactions.
 
-    effects: pd.DataFrame  # kind (main, interaction), slots (norm; norm x ffn), levels (rmsnorm instead of layernorm;
-    #                        rmsnorm, swiglu), effect, low, high, p, p_holm
-    means: dict[tuple[str, str], pd.DataFrame]  # for each pair of slots the mean metric, rows x columns
-    note: str  # model, number of runs, and what a fractional grid cannot tell
+    `effects` has the columns kind (main or interaction), slots ("norm" or "norm x ffn"), levels ("rmsnorm instead of
+    layernorm" or "rmsnorm, swiglu"), effect, low, high, p and p_holm.
+    """
+
+    effects: pd.DataFrame
+    means: dict[tuple[str, str], pd.DataFrame]  # the mean metric for each pair of slots: rows x columns
+    note: str  # the model, the number of runs, and what a fraction of a grid cannot determine
 
 
 @dataclass(frozen=True)
 class Comparison:
+    """Everything that `gptlab compare` reports.
+
+    `runs` has a row for each run, with the columns arm, seed, phase ("" or "tune"), state, tokens, seconds, folder
+    (fit to be published), path (which opens), where (W&B's address, or the command that uploads the run) and the
+    metric.
+    """
+
     metric: str
     question: str | None
-    literature: str | None  # what was found elsewhere, with its source
-    command: str | None  # that makes the runs again
-    margin: float  # differences below it do not matter
+    literature: str | None  # published findings, with their sources
+    command: str | None  # the command that makes the runs again
+    margin: float  # smaller differences do not matter
     noise: float  # standard deviation of the baseline over its seeds
     results: list[Result]  # the baseline first
-    readings: list[Reading]
+    equal_budgets: list[EqualBudgetComparison]
     tuning: list[Tuning]
     factorial: Factorial | None
     curves: dict[str, pd.DataFrame]  # by arm: columns seed, step, tokens, flops, seconds, and the metric
-    curve_metric: str  # the metric, or where it has no curve val/loss or train/loss
-    hardware: list[str]  # one line for each machine and set of versions
-    runs: pd.DataFrame  # arm, seed, phase ("" or tune), state, the metric, tokens, seconds, folder, where (W&B's
-    #                     address or the command that sends it)
+    curve_metric: str  # the metric, or val/loss or train/loss if the metric has no curve
+    hardware: list[str]  # one line for each combination of machine and versions
+    runs: pd.DataFrame
     breakdowns: list[Breakdown] = field(default_factory=list)
-    matched: list[dict[str, Any]] = field(default_factory=list)  # sweep.yaml's: what match= changed in which arm
-    looks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by arm, inside its first run that has some
-    repeats: int = 0  # runs left out because a later one has the same config and seed
+    matched: list[dict[str, Any]] = field(default_factory=list)  # from sweep.yaml: what match= changed in which arm
+    snapshots: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # diagnostics of one run of each arm
+    repeats: int = 0  # runs left out because a later run has the same config and seed
 
     @property
     def baseline(self) -> Result:
+        """The arm that the others are compared with."""
         return self.results[0]

@@ -1,4 +1,4 @@
-"""Scores of the arms -> what each differs by from the arm that it is compared with, and the verdict on it."""
+"""The difference of each arm from the arm that it is compared with, and the verdict on it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,8 @@ import pandas as pd
 
 from gptlab.compare.analysis import statistics
 from gptlab.compare.analysis.comparison import Effect
-from gptlab.compare.analysis.verdict import BETTER, UNSTABLE, WITHIN_MARGIN, WORSE, higher_is_better, word
+from gptlab.compare.analysis.verdict import BETTER, LEVEL, UNSTABLE, WITHIN_MARGIN, WORSE, decide_verdict
+from gptlab.runs.metrics import metric_named
 
 
 def compare_scores(
@@ -19,33 +20,38 @@ def compare_scores(
     metric: str,
     margin: float,
 ) -> dict[str, Effect]:
-    """The effect of each arm in `references`, which names the arm that it is compared with.
+    """Return the effect of each arm in `references`, with p corrected over these arms.
 
-    `scores` are by seed, of finished runs; `diverged` lists the seeds that did. p is corrected over `references`.
+    Args:
+        scores: the metric of the finished runs by seed, for each arm.
+        references: the arm that each arm is compared with.
+        diverged: the seeds that diverged, for each arm.
+        metric: name of the metric, which determines the better direction.
+        margin: differences below it do not matter, in the unit of the metric.
     """
-    higher = higher_is_better(metric)
+    higher = metric_named(metric).higher_is_better
     measured = {arm: _measure(scores[arm], scores[other], margin) for arm, other in references.items()}
-    corrected = statistics.holm([found["p"] for found in measured.values()])
+    corrected = statistics.holm([numbers["p"] for numbers in measured.values()])
     effects = {}
-    for (arm, found), p_holm in zip(measured.items(), corrected, strict=True):
-        lost = _lost(diverged[arm], diverged[references[arm]], references[arm])
-        verdict = word(
-            pairs=found["pairs"],
-            mean=found["mean"],
+    for (arm, numbers), p_holm in zip(measured.items(), corrected, strict=True):
+        lost = _diverged_note(diverged[arm], diverged[references[arm]], references[arm])
+        verdict = decide_verdict(
+            pairs=numbers["pairs"],
+            mean=numbers["mean"],
             p_holm=p_holm,
-            p_equivalent=found["p_equivalent"],
+            p_equivalent=numbers["p_equivalent"],
             diverged=bool(lost),
             higher=higher,
         )
-        small = verdict in (BETTER, WORSE) and found["p_equivalent"] < statistics.ALPHA
+        small = verdict in (BETTER, WORSE) and numbers["p_equivalent"] < LEVEL
         note = lost if verdict == UNSTABLE else WITHIN_MARGIN if small else ""
-        effects[arm] = Effect(**found, p_holm=p_holm, verdict=verdict, note=note)
+        effects[arm] = Effect(**numbers, p_holm=p_holm, verdict=verdict, note=note)
     return effects
 
 
-def _measure(own: pd.Series, reference: pd.Series, margin: float) -> dict[str, Any]:
-    """All of an Effect that needs no other arm."""
-    differences = (own - reference).dropna().to_numpy(dtype=float)
+def _measure(scores: pd.Series, reference: pd.Series, margin: float) -> dict[str, Any]:
+    """Return the fields of an Effect that do not depend on other arms."""
+    differences = (scores - reference).dropna().to_numpy(dtype=float)
     pairs = len(differences)
     sd = float(differences.std(ddof=1)) if pairs > 1 else float("nan")
     low, high = statistics.t_interval(differences)
@@ -58,7 +64,7 @@ def _measure(own: pd.Series, reference: pd.Series, margin: float) -> dict[str, A
         "boot_low": boot_low,
         "boot_high": boot_high,
         "sd": sd,
-        "sd_unpaired": float(np.hypot(own.std(), reference.std())),
+        "sd_unpaired": float(np.hypot(scores.std(), reference.std())),
         "p": statistics.paired_p(differences),
         "p_equivalent": statistics.equivalence_p(differences, margin),
         "detectable": statistics.detectable(pairs) * sd,
@@ -66,10 +72,10 @@ def _measure(own: pd.Series, reference: pd.Series, margin: float) -> dict[str, A
     }
 
 
-def _lost(own: Sequence[int], others: Sequence[int], other: str) -> str:
-    """`seed 3 diverged`, `seeds 1, 2 of pre diverged`."""
+def _diverged_note(arm_seeds: Sequence[int], reference_seeds: Sequence[int], reference: str) -> str:
+    """`seed 3 diverged; seeds 1, 2 of pre diverged`, or "" if none did."""
     return "; ".join(
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}{of} diverged"
-        for seeds, of in ((own, ""), (others, f" of {other}"))
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}{owner} diverged"
+        for seeds, owner in ((arm_seeds, ""), (reference_seeds, f" of {reference}"))
         if seeds
     )

@@ -9,14 +9,16 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm, as_text
 from gptlab.compare.analysis.comparison import Tuning
-from gptlab.compare.analysis.verdict import higher_is_better
-from gptlab.compare.read.runs import Run, Sweep
+from gptlab.compare.read.runs import Run, SweepFile
+from gptlab.runs.metrics import metric_named
 
 COLUMNS = ["arm", "value", "mean", "low", "high", "seeds", "diverged", "chosen", "at_edge"]
 Point = dict[str, Any]
 
 
-def tunings(runs: Sequence[Run], arms: Sequence[Arm], labels: Sequence[str], sweep: Sweep, metric: str) -> list[Tuning]:
+def tunings(
+    runs: Sequence[Run], arms: Sequence[Arm], labels: Sequence[str], sweep: SweepFile, metric: str
+) -> list[Tuning]:
     """One for each tuned setting. `runs` are those of the phase tune; `labels` name the `arms`."""
     settings = list(sweep.tune)
     by_arm: dict[str, list[Run]] = {label: [] for label in labels}
@@ -26,7 +28,7 @@ def tunings(runs: Sequence[Run], arms: Sequence[Arm], labels: Sequence[str], swe
     seeds = sorted({run.seed for run in runs})
     found = []
     for setting in settings:
-        edges = [value(text) for text in sweep.tune[setting]]
+        edges = [as_value(text) for text in sweep.tune[setting]]
         rows = [
             point | {"arm": label}
             for label, arm in zip(labels, arms, strict=True)
@@ -52,7 +54,7 @@ def _without(run: Run, settings: Sequence[str]) -> dict[str, str]:
     return {key: text for key, text in as_text(run.config).items() if key not in settings}
 
 
-def value(text: str) -> float | str:
+def as_value(text: str) -> float | str:
     """A setting's value: a number where it is one."""
     try:
         return float(text)
@@ -68,7 +70,7 @@ def _points(
     for run in runs:
         texts = as_text(run.config)
         combinations.setdefault(json.dumps([texts.get(key, "null") for key in settings]), []).append(run)
-    sign = -1 if higher_is_better(metric) else 1
+    sign = -1 if metric_named(metric).higher_is_better else 1
     best: dict[float | str, Point] = {}
     for own in combinations.values():
         point = _point(setting, own, metric, sign * math.inf)
@@ -78,7 +80,7 @@ def _points(
     if not best:
         return []
     points = sorted(best.values(), key=lambda p: (isinstance(p["value"], str), p["value"]))
-    used = value(as_text(arm.runs[0].config).get(setting, "null"))
+    used = as_value(as_text(arm.runs[0].config).get(setting, "null"))
     if used not in best:  # no run of the comparison has begun with one of them
         used = min(points, key=lambda p: sign * p["mean"])["value"]
     numbers = [v for v in (*grid, *best) if isinstance(v, float)]
@@ -93,7 +95,7 @@ def _point(setting: str, runs: Sequence[Run], metric: str, worst: float) -> Poin
     ended = [run for run in runs if run.state in ("finished", "diverged")]
     scores = pd.Series([worst if run.state == "diverged" else run.number(metric) for run in ended], dtype=float)
     return {
-        "value": value(as_text(runs[0].config).get(setting, "null")),
+        "value": as_value(as_text(runs[0].config).get(setting, "null")),
         "mean": scores.mean(skipna=False),
         "low": scores.min(),
         "high": scores.max(),

@@ -1,18 +1,19 @@
-"""The word that a difference between two arms gets, and what each word means.
+"""The verdict on the difference between two arms, and the meaning of each verdict.
 
-One function, `word`, decides; the table, the files and the report only repeat it. In this order:
+One function, `decide_verdict`, decides; tables, files and the report only repeat it. It checks in this order:
 
-unstable      a seed of the arm, or of the arm that it is compared with, diverged: a mean of what is left says little.
-no verdict    the two arms share no finished seed, or only one: there is no spread to judge the difference by.
-better,       the two-sided t test on the differences, paired by seed, has p < 0.05 after Holm's correction over the
+unstable      A seed of the arm, or of the arm that it is compared with, diverged. The mean of the remaining seeds
+              would be misleading.
+no verdict    The two arms have fewer than two finished seeds in common, so the spread of the difference is unknown.
+better,       The two-sided t test on the differences, paired by seed, has p < 0.05 after Holm's correction over the
 worse         arms of the experiment (Holm 1979, Scand. J. Statist. 6: 65-70).
-equivalent    otherwise, and two one-sided t tests at 5 % put the difference within ±margin (Schuirmann 1987,
-              J. Pharmacokin. Biopharm. 15: 657-680). Not corrected for the number of arms.
-not shown     neither: these seeds show no difference, nor that there is none worth speaking of.
+equivalent    Otherwise, two one-sided t tests at 5 % put the difference within ±margin (Schuirmann 1987,
+              J. Pharmacokin. Biopharm. 15: 657-680). They are not corrected for the number of arms.
+not shown     None of these. The seeds show no difference, and they do not show that it is negligible.
 
-With identical arms better or worse comes up in at most 5 % of experiments, however many arms they have; a difference
-that is real and yet within the margin is better or worse, with a note. Nothing here makes a ranking: arms are compared
-with their reference alone.
+With identical arms, at most 5 % of experiments have an arm that is better or worse, however many arms they have. A real
+difference that is smaller than the margin is called better or worse, with a note. The verdicts are no ranking: each arm
+is compared with its reference alone.
 """
 
 BETTER, WORSE, EQUIVALENT, NOT_SHOWN, UNSTABLE = "better", "worse", "equivalent", "not shown", "unstable"
@@ -29,18 +30,17 @@ DEFINITIONS = {
     "no verdict": "the two arms have fewer than two finished seeds in common",
 }
 
-HIGHER_IS_BETTER = ("accuracy", "per_s", "mfu")
 
+def decide_verdict(*, pairs: int, mean: float, p_holm: float, p_equivalent: float, diverged: bool, higher: bool) -> str:
+    """Return the verdict on an arm whose metric is `mean` above that of its reference.
 
-def higher_is_better(metric: str) -> bool:
-    """Whether more of it is good: of accuracies and speeds. Of all else, losses and costs, less is."""
-    return any(part in metric for part in HIGHER_IS_BETTER)
-
-
-def word(*, pairs: int, mean: float, p_holm: float, p_equivalent: float, diverged: bool, higher: bool) -> str:
-    """The verdict on an arm that is `mean` above its reference, over so many `pairs` of seeds.
-
-    `diverged`: whether a seed of either did; `higher`: whether more of the metric is better.
+    Args:
+        pairs: number of seeds that both arms finished.
+        mean: mean difference over those seeds.
+        p_holm: p of the paired t test, after Holm's correction.
+        p_equivalent: p of the two one-sided tests against the margin.
+        diverged: whether a seed of either arm diverged.
+        higher: whether a higher metric is better.
     """
     if diverged:
         return UNSTABLE

@@ -1,4 +1,4 @@
-"""Run folders -> runs. Curves are read only when asked for, and then of one metric."""
+"""Read runs from their folders. Curves are read only when they are needed, and only those of one metric."""
 
 import functools
 import json
@@ -14,23 +14,44 @@ import pandas as pd
 import yaml
 
 from gptlab.config import ConfigError
+from gptlab.files import read_json
 
 SECTION = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # where a top-level key begins
-MARKS = {"config.yaml", "status.json"}  # W&B's folders hold a config.yaml too
-AXIS_COLUMNS = {"step": "step", "tokens": "tokens", "flops": "cost/flops", "seconds": "seconds"}  # here; in a record
+RUN_FILES = {"config.yaml", "status.json"}  # both, since a folder of W&B has a config.yaml too
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Something that training spends, and against which a curve is drawn."""
+
+    column: str  # in the curves of a Comparison
+    key: str  # in metrics.jsonl
+    word: str  # "at equal FLOPs"
+    title: str  # of a chart's axis
+
+
+AXES = {
+    "steps": Axis("step", "step", "steps", "optimizer steps"),
+    "tokens": Axis("tokens", "tokens", "tokens", "training tokens"),
+    "flops": Axis("flops", "cost/flops", "FLOPs", "training FLOPs"),
+    "seconds": Axis("seconds", "seconds", "seconds", "seconds"),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
+    """A run as its folder, or a file written by --keep, describes it."""
+
     folder: Path
-    config: dict[str, Any]  # nested, as config.yaml has it
+    config: dict[str, Any]  # nested, as in config.yaml
     status: dict[str, Any]
     summary: dict[str, Any]  # empty until the run has ended
     env: dict[str, Any] = field(default_factory=dict)  # env.json
-    points: dict[str, list[Any]] | None = None  # of a kept run: what its records say, by column
+    points: dict[str, list[Any]] | None = None  # the evaluations by column, if the run comes from an archive
 
     @property
     def state(self) -> str:
+        """The run's state, a value of RunState."""
         return self.status["state"]
 
     @property
@@ -39,81 +60,83 @@ class Run:
 
     @property
     def phase(self) -> str:
-        """`tune` for a run that only chooses a setting."""
+        """`tune` for a run that was made only to choose a setting, "" for the others."""
         return self.config.get("phase") or ""
 
     def when(self, event: str) -> str:
-        """The time "started" or "updated", to sort by."""
+        """Return the time at which the run was "started" or "updated", in a form that sorts."""
         return str(self.status.get(event, ""))
 
     def number(self, key: str) -> float:
-        """Of the summary; NaN where it has none."""
+        """Return a number of the summary, or NaN if it is absent."""
         value = self.summary.get(key)
         return float("nan") if value is None else float(value)
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What sweep.yaml says of the runs below it."""
+class SweepFile:
+    """The parts of a sweep.yaml that a comparison uses."""
 
     question: str | None = None
     literature: str | None = None
     command: str | None = None
-    labels: tuple[str, ...] = ()  # of the variants, in their order
+    labels: tuple[str, ...] = ()  # the names of the variants, in their order
     baseline: str | None = None  # a label
-    against: str | None = None  # baseline or previous
+    against: str | None = None  # "baseline" or "previous"
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> the values tried
     matched: list[dict[str, Any]] = field(default_factory=list)  # what match= changed in which arm
 
     @classmethod
-    def of(cls, said: dict[str, Any]) -> "Sweep":
-        """From the content of a sweep.yaml."""
-        labels = tuple(said.get("variants") or ())
+    def of(cls, content: dict[str, Any]) -> "SweepFile":
+        """Take the parts from the content of a sweep.yaml."""
+        labels = tuple(content.get("variants") or ())
         return cls(
-            question=said.get("question"),
-            literature=said.get("literature"),
-            command=said.get("command"),
+            question=content.get("question"),
+            literature=content.get("literature"),
+            command=content.get("command"),
             labels=labels,
-            baseline=said.get("baseline") or next(iter(labels), None),
-            against=said.get("against"),
-            tune=(said.get("tune") or {}).get("grid") or {},
-            matched=said.get("matched") or [],
+            baseline=content.get("baseline") or next(iter(labels), None),
+            against=content.get("against"),
+            tune=(content.get("tune") or {}).get("grid") or {},
+            matched=content.get("matched") or [],
         )
 
 
 def load_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """The runs in `paths`, each a run's folder or one above it, in the order in which they were started."""
+    """Return the runs in `paths`, in the order in which they were started.
+
+    A path is the folder of a run or a folder above it. Raises ConfigError for a path without runs.
+    """
     folders = dict.fromkeys(folder.resolve() for path in paths for folder in _find(Path(path)))
     return sorted(map(_load, folders), key=lambda run: (run.when("started"), run.folder))
 
 
 def _find(top: Path) -> list[Path]:
-    found = []
+    run_folders = []
     for folder, below, files in os.walk(top):
-        if MARKS.issubset(files):
-            found.append(Path(folder))
+        if RUN_FILES.issubset(files):
+            run_folders.append(Path(folder))
             below.clear()
-    if not found:
+    if not run_folders:
         raise ConfigError(f"compare {top}: no runs here; name a run's folder or one above it")
-    return found
+    return run_folders
 
 
 def _load(folder: Path) -> Run:
     return Run(
         folder,
         config=_load_config(folder / "config.yaml"),
-        status=json.loads((folder / "status.json").read_text(encoding="utf-8")),
-        summary=_load_json(folder / "summary.json"),
-        env=_load_json(folder / "env.json"),
+        status=read_json(folder / "status.json"),
+        summary=read_json(folder / "summary.json"),
+        env=read_json(folder / "env.json"),
     )
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
 def _load_config(path: Path) -> dict[str, Any]:
-    """A config.yaml, a section at a time: thousands of runs have few different ones, and then the same object."""
+    """Parse a config.yaml section by section, and return the same object for sections with the same text.
+
+    Thousands of runs of a sweep have only a few different sections.
+    """
     text = path.read_text(encoding="utf-8")
     sections = [_load_section(section) for section in SECTION.split(text) if section]
     if all(isinstance(section, dict) and len(section) == 1 for section in sections):
@@ -130,60 +153,63 @@ def _load_section(text: str) -> Any:
 
 
 def _load_yaml(text: str) -> Any:
-    # OmegaConf.load takes 15 times as long, and what gptlab wrote has no number that YAML 1.1 reads as a string
+    # 15 times as fast as OmegaConf.load, and gptlab writes no number that YAML 1.1 would read as a string
     return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 def load_sweep(runs: list[Run]) -> dict[str, Any]:
-    """The sweep.yaml that all `runs` belong to; {} if there is none or more than one."""
+    """Return the content of the sweep.yaml above all `runs`; {} if there is none or more than one."""
     above = {run.folder.parent for run in runs}
     path = above.pop() / "sweep.yaml"
     if above or not path.exists():
         return {}
     text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text)  # as gptlab writes it, in a fiftieth of the time
+        return json.loads(text)  # gptlab writes JSON, which is valid YAML and 50 times as fast to parse
     except ValueError:
         return _load_yaml(text)
 
 
 def read_curves(runs: Iterable[Run], metric: str) -> pd.DataFrame:
-    """Columns seed, step, tokens, flops, seconds (NaN if unknown) and `metric`, where that was finite; run by run."""
-    found = [_read_columns(run, metric) for run in runs]
-    return pd.DataFrame({name: np.concatenate([columns[name] for columns in found]) for name in found[0]})
+    """Return the curves of `runs`, one below the other, where the metric is finite.
+
+    The columns are seed, step, tokens, flops, seconds (NaN if unknown) and `metric`.
+    """
+    curves = [_read_columns(run, metric) for run in runs]
+    return pd.DataFrame({name: np.concatenate([columns[name] for columns in curves]) for name in curves[0]})
 
 
 def _read_columns(run: Run, metric: str) -> dict[str, np.ndarray]:
     points = read_points(run, metric)
     n = len(points.get(metric, []))
-    keys = {**AXIS_COLUMNS, metric: metric}
+    keys = {**{axis.column: axis.key for axis in AXES.values()}, metric: metric}
     columns = {name: np.array(points.get(key) or [None] * n, dtype=float)[:n] for name, key in keys.items()}
     finite = np.isfinite(columns[metric])
     return {"seed": np.full(finite.sum(), run.seed), **{name: values[finite] for name, values in columns.items()}}
 
 
 def read_points(run: Run, metric: str) -> dict[str, list[Any]]:
-    """All that was logged together with `metric`, by column; None where something was not."""
+    """Return everything that was logged together with `metric`, by column, with None for absent values."""
     if run.points is not None:
         return run.points
     path = run.folder / "metrics.jsonl"
     if not path.exists():
         return {}
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is nothing, or torn by a kill
+    lines = path.read_bytes().split(b"\n")[:-1]  # text after the last newline is empty, or cut off by a kill
     key = json.dumps(metric).encode()
-    found = [line for line in lines if key in line]  # spares most lines the parser
+    with_metric = [line for line in lines if key in line]  # most lines need not be parsed
     try:
-        records = json.loads(b"[" + b",".join(found) + b"]")
+        records = json.loads(b"[" + b",".join(with_metric) + b"]")
     except json.JSONDecodeError:
-        raise _torn(path, lines) from None
+        raise _damaged_line(path, lines) from None
     return {name: [r.get(name) for r in records] for name in dict.fromkeys(name for r in records for name in r)}
 
 
-def _torn(path: Path, lines: list[bytes]) -> ConfigError:
-    """Which of the lines is not JSON."""
+def _damaged_line(path: Path, lines: list[bytes]) -> ConfigError:
+    """Return an error that names the first line that is not JSON."""
     for number, line in enumerate(lines, start=1):
         try:
             json.loads(line)
         except json.JSONDecodeError as e:
             return ConfigError(f"{path}:{number}: not JSON ({e.msg}); delete the line or run again")
-    return ConfigError(f"{path}: not JSON; run again")  # lines that only together are not, such as `1, 2`
+    return ConfigError(f"{path}: not JSON; run again")  # each line alone is JSON, but not the list, such as `1, 2`

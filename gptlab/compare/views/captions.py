@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from gptlab.compare.analysis.comparison import CONFIDENCE, Comparison, Effect, Result, Tuning
-from gptlab.compare.analysis.verdict import NOT_SHOWN, higher_is_better
-from gptlab.compare.views.formatting import UNKNOWN, number, plus_minus, seeds, si
+from gptlab.compare.analysis.comparison import CONFIDENCE, Comparison, Effect, EqualBudgetComparison, Result, Tuning
+from gptlab.compare.analysis.verdict import NOT_SHOWN
+from gptlab.compare.formatting import UNKNOWN, number, plus_minus, seeds, si
+from gptlab.compare.read.runs import AXES
+from gptlab.runs.metrics import metric_named
 
 MANY = 4  # arms, from which on a range is given in place of a number for each
 
@@ -28,8 +30,7 @@ def difference_of(result: Result) -> str:
 def captions(comparison: Comparison) -> Iterator[str]:
     """How to read the table."""
     metric, baseline = comparison.metric, comparison.baseline
-    better = "higher" if higher_is_better(metric) else "lower"
-    yield f"{metric}: mean and standard deviation over the n finished seeds; {better} is better."
+    yield f"{metric}: mean and standard deviation over the n finished seeds; {metric_named(metric).better} is better."
     compared = [r for r in comparison.results if r.effect is not None]
     if compared:
         previous = any(r.reference != baseline.name for r in compared)
@@ -68,6 +69,40 @@ def _sensitivity(compared: list[Result]) -> Iterator[str]:
     if still := {name: n for name, n in still.items() if n == n}:
         said = ", ".join(f"{name} {seeds(n)}" for name, n in still.items())
         yield f"Seeds that would show a difference as large as the margin with 80% power: {said}."
+
+
+def equal_budget_lines(comparison: Comparison) -> Iterator[str]:
+    """Say whether the verdicts depend on what is held equal, and for which arms."""
+    equal_budgets = comparison.equal_budgets
+    if len(comparison.results) == 1 or not equal_budgets:
+        return
+    budgets = ", ".join(f"{AXES[equal.axis].word} ({si(equal.budget)})" for equal in equal_budgets if equal.effects)
+    dependent = list(disagreements(comparison))
+    if budgets and not dependent:
+        yield f"At equal {budgets} the verdicts are the same."
+    elif budgets:
+        yield f"What is held equal matters: {budgets}."
+    yield from dependent
+    yield from (f"Equal {AXES[equal.axis].word}: {equal.note}." for equal in equal_budgets if equal.note)
+
+
+def disagreements(comparison: Comparison) -> Iterator[str]:
+    """Yield a line for each arm whose verdict, or the sign of its difference, depends on what is held equal."""
+    for result in comparison.results[1:]:
+        groups: dict[tuple[str, bool], list[EqualBudgetComparison]] = {}
+        for equal in comparison.equal_budgets:
+            if effect := equal.effects.get(result.name):
+                groups.setdefault((effect.verdict, effect.mean > 0), []).append(equal)
+        if len(groups) > 1:
+            yield f"{result.name}: {'; '.join(_agreeing(result.name, group) for group in groups.values())}"
+
+
+def _agreeing(arm: str, group: list[EqualBudgetComparison]) -> str:
+    """`better at equal steps, tokens (-0.0210 ± 0.0040)`."""
+    effect = group[0].effects[arm]
+    difference = plus_minus(effect.mean, effect.high - effect.mean, "+")
+    shared = "" if all(equal.reliable for equal in group) else ", on a shared machine"
+    return f"{effect.verdict} at equal {', '.join(AXES[equal.axis].word for equal in group)} ({difference}{shared})"
 
 
 def tuning_lines(tunings: list[Tuning]) -> Iterator[str]:

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from gptlab.compare.analysis.comparison import Comparison, Factorial
-from gptlab.compare.analysis.verdict import higher_is_better
+from gptlab.compare.formatting import si
 from gptlab.compare.views.captions import verdict_of
-from gptlab.compare.views.formatting import LABELS, si
 from gptlab.config import ConfigError
+from gptlab.runs.metrics import metric_named
 
 SETTLED = 0.2  # of the tokens; the fall from ln V before that may leave the picture at its top
 REACH = 3  # of the largest effect or margin: an interval of two seeds may leave the picture
@@ -71,8 +71,8 @@ def _forest(axes: Axes, comparison: Comparison, colours: Mapping[str, Any]) -> N
     for label, colour in zip(axes.yaxis.get_ticklabels(), colours.values(), strict=True):
         label.set_color(colour)
     axes.set_ylim(len(colours) - 0.5, -0.5)
-    better = "higher" if higher_is_better(comparison.metric) else "lower"
-    axes.set_xlabel(f"difference in {_label(comparison.metric)}, 95% interval\n{better} is better; grey: the margin")
+    metric = metric_named(comparison.metric)
+    axes.set_xlabel(f"difference in {metric.title}, 95% interval\n{metric.better} is better; grey: the margin")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
 
@@ -104,7 +104,7 @@ def _curves(axes: Axes, comparison: Comparison, colours: Mapping[str, Any]) -> N
         handle = Line2D([], [], color="grey", linestyle="", marker="x", markersize=9, label="diverged")
         axes.legend(handles=[handle], frameon=False)
     axes.set_xlabel("training tokens")
-    axes.set_ylabel(_label(comparison.curve_metric))
+    axes.set_ylabel(metric_named(comparison.curve_metric).title)
     axes.xaxis.set_major_formatter(lambda tokens, _: si(tokens))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
@@ -148,15 +148,11 @@ def _heat_maps(part: SubFigure, factorial: Factorial, metric: str) -> None:
             if isfinite(value):
                 ink = "black" if value - low > 0.6 * (high - low) else "white"
                 axes.text(j, i, f"{value:.4f}", ha="center", va="center", color=ink, fontsize="small")
-    part.suptitle(f"mean {_label(metric)}", fontsize="medium", x=0.01, ha="left")
+    part.suptitle(f"mean {metric_named(metric).title}", fontsize="medium", x=0.01, ha="left")
 
 
 def _flat(grid: np.ndarray) -> Iterator[Axes]:
     yield from grid.flat
-
-
-def _label(metric: str) -> str:
-    return LABELS.get(metric, metric)
 
 
 def _colours(n: int) -> list[Any]:

@@ -4,16 +4,15 @@ from collections.abc import Iterable, Iterator
 
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import DEFINITIONS
-from gptlab.compare.views.captions import captions, margin_of, matched_lines, tuning_lines
+from gptlab.compare.views.captions import captions, equal_budget_lines, margin_of, matched_lines, tuning_lines
 from gptlab.compare.views.columns import (
-    TEXT,
-    Columns,
+    TEXT_TITLES,
+    Cells,
     breakdown_cells,
     cost_cells,
+    equal_budget_cells,
     factorial_cells,
     mean_cells,
-    reading_cells,
-    reading_lines,
     verdict_cells,
 )
 
@@ -40,10 +39,10 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     for breakdown in comparison.breakdowns:
         yield f"## {breakdown.title}"
         yield _table("arm", names, breakdown_cells(breakdown))
-    if comparison.readings and len(names) > 1:
+    if comparison.equal_budgets and len(names) > 1:
         yield "## At equal steps, tokens, FLOPs and seconds"
-        yield _table("arm", names[1:], reading_cells(comparison))
-        yield from _listed(reading_lines(comparison))
+        yield _table("arm", names[1:], equal_budget_cells(comparison))
+        yield from _listed(equal_budget_lines(comparison))
     if comparison.tuning:
         yield "## Tuning"
         yield _list(tuning_lines(comparison.tuning))
@@ -77,10 +76,10 @@ def _arm(name: str, differs: str) -> str:
     return name if differs in name else f"{name} ({differs})"
 
 
-def _table(header: str, names: Iterable[str], columns: Columns) -> str:
+def _table(header: str, names: Iterable[str], columns: Cells) -> str:
     heads = [header, *(title.replace("-\n", "").replace("\n", " ") for title in columns)]
     rows = [list(row) for row in zip(names, *columns.values(), strict=True)]
-    rules = ["---", *("---" if title in TEXT else "---:" for title in columns)]
+    rules = ["---", *("---" if title in TEXT_TITLES else "---:" for title in columns)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [_cells(heads), rules, *map(_cells, rows)])
 
 

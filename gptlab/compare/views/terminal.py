@@ -9,11 +9,8 @@ from rich.text import Text
 
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, UNSTABLE, WORSE
-from gptlab.compare.views.captions import captions, matched_lines, tuning_lines
-from gptlab.compare.views.columns import TEXT, Columns, cost_cells, factorial_cells, reading_lines, verdict_cells
-from gptlab.compare.views.formatting import si
-
-__all__ = ["print_comparison", "si"]
+from gptlab.compare.views.captions import captions, equal_budget_lines, matched_lines, tuning_lines
+from gptlab.compare.views.columns import TEXT_TITLES, Cells, cost_cells, factorial_cells, verdict_cells
 
 NARROW = 8  # characters: a name is not folded below that
 STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
@@ -26,7 +23,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _print("arm", _arms(comparison), verdict_cells(comparison), console)
     console.print()
     _print("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
-    _lines(reading_lines(comparison), console)
+    _lines(equal_budget_lines(comparison), console)
     _lines(matched_lines(comparison), console)
     _lines(tuning_lines(comparison.tuning), console)
     if comparison.factorial:
@@ -45,13 +42,13 @@ def _arms(comparison: Comparison) -> list[Text]:
     ]
 
 
-def _print(header: str, names: list[Text], columns: Columns, console: Console) -> None:
+def _print(header: str, names: list[Text], columns: Cells, console: Console) -> None:
     """A table as wide as it takes; in a terminal names and words are folded to fit it, names last."""
     widths = {title: max(map(len, [*title.split("\n"), *cells])) for title, cells in columns.items()}
     longest = max(len(header), *(name.cell_len for name in names))
     if console.is_terminal:
         room = console.width - 2 * len(columns) - 1 - sum(widths.values())  # for a name, if nothing is folded
-        for title in widths.keys() & TEXT:
+        for title in widths.keys() & TEXT_TITLES:
             least = max(map(len, [title, *" ".join(columns[title]).split()]))
             fold = min(max(0, longest - room), widths[title] - least)
             widths[title], room = widths[title] - fold, room + fold
@@ -59,7 +56,9 @@ def _print(header: str, names: list[Text], columns: Columns, console: Console) -
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column(header, overflow="fold", width=longest)
     for title, width in widths.items():
-        table.add_column(title, width=width, justify="left" if title in TEXT else "right", no_wrap=title not in TEXT)
+        table.add_column(
+            title, width=width, justify="left" if title in TEXT_TITLES else "right", no_wrap=title not in TEXT_TITLES
+        )
     for name, *cells in zip(names, *columns.values(), strict=True):
         table.add_row(name, *(Text(cell, STYLES.get(cell.split(" (")[0], "")) for cell in cells))
     table.width = longest + sum(widths.values()) + 2 * len(columns) + 1

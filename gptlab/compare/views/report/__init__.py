@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from gptlab.compare.analysis.comparison import AXES, Comparison, Result
-from gptlab.compare.analysis.verdict import DEFINITIONS, higher_is_better
+from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.analysis.verdict import DEFINITIONS
+from gptlab.compare.columns import SHOWN_COLUMNS
 from gptlab.compare.views.captions import margin_of
 from gptlab.compare.views.report import formatting as words
 from gptlab.compare.views.report.activations import inside
@@ -23,14 +24,9 @@ from gptlab.compare.views.report.forest import effects, factorial_effects
 from gptlab.compare.views.report.sensitivity import sensitivity
 from gptlab.compare.views.report.speed import speed
 from gptlab.compare.views.report.theme import THEMES, style
+from gptlab.runs.metrics import metric_named
 
 FEW_RUNS = 12  # are listed unfolded
-COSTS = {
-    "parameters_non_embedding": "parameters without embeddings",
-    "flops_per_token": "FLOPs per token",
-    "state_bytes": "bytes of weights, gradients and optimizer",
-    "tokens_per_s": "tokens per second",
-}
 DIGITS = 7  # of a number in a figure
 
 __all__ = ["render_report"]
@@ -49,10 +45,9 @@ def render_report(comparison: Comparison) -> str:
             payload=Markup(json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
             plotlyjs=Markup(get_plotlyjs()),
             themes=THEMES,
-            axes=AXES,
             definitions=DEFINITIONS,
-            higher=higher_is_better(comparison.metric),
-            costs=COSTS,
+            better=metric_named(comparison.metric).better,
+            columns=SHOWN_COLUMNS,
             verdicts=_verdicts(comparison),
             settled=f"{100 * (1 - FIRST_SHOWN['late']):.0f} %",
             margin=margin_of(comparison),
@@ -73,7 +68,18 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         name: getattr(words, name)
-        for name in ("number", "signed", "p_value", "seeds", "si", "percent", "listing", "sign_of", "metric_label")
+        for name in (
+            "number",
+            "signed",
+            "p_value",
+            "seeds",
+            "si",
+            "percent",
+            "listing",
+            "sign_of",
+            "metric_label",
+            "typeset",
+        )
     }
     environment.filters |= {"budget": _budget, "changes": _changes}
     environment.globals |= {"style": style}
@@ -118,7 +124,7 @@ def _verdicts(comparison: Comparison) -> dict[str, int]:
 def _disagreeing(comparison: Comparison) -> list[str]:
     """The arms whose verdict depends on what is held equal, by the readings that are reliable."""
     said: dict[str, set[str]] = {}
-    for reading in comparison.readings:
+    for reading in comparison.equal_budgets:
         for name, effect in reading.effects.items() if reading.reliable else ():
             said.setdefault(name, set()).add(effect.verdict)
     return [result.name for result in comparison.results if len(said.get(result.name, ())) > 1]

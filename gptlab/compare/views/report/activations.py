@@ -77,14 +77,14 @@ def _numbered(values: Sequence[float], start: int) -> list[float]:
 
 
 def _axis_of_blocks(comparison: Comparison) -> Figure:
-    deepest = max((len(looks[0]["grad_norm"]) for looks in comparison.looks.values() if looks), default=0)
+    deepest = max((len(looks[0]["grad_norm"]) for looks in comparison.snapshots.values() if looks), default=0)
     return {"dtick": 1} if deepest <= FEW_BLOCKS else {}
 
 
 def _figure(comparison: Comparison, shown: Figure, lines: Callable[[list[Look]], Iterator[Line]]) -> Figure | None:
     data = []
     for place, result in baseline_last(comparison):
-        for x, y, opacity in lines(looks) if (looks := comparison.looks.get(result.name)) else ():
+        for x, y, opacity in lines(looks) if (looks := comparison.snapshots.get(result.name)) else ():
             data.append(
                 {
                     "type": "scatter",

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.analysis.comparison import AXES, Comparison
+from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.read.runs import AXES
 from gptlab.compare.views.report.figure import Figure, baseline_last, layout, text
 from gptlab.compare.views.report.formatting import metric_label
 from gptlab.compare.views.report.theme import named, style
@@ -13,7 +14,6 @@ from gptlab.compare.views.report.theme import named, style
 POINTS = 200  # of an arm's curve
 POINTS_ALONE = 60  # of a run that has not finished
 MOST_BANDS = 6  # arms; more bands hide the lines
-COLUMNS = {axis: "step" if axis == "steps" else axis for axis in AXES}
 FIRST_AXIS = "tokens"
 FIRST_SHOWN = {"half": 0.5, "late": 0.2, "whole": 0.0}  # of the tokens; before that is the fall from ln V
 
@@ -42,8 +42,14 @@ def curves(comparison: Comparison) -> Figure | None:
         for number, (x, traces) in enumerate(lines)
         for trace in traces
     ]
-    shown = layout(520, AXES[FIRST_AXIS], metric_label(metric))
-    return {"data": data, "layout": shown, "xs": [x for x, _ in lines], "axes": AXES, "ranges": _ranges(frames, metric)}
+    shown = layout(520, AXES[FIRST_AXIS].title, metric_label(metric))
+    return {
+        "data": data,
+        "layout": shown,
+        "xs": [x for x, _ in lines],
+        "axes": {name: axis.title for name, axis in AXES.items()},
+        "ranges": _ranges(frames, metric),
+    }
 
 
 def has_bands(comparison: Comparison) -> bool:
@@ -107,7 +113,7 @@ def _alone(run: pd.DataFrame, metric: str, name: str, place: int) -> Line:
 
 
 def _xs(table: pd.DataFrame) -> dict[str, list[float]]:
-    return {axis: table[column].tolist() for axis, column in COLUMNS.items()}
+    return {name: table[axis.column].tolist() for name, axis in AXES.items()}
 
 
 def _kept(n: int, most: int) -> list[int]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gptlab.compare import formatting
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, NOT_SHOWN, UNSTABLE, WORSE
-from gptlab.compare.views import formatting
+from gptlab.runs.metrics import metric_named
 
 DASH, MINUS = "–", "−"
 
@@ -33,35 +34,35 @@ def sign_of(verdict: str) -> Sign:
 
 def metric_label(metric: str) -> str:
     """validation loss (nats per token)"""
-    return formatting.LABELS.get(metric, metric)
+    return metric_named(metric).title
 
 
 def number(value: float) -> str:
-    return _set(formatting.number(value))
+    return typeset(formatting.number(value))
 
 
 def signed(value: float) -> str:
     """+0.0130"""
-    return _set(formatting.number(value, "+"))
+    return typeset(formatting.number(value, "+"))
 
 
 def p_value(p: float) -> str:
-    return _set(formatting.p_value(p))
+    return typeset(formatting.p_value(p))
 
 
 def seeds(needed: float) -> str:
-    return _set(formatting.seeds(needed)).replace("more than", ">")
+    return typeset(formatting.seeds(needed)).replace("more than", ">")
 
 
 def si(value: float) -> str:
-    return _set(formatting.si(value))
+    return typeset(formatting.si(value))
 
 
 def percent(value: float, reference: float) -> str:
-    return "equal" if value == reference else _set(formatting.percent(value, reference))
+    return "equal" if value == reference else typeset(formatting.percent(value, reference))
 
 
-def _set(text: str) -> str:
+def typeset(text: str) -> str:
     return DASH if text == formatting.UNKNOWN else text.replace("-", MINUS)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison, Tuning
-from gptlab.compare.analysis.verdict import higher_is_better
 from gptlab.compare.views.report.figure import Figure, baseline_last, layout, text
 from gptlab.compare.views.report.formatting import metric_label, number
 from gptlab.compare.views.report.theme import Style, named, style
+from gptlab.runs.metrics import metric_named
 
 FARTHEST = 4  # times from the best mean to the median: what nearly diverged must not flatten the others
 STACK = 0.035  # of the height, between the crosses of arms that diverged at the same value
@@ -21,7 +21,7 @@ def sensitivity(tuning: Tuning, comparison: Comparison) -> Figure:
     values = pd.to_numeric(tuning.points["value"], errors="coerce")
     points = tuning.points.assign(x=values if values.notna().all() else tuning.points["value"].astype(str))
     log = bool(values.notna().all() and (values > 0).all() and values.nunique() > 1)
-    best, worst = _ends(points, -1 if higher_is_better(comparison.metric) else 1)
+    best, worst = _ends(points, -1 if metric_named(comparison.metric).higher_is_better else 1)
     data: list[dict[str, Any]] = []
     crosses: dict[Any, int] = {}
     for place, result in baseline_last(comparison):

@@ -1,0 +1,192 @@
+"""A comparison as one JSON document, for scripts."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from gptlab.compare.analysis.comparison import (
+    CONFIDENCE,
+    Comparison,
+    Effect,
+    EqualBudgetComparison,
+    Factorial,
+    Result,
+    Tuning,
+)
+from gptlab.compare.analysis.verdict import DEFINITIONS
+from gptlab.compare.columns import COLUMNS
+from gptlab.files import finite
+from gptlab.runs.metrics import metric_named
+
+DOCUMENT_FORMAT = "gptlab comparison, 1"
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """Return everything that a script needs as nested dicts and lists, with None for every number that is not finite.
+
+    The fields of the document:
+
+    - format: "gptlab comparison, 1".
+    - question, literature, command: of the experiment, or None.
+    - metric: {key, label, unit, better}; better is "lower" or "higher".
+    - confidence: the level of every interval, 0.95.
+    - margin: smaller differences do not matter, in the unit of the metric.
+    - noise: standard deviation of the baseline over its seeds.
+    - baseline: the name of the baseline arm, which is also the first arm.
+    - verdicts: the meaning of each word that a verdict can be.
+    - arms: a list, see below.
+    - equal_budgets: for each of steps, tokens, flops and seconds {axis, budget, reliable, note, arms}. `budget` is the
+      total of the finished run that spent least; `arms` maps an arm to {mean, verdict, effect} there. If they are
+      unknown, it is {} and `note` says why. `reliable` is false for seconds if the runs of an arm differ in speed.
+    - tuning: for each tuned setting {setting, seeds, points}. A point is {arm, value, mean, low, high, seeds, diverged,
+      chosen, at_edge}; a mean of None with diverged > 0 is infinitely bad. `at_edge`: the value chosen is the smallest
+      or the largest that was tried.
+    - factorial: for a grid of settings {effects, means, note}, or None. An effect is {kind, slots, levels, effect, low,
+      high, p, p_holm}; a table of means is {rows, columns, row_levels, column_levels, means}.
+    - breakdowns: a metric by position or difficulty, {metric, by, length, levels}; `levels` maps a level to
+      {arm: {mean, sd}}.
+    - matched: what match= changed, {arm, to, changed, reference, before, reached}.
+    - tuning_runs: the runs that only chose a setting; like the runs of an arm, and each with the name of its `arm`.
+    - hardware: one line for each machine and set of versions.
+    - repeats: number of runs left out because a later one has the same config and seed.
+
+    An arm:
+
+    - name: a label or the changes from the baseline; unique.
+    - overrides: list of "key=value" in which the arm differs from the baseline; for the baseline its own values of the
+      settings in which the arms differ.
+    - reference: the name of the arm that it is compared with; None for the baseline.
+    - n_seeds, mean, sd: of the metric over the finished runs; sd with n - 1.
+    - scores: the metric of each finished run, by seed (a string).
+    - verdict: "better", "worse", "equivalent", "not shown", "unstable", "one seed: no verdict" or "no common seed: no
+      verdict"; None for the baseline.
+    - note: to the verdict, "" if there is none.
+    - effect: {pairs, mean, low, high, boot_low, boot_high, sd, sd_unpaired, p, p_holm, p_equivalent, detectable,
+      seeds_needed}, of the arm minus its reference, paired by seed; None for the baseline. low and high: the t
+      interval; boot_*: the bootstrap interval; detectable: the smallest true effect that these pairs detect with 80 %
+      power; seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000.
+    - costs: {parameters, parameters_non_embedding, flops_per_token, state_bytes, tokens_per_s, seconds, tokens, steps},
+      medians over the runs.
+    - states: the number of its runs by state, {finished, diverged, failed, unfinished}.
+    - runs: for each run {seed, state, tokens, seconds, score, folder, wandb}; `score` is the metric, None unless the
+      run has finished; `folder` is relative to the current folder if it lies below it; `wandb` is an address, or the
+      command that uploads the run, or "".
+    """
+    metric = metric_named(comparison.metric)
+    runs = _runs(comparison)
+    document = {
+        "format": DOCUMENT_FORMAT,
+        "question": comparison.question,
+        "literature": comparison.literature,
+        "command": comparison.command,
+        "metric": {"key": metric.key, "label": metric.label, "unit": metric.unit, "better": metric.better},
+        "confidence": CONFIDENCE,
+        "margin": comparison.margin,
+        "noise": comparison.noise,
+        "baseline": comparison.baseline.name,
+        "verdicts": DEFINITIONS,
+        "arms": [_arm(result, comparison.baseline, runs[result.name]) for result in comparison.results],
+        "equal_budgets": [_equal_budget(equal) for equal in comparison.equal_budgets],
+        "tuning": [_tuning(tuning) for tuning in comparison.tuning],
+        "factorial": _factorial(comparison.factorial) if comparison.factorial else None,
+        "breakdowns": [
+            {
+                "metric": breakdown.metric,
+                "by": breakdown.by,
+                "length": breakdown.length,
+                "levels": {
+                    level: {
+                        result.name: {"mean": mean, "sd": sd}
+                        for result, (mean, sd) in zip(comparison.results, numbers, strict=True)
+                    }
+                    for level, numbers in breakdown.levels.items()
+                },
+            }
+            for breakdown in comparison.breakdowns
+        ],
+        "matched": comparison.matched,
+        "tuning_runs": runs[""],
+        "hardware": comparison.hardware,
+        "repeats": comparison.repeats,
+    }
+    return finite(_plain(document))
+
+
+def _arm(result: Result, baseline: Result, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        "overrides": [f"{key}={value}" for key, value in result.arm.changed(baseline.arm).items()],
+        "reference": result.reference,
+        "n_seeds": result.states["finished"],
+        "mean": result.mean,
+        "sd": result.sd,
+        "scores": {str(seed): score for seed, score in result.scores.items()},
+        "verdict": result.effect.verdict if result.effect else None,
+        "note": result.effect.note if result.effect else "",
+        "effect": _numbers(result.effect),
+        "costs": {column.key: result.costs[column.key] for column in COLUMNS},
+        "states": result.states,
+        "runs": runs,
+    }
+
+
+def _numbers(effect: Effect | None) -> dict[str, Any] | None:
+    """Return the numbers of an Effect, without the verdict and its note."""
+    if effect is None:
+        return None
+    return {key: value for key, value in asdict(effect).items() if key not in ("verdict", "note")}
+
+
+def _equal_budget(equal: EqualBudgetComparison) -> dict[str, Any]:
+    arms = {}
+    for name, mean in equal.means.items():
+        effect = equal.effects.get(name)
+        arms[name] = {"mean": mean, "verdict": effect.verdict if effect else None, "effect": _numbers(effect)}
+    return {
+        "axis": equal.axis,
+        "budget": equal.budget,
+        "reliable": equal.reliable,
+        "note": equal.note,
+        "arms": arms,
+    }
+
+
+def _tuning(tuning: Tuning) -> dict[str, Any]:
+    return {"setting": tuning.setting, "seeds": tuning.seeds, "points": tuning.points.to_dict("records")}
+
+
+def _factorial(factorial: Factorial) -> dict[str, Any]:
+    means = [
+        {
+            "rows": down,
+            "columns": across,
+            "row_levels": [str(level) for level in table.index],
+            "column_levels": [str(level) for level in table.columns],
+            "means": table.astype(float).to_numpy().tolist(),
+        }
+        for (down, across), table in factorial.means.items()
+    ]
+    return {"effects": factorial.effects.to_dict("records"), "means": means, "note": factorial.note}
+
+
+def _runs(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
+    """Return the runs of each arm by its name, and the tuning runs under "" (no arm has that name)."""
+    runs: dict[str, list[dict[str, Any]]] = {"": [], **{result.name: [] for result in comparison.results}}
+    for row in comparison.runs.to_dict("records"):
+        run = {key: row[key] for key in ("seed", "state", "tokens", "seconds")}
+        run |= {"score": row[comparison.metric], "folder": row["path"], "wandb": row["where"]}
+        if row["phase"]:
+            runs[""].append({"arm": row["arm"], **run})
+        else:
+            runs[row["arm"]].append(run)
+    return runs
+
+
+def _plain(tree: Any) -> Any:
+    """Replace numpy's scalars by Python's in nested dicts and lists."""
+    if isinstance(tree, dict):
+        return {key: _plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    return tree.item() if isinstance(tree, np.generic) else tree

@@ -1,0 +1,121 @@
+"""The plan of a sweep as data: its arms, and its cells, each of which is one run.
+
+Overrides are mappings from a key to a value, both as typed on the command line: {"norm": "rmsnorm"}. They are text
+only where they enter (gptlab/sweeps/grid.py) and where they leave: `CellSpec.overrides`.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gptlab.config.compose import quoted
+from gptlab.sweeps.experiment import Experiment
+
+Overrides = Mapping[str, str]
+TUNING = "tune"  # the phase of a run that only chooses a value
+
+
+def as_texts(overrides: Overrides) -> list[str]:
+    """Return overrides as they are typed: ["norm=rmsnorm"]."""
+    return [f"{key}={value}" for key, value in overrides.items()]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that a sweep compares; it has a run for each seed."""
+
+    overrides: Overrides  # without the seed
+    varying: Overrides  # those that not all arms have; all of them if there is only one arm
+    variant: str = ""  # its name in the experiment file, or one that a tuned arm keeps whatever value is chosen
+    baseline: int = 0  # index of the arm whose cost `match=` gives to this one
+    match_reference: float | None = None  # that arm's cost, once it is known
+
+    @property
+    def name(self) -> str:
+        """The variant's name, or the overrides that set the arm apart."""
+        return self.variant or " ".join(as_texts(self.varying)) or "baseline"
+
+    @property
+    def texts(self) -> list[str]:
+        """Every override of the arm as it is typed, without the seed."""
+        texts = as_texts(self.overrides)
+        if self.variant:
+            texts.append(f"variant={quoted(self.variant)}")
+        if self.match_reference is not None:
+            texts.append(f"match.reference={self.match_reference!r}")
+        return texts
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """One run of a sweep: an arm with a seed, and with values for what is tuned."""
+
+    arm: Arm
+    seed: str  # empty where none is given
+    label: str  # a short name, unique within the sweep
+    tuned: Overrides = field(default_factory=dict)
+    phase: str | None = None  # TUNING, or None in the comparison
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides as load_config takes them."""
+        texts = [*self.arm.texts, *as_texts(self.tuned)]
+        if self.phase:
+            texts.append(f"phase={self.phase}")
+        if self.seed:
+            texts.append(f"seed={self.seed}")
+        return texts
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The arms, the seeds and what is tuned; every cell follows from them."""
+
+    name: str
+    arms: list[Arm]
+    seeds: list[str]  # a single empty one where none is given
+    experiment: Experiment = field(default_factory=Experiment)
+    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try
+    tune_seeds: list[str] = field(default_factory=list)
+
+    @property
+    def cells(self) -> list[CellSpec]:
+        """The cells of the comparison, before anything is tuned.
+
+        Ordered by seed, so that an interrupted sweep leaves complete pairs.
+        """
+        return [self.cell(arm, seed) for seed, arm in self._by_seed(self.seeds)]
+
+    def cells_with(self, chosen: Mapping[str, Overrides]) -> list[CellSpec]:
+        """Return the cells of the comparison at the tuned values `chosen`, by arm; arms without any are left out."""
+        pairs = self._by_seed(self.seeds)
+        return [self.cell(arm, seed, chosen[arm.name]) for seed, arm in pairs if arm.name in chosen]
+
+    @property
+    def tuning_cells(self) -> list[CellSpec]:
+        """The cells that try every tuned value in every arm, on seeds that the comparison does not use."""
+        return [
+            self.cell(arm, seed, values, TUNING)
+            for seed, arm in self._by_seed(self.tune_seeds)
+            for values in self.combinations
+        ]
+
+    @property
+    def combinations(self) -> list[Overrides]:
+        """Every combination of the values to try; a single empty one if nothing is tuned."""
+        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
+
+    def _by_seed(self, seeds: Sequence[str]) -> Iterator[tuple[str, Arm]]:
+        return itertools.product(seeds, self.arms)
+
+    def cell(self, arm: Arm, seed: str, tuned: Overrides | None = None, phase: str | None = None) -> CellSpec:
+        """Return the cell of `arm` with `seed`, and with values for what is tuned."""
+        return CellSpec(arm, seed, self._label(arm, seed, (tuned or {}) if phase else {}), tuned or {}, phase)
+
+    def _label(self, arm: Arm, seed: str, tried: Overrides) -> str:
+        """The variant, or the overrides that set the arm apart; the values tried; the seed."""
+        seed_text = [f"seed={seed}"] if seed else []
+        if arm.variant:
+            return " ".join([arm.variant, *as_texts(tried), *seed_text])
+        varying = as_texts(arm.varying) if len(self.arms) > 1 else []
+        return " ".join([*varying, *(seed_text if len(self.seeds) > 1 else [])] or [*arm.texts, *seed_text])

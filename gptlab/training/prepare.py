@@ -1,0 +1,177 @@
+"""A run's preparation: everything that follows from its config, before a file is written in its folder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptlab.config import ConfigError, Settings, as_settings, registry
+from gptlab.config.compose import edit
+from gptlab.data import AnyDataset, Task, load_dataset, open_task
+from gptlab.distributed import Processes, find_processes
+from gptlab.model.cost import architecture
+from gptlab.model.match_cost import Matched, matched
+from gptlab.runs.folder import run_dir
+from gptlab.runs.trackio_tracker import TrackioSettings
+from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode
+from gptlab.training.budget import Plan, make_plan
+from gptlab.training.device import Machine, choose_machine, keep_freed_memory
+from gptlab.training.init_from import Start, plan_start
+from gptlab.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready to start; nothing has been written yet."""
+
+    cfg: Settings  # complete: the vocabulary's size is known and `match=` has set the FFN's width
+    folder: Path
+    dataset: AnyDataset
+    budget: Plan
+    local_device: Machine | None  # None if the run is prepared for another machine
+    start: Start | None  # the weights of train.init_from; None if the run starts from `init`
+    match: Matched | None  # None if `match=none`
+    tracker: WandbSettings | TrackioSettings
+    processes: Processes
+
+    @property
+    def device(self) -> Machine:
+        """The device of this machine that the run is prepared for."""
+        assert self.local_device is not None, "prepared for another machine"
+        return self.local_device
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Windows per forward pass, over all processes."""
+        return self.cfg.train.micro_batch_size or self.cfg.train.batch_size
+
+    @property
+    def n_micro_batches(self) -> int:
+        """Forward passes per optimizer step."""
+        return self.cfg.train.batch_size // self.micro_batch_size
+
+    def trainer(self) -> Trainer:
+        """Build the trainer, with the model as `init` draws it."""
+        if self.device.device.type == "cpu":
+            keep_freed_memory()
+        return Trainer(self.cfg, self.budget, self.device, self.dataset, self.processes)
+
+
+class Memo:
+    """Results that are shared by all configs with the same values in the settings that a function reads.
+
+    The cells of a sweep differ mostly by seed, so that one text is opened once for thousands of them. A ConfigError
+    counts as a result: it is raised for every config that would meet it.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[str, str], Any] = {}
+
+    def call(self, function: Callable[..., Any], *arguments: Any, reads: Sequence[Any]) -> Any:
+        """Return `function(*arguments)`, where `reads` holds every setting that the result depends on."""
+        key = function.__name__, repr(reads)
+        if key not in self._results:
+            try:
+                self._results[key] = function(*arguments)
+            except ConfigError as error:
+                self._results[key] = error
+        if isinstance(self._results[key], ConfigError):
+            raise ConfigError(str(self._results[key]))
+        return self._results[key]
+
+
+def prepare(cfg: Settings, *, device_is_here: bool = True, memo: Memo | None = None) -> PreparedRun:
+    """Prepare the run that `cfg` describes: open its data, choose its device, work out its budget.
+
+    Args:
+        cfg: a config as load_config returns it.
+        device_is_here: False if the run is for another machine, such as a cluster's node; no device is chosen then.
+        memo: what earlier calls with this memo have found; give one if you prepare many configs.
+
+    Raises:
+        ConfigError: if anything in the config cannot be satisfied.
+    """
+    memo = memo or Memo()
+    return prepare_matched(*match_to_baseline(as_settings(cfg), memo), device_is_here=device_is_here, memo=memo)
+
+
+def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, Matched | None]:
+    """Return the config with the FFN width that `match=` asks for, and what was done to reach it.
+
+    The run's folder is named after this config.
+    """
+    if cfg.match.name == "none":
+        return cfg, None
+    return fair(cfg, _dataset(cfg, memo))
+
+
+def prepare_matched(
+    cfg: Settings, match: Matched | None, *, device_is_here: bool = True, memo: Memo | None = None
+) -> PreparedRun:
+    """Prepare a run whose config `match_to_baseline` has returned."""
+    memo = memo or Memo()
+    tracker = memo.call(tracker_settings, cfg, reads=[cfg.record, cfg.runs_dir, cfg.wandb])
+    processes = find_processes(cfg)
+    device = None
+    if device_is_here:
+        device = memo.call(choose_machine, cfg, reads=[cfg.device, cfg.precision, cfg.compile])
+    dataset = _dataset(cfg, memo)
+    complete = with_vocabulary(cfg, dataset)
+    budget = make_plan(complete)
+    start = None
+    if cfg.train.init_from is not None:
+        reads = [cfg.train.init_from, cfg.train.init_partial, cfg.data, cfg.tokenizer, architecture(complete)]
+        start = memo.call(plan_start, complete, dataset, reads=reads)
+    return PreparedRun(complete, run_dir(cfg), dataset, budget, device, start, match, tracker, processes)
+
+
+def _dataset(cfg: Settings, memo: Memo) -> AnyDataset:
+    return memo.call(open_dataset, cfg, reads=[cfg.data, cfg.tokenizer, cfg.eval.lengths])
+
+
+def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
+    """Return the settings of the tracker that `record` names."""
+    if cfg.record == "trackio":
+        return TrackioSettings(Path(cfg.runs_dir), cfg.wandb.project)
+    return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
+
+
+def open_dataset(cfg: Settings) -> AnyDataset:
+    """Open the text, tokenised if it is not in the cache yet, or the task that `cfg` names."""
+    data = registry.build("data", cfg.data)
+    if isinstance(data, Task):
+        return open_task(data, cfg)
+    dataset = load_dataset(
+        data,
+        registry.build("tokenizer", cfg.tokenizer),
+        window=cfg.data.window,
+        val_fraction=cfg.data.val_fraction,
+    )
+    if dataset.n_val <= (longest := cfg.data.window * max(cfg.eval.lengths)):
+        raise ConfigError(
+            f"eval.lengths={list(cfg.eval.lengths)}: the val split has {dataset.n_val:,} tokens, no more than"
+            f" {longest:,}; set shorter ones"
+        )
+    return dataset
+
+
+def with_vocabulary(cfg: Settings, dataset: AnyDataset) -> Settings:
+    """Return the config with the vocabulary's size.
+
+    A model.vocab_size above the tokenizer's or the task's is padding; one below it raises ConfigError.
+    """
+    size = cfg.model.vocab_size or dataset.vocab_size
+    if size < dataset.vocab_size:
+        source = f"tokenizer={cfg.tokenizer.name}" if dataset.tokenizer else f"data={cfg.data.name}"
+        raise ConfigError(f"model.vocab_size={size}: {source} has {dataset.vocab_size} tokens; give no fewer")
+    return edit(cfg, model__vocab_size=size)
+
+
+def fair(cfg: Settings, dataset: AnyDataset | None = None) -> tuple[Settings, Matched | None]:
+    """Return the config as `match=` makes it, and what was done to reach it."""
+    if cfg.match.name == "none":
+        return cfg, None
+    _, match = matched(with_vocabulary(cfg, dataset or open_dataset(cfg)))
+    if match and match.width != match.width_before:
+        cfg = edit(cfg, ffn__hidden=match.width)
+    return cfg, match

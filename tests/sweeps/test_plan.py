@@ -1,0 +1,51 @@
+"""`gptlab plan`: the arms, the cells and the cost of a sweep, before anything is run."""
+
+import json
+
+import pytest
+
+from gptlab.sweeps.plan import plan_document
+from gptlab.sweeps.run_sweep import sweep
+
+TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
+    return ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "data=text", "data.path=text.txt", *TINY]
+
+
+def test_a_plan_has_arms_cells_and_cost_and_writes_nothing(given, tmp_path):
+    document = json.loads(json.dumps(plan_document([*given, "budget.steps=3"])))
+    assert (document["name"], document["folder"], document["baseline"]) == ("s", "runs/s", "norm=layernorm")
+    first, second = document["arms"]
+    assert first["varying"] == {"norm": "layernorm"} and second["overrides"]["norm"] == "rmsnorm"
+    assert (first["steps"], first["tokens"], first["seconds"]) == (3, 3 * 2 * 16, None)
+    assert first["parameters"] > second["parameters"] > second["parameters_non_embedding"] > 0
+    assert document["seeds"] == [0, 1] and document["n_cells"] == document["n_left"] == 4
+    assert [(cell["arm"], cell["seed"]) for cell in document["cells"]] == [
+        *(("norm=layernorm", 0), ("norm=rmsnorm", 0), ("norm=layernorm", 1), ("norm=rmsnorm", 1))
+    ]
+    assert {cell["state"] for cell in document["cells"]} == {"waiting"}
+    assert document["tokens"] == 4 * 96 and document["flops"] == sum(cell["flops"] for cell in document["cells"])
+    assert document["tuning"] is None and document["estimate"] is None and not (tmp_path / "runs").exists()
+
+
+def test_a_plan_estimates_the_time_from_runs_that_have_ended(given):
+    sweep([*given, "budget.steps=3", "seed=0", "hydra/launcher=basic"])
+    document = plan_document([*given, "budget.steps=3"])
+    assert [cell["state"] for cell in document["cells"]] == ["finished", "finished", "waiting", "waiting"]
+    estimate = document["estimate"]
+    assert document["n_left"] == 2 and document["tokens"] == 2 * 96 and estimate["n_measured"] == 2
+    assert estimate["seconds"] == pytest.approx(document["flops"] / estimate["flops_per_s"])
+
+
+def test_a_plan_has_the_cells_of_the_tuning_first_and_a_budget_in_seconds_is_the_estimate(given):
+    document = plan_document([*given, "budget.seconds=2"], tune=["optimizer.lr=1e-3,3e-3"])
+    assert document["tuning"] == {"grid": {"optimizer.lr": ["0.001", "0.003"]}, "seeds": [1000, 1001], "n_cells": 8}
+    assert [cell["phase"] for cell in document["cells"]] == ["tune"] * 8 + [None] * 4
+    assert document["cells"][0]["tuned"] == {"optimizer.lr": "0.001"} and document["cells"][0]["folder"]
+    assert document["cells"][-1]["tuned"] == {} and document["cells"][-1]["folder"] is None
+    assert document["tokens"] is None and document["estimate"]["seconds"] == 12 * 2
