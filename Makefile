@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test slow parity results bench lint types check clean
+.PHONY: help demo test docs slow parity results bench gpu-check gpu-check-cpu lint types check clean
 
 help: ## what there is to make
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
 
 demo: .venv/installed ## install, train three kinds of positions with two seeds each, compare them
 	$(BIN)/gptlab sweep experiments/demo/demo.yaml wandb.mode=offline
@@ -13,21 +13,25 @@ demo: .venv/installed ## install, train three kinds of positions with two seeds 
 test: .venv/installed-dev ## install what the tests need and run them
 	$(BIN)/pytest -n 2
 
+docs: .venv/installed-dev ## build the documentation as a site, in site/; fails on a dead link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 slow: .venv/installed-dev ## the tests that take minutes
 	$(BIN)/pytest -n 2 -m slow
 
-parity: .venv/installed-dev ## compare every family with transformers' own class
+parity: .venv/installed-dev ## compare every family of models with its class in transformers
 	$(BIN)/python tests/parity.py
 
 results: .venv/installed ## make every RESULTS.md and picture of experiments/ from the numbers kept there
 	$(BIN)/python experiments/results.py
 
-bench: .venv/installed-dev ## time steps and a sweep, also of a checkout (NANOGPT=PATH), and make benchmarks/README.md
+bench: .venv/installed-dev ## time steps and a sweep, beside a checkout (NANOGPT=PATH), and write benchmarks/README.md
 	$(BIN)/python benchmarks/bench.py $(NANOGPT)
 
-lint: .venv/installed-dev ## ruff, and the contract that imports go one way
+lint: .venv/installed-dev ## ruff, codespell, and the contract that imports go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/lint-imports
 
 types: .venv/installed-dev ## mypy

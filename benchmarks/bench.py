@@ -1,6 +1,7 @@
-"""Runs the benchmarks, each into a JSON of this folder, and makes README.md, the page of their tables, from those.
+"""Run the benchmarks, each into a JSON file of this folder, and write README.md with their tables.
 
-`python benchmarks/bench.py [PATH of a nanoGPT checkout]` (`make bench NANOGPT=PATH`); with --render the page alone.
+`python benchmarks/bench.py [PATH of a nanoGPT checkout]` (`make bench NANOGPT=PATH`). With --render it only writes
+README.md, from the JSON files that exist.
 """
 
 import json
@@ -12,12 +13,12 @@ from pathlib import Path
 from gptlab.bench.display import markdown
 
 HERE = Path(__file__).parent
-NANOGPT = "--against nanogpt={nanogpt}"  # left out where there is no checkout
+NANOGPT = "--against nanogpt={nanogpt}"  # left out without a checkout
 BENCHMARKS = {
     "step-1-nanogpt": ("A training step at 0.8M parameters", f"preset=nanogpt-cpu {NANOGPT}"),
-    "step-2-nanogpt-1-thread": ("The same on one thread", f"preset=nanogpt-cpu --threads 1 {NANOGPT}"),
+    "step-2-nanogpt-1-thread": ("The same step on one thread", f"preset=nanogpt-cpu --threads 1 {NANOGPT}"),
     "step-3-gpt2": (
-        "As GPT-2, at 0.8M parameters",
+        "GPT-2's architecture at 0.8M parameters",
         "preset=gpt2 size=small tokenizer=char data.window=64 --against hf",
     ),
     "step-4-10m": ("At 10.7M parameters", f"preset=karpathy-10m --against hf {NANOGPT}"),
@@ -25,45 +26,47 @@ BENCHMARKS = {
 }
 HEAD = """# Speed
 
-What a training step costs, against how fast the machine multiplies matrices and against other people's code at the same
-sizes; and what a sweep saves over loops of single runs. Made by
+How long a training step takes, compared with the machine's own matrix products and with other people's code at the same
+sizes; and how much time a sweep saves over loops of single runs. Made by
 
     make bench NANOGPT=../nanoGPT       # a checkout of github.com/karpathy/nanoGPT; without it nanoGPT is left out
     gptlab bench preset=nanogpt-cpu --against nanogpt=../nanoGPT --against hf --json figures.json        # your own
 
 How it is measured:
 
-- A step is all of it: batch, forward, backward, clipping, optimizer. Of gptlab it is `Trainer.training_step`, as
-  `gptlab train` calls it; logging, evaluation, checkpoints and looks inside (diagnostics=none) are not in it. A peer's
-  is its model with its own optimizer and batches where it has them; of nanoGPT as its train.py does it, prefetch
-  included. Of one process, and so the same for all: threads, torch.compile (on CUDA only), and on a CPU an allocator
-  that keeps what is freed, which gptlab sets. Precisions are said.
-- Blocks of steps are interleaved in one process, every other round backwards. A ratio is one of two blocks that were
-  timed next to each other; shown are the median of the blocks, the lowest and the highest.
-- FLOPs are those of all matrix products of forward and backward, attention as the full window. They are compared with
-  products timed between the same blocks, in the run's precision: one of the model's typical shape (all tokens of a
-  forward pass times a block's largest matrix) and a large square; the share is of the faster. On a GPU that is known,
-  also with its datasheet (dense bf16, or fp16 where there is no bf16).
-- Memory and start are those of fresh processes that do the first three steps and nothing else, three times; only
-  the text's tokens are there before, and from the second time on what torch.compile keeps.
-- A sweep is timed from the start of `gptlab sweep` to its end, loops likewise. Every cell trains as many steps.
-  nanoGPT's train.py evaluates one batch of each split before its first and before its last step, and gptlab as many
-  tokens after its last one; both write a checkpoint then. Neither records anything elsewhere (wandb.mode=disabled);
-  gptlab looks inside its models every 50 steps, as it does by default.
-- `load` is the machine's average over the minute before: above about 0.3 something else was running, and the figures
-  say as much of that.
+- A step is a whole step: batch, forward, backward, clipping, optimizer. gptlab's is `Trainer.training_step`, as
+  `gptlab train` calls it, without logging, evaluation, checkpoints and diagnostics (diagnostics=none). A peer's step is
+  its model with its own optimizer and batches where it has them; nanoGPT's is that of its train.py, prefetch included.
+  All are timed in one process, so that threads, torch.compile (on CUDA only) and, on a CPU, an allocator that keeps
+  freed memory, which gptlab sets, are the same for all. The tables name the precisions.
+- Blocks of steps are interleaved in one process, every other round backwards. A ratio compares two blocks that were
+  timed next to each other. The tables show the median of the blocks, the lowest and the highest.
+- FLOPs are those of all matrix products of forward and backward, with attention over the full window. They are compared
+  with products timed between the same blocks in the precision of the run: one of the model's typical shape (all tokens
+  of a forward pass times the largest matrix of a block) and a large square. The share is that of the faster one. On a
+  known GPU they are also compared with its datasheet (dense bf16, or fp16 where there is no bf16).
+- Memory and start-up are measured in three new processes that do the first three steps and nothing else. The text has
+  been tokenised before, and the second and third find what torch.compile cached.
+- A sweep is timed from the start of `gptlab sweep` to its end, and so are the loops. Every cell trains the same number
+  of steps. nanoGPT's train.py evaluates one batch of each split before its first and before its last step, and gptlab
+  the same number of tokens after its last; both write a checkpoint then. Neither reports to a tracker
+  (wandb.mode=disabled). gptlab takes a snapshot for its diagnostics every 50 steps, as it does by default.
+- `load` is the machine's load average over the minute before. Above about 0.3 something else was running, and the
+  figures are less certain.
 """
 
 
 def run(nanogpt: str | None) -> None:
+    """Run every benchmark."""
     for name, (_, words) in BENCHMARKS.items():
-        kept = words if nanogpt else words.replace(NANOGPT, "")
-        command = [sys.executable, "-m", "gptlab", "bench", *kept.format(nanogpt=nanogpt).split()]
+        arguments = words if nanogpt else words.replace(NANOGPT, "")
+        command = [sys.executable, "-m", "gptlab", "bench", *arguments.format(nanogpt=nanogpt).split()]
         print(f"{name}: gptlab {' '.join(command[3:])}", flush=True)
         subprocess.run([*command, "--json", str(HERE / f"{name}.json")], check=True)
 
 
 def page() -> str:
+    """Return the text of README.md."""
     return "\n".join([HEAD, *_sections()])
 
 

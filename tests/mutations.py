@@ -1,232 +1,476 @@
-"""Plausible mistakes, a line or two of code each, and the families whose parity test must catch them."""
+"""Mutations: plausible mistakes, each with the families of transformers whose parity test must notice it.
 
-from typing import NamedTuple
+A mutation patches behaviour through names that users see too: settings, options of a slot, names of weights, flags of a
+family. It therefore survives a renamed local or a function that moves to another module.
+"""
 
-PARITY = "test_parity.py::test_a_family_computes_the_same"
+import inspect
+import math
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import gptlab.model
+from gptlab.config import registry
+from gptlab.convert.families import FAMILIES
+from gptlab.convert.weight_map import QKV, Layout
 
 
-class Mutation(NamedTuple):
+@dataclass(frozen=True)
+class Mutation:
+    """A mutation, made by `apply(monkeypatch)`, that each of `families` must notice."""
+
     name: str
-    file: str  # within gptlab
-    old: str  # occurs once in it
-    new: str
-    families: str  # each must notice; in tests that know none, words of pytest's -k
-    tests: str = PARITY
+    families: tuple[str, ...]
+    apply: Callable[[Any], None]
 
 
-NORM, FFN, ATTENTION = "model/norm.py", "model/ffn.py", "model/attention.py"
-KERNELS = "model/attention_kernels.py"
-POSITION, PLACEMENT, BLOCK = "model/position.py", "model/placement.py", "model/block.py"
-EMBEDDING, HEAD, MODEL = "model/embedding.py", "model/head.py", "model/gpt.py"
-FAMILIES, FIELDS, WEIGHTS = "convert/families.py", "convert/config_fields.py", "convert/weight_map.py"
+MUTATIONS: list[Mutation] = []
 
-EXACT = '(up(x))), with the exact (erf) GELU."""\n\n    activation = staticmethod('
-UP, DOWN = "h = self.activation(self.up(x))", "  # (B, T, F)\n        return self.dropout(self.down(h))"
-SOFTCAP = "    if rule.softcap is not None:\n        s = rule.softcap * torch.tanh(s / rule.softcap)\n"
-MASK = (
-    "    mask = _mask(q, k.shape[-2], rule)\n"
-    "    return s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask\n"
+
+def mutation(families: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Add the decorated function, whose name names the mutation."""
+
+    def add(apply):
+        MUTATIONS.append(Mutation(apply.__name__.replace("_", " "), tuple(families.split()), apply))
+        return apply
+
+    return add
+
+
+def option(slot: str, name: str) -> type:
+    """Return the class of an option of a slot."""
+    return registry.entry(slot, name).cls
+
+
+# ---------------------------------------------------------------- settings that are ignored or read wrongly
+
+
+def wrong_setting(name: str, families: str, slot: str, choice: str, **changes: Any) -> None:
+    """Add a mutation in which an option gets other settings than it was given.
+
+    A change is a value, or a function of the constructor's arguments by name.
+    """
+    MUTATIONS.append(Mutation(name, tuple(families.split()), lambda patch: change(patch, slot, choice, changes)))
+
+
+def change(patch: Any, slot: str, choice: str, changes: Mapping[str, Any]) -> None:
+    cls = option(slot, choice)
+    original = cls.__init__
+
+    def init(self, *args, **settings):
+        given = inspect.signature(original).bind(self, *args, **settings)
+        given.apply_defaults()
+        arguments = dict(given.arguments)
+        new = {k: v(SimpleNamespace(**arguments)) if callable(v) else v for k, v in changes.items()}
+        original(self, *args, **settings | new)
+
+    patch.setattr(cls, "__init__", init)
+
+
+def head_scale(a: Any) -> float:
+    return a.scale or (a.head_dim or a.dim // a.n_head) ** -0.5
+
+
+wrong_setting("LayerNorm ignores eps", "gpt2", "norm", "layernorm", eps=1e-5)
+wrong_setting("RMSNorm ignores eps", "llama", "norm", "rmsnorm", eps=1e-6)
+wrong_setting("zero_centered ignored", "gemma2", "norm", "rmsnorm", zero_centered=False)
+
+wrong_setting("scores not scaled", "gpt2", "attention", "softmax", scale=lambda a: a.scale or 1.0)
+wrong_setting("scores scaled by the model's width", "llama", "attention", "softmax", scale=lambda a: a.dim**-0.5)
+wrong_setting("attention.scale ignored", "gpt2 gemma2", "attention", "softmax", scale=None)
+wrong_setting("inverse_layer_scale ignored", "gpt2", "attention", "softmax", inverse_layer_scale=False)
+wrong_setting(
+    *("inverse_layer_scale counts layers from 0", "gpt2", "attention", "softmax"),
+    scale=lambda a: head_scale(a) / (max(a.layer_idx, 1) if a.inverse_layer_scale else 1),
+    inverse_layer_scale=False,
 )
-MASK_FIRST = f"{MASK.replace('return', 's =')}{SOFTCAP}    return s\n"
-SCALE = "(scale or self.head_dim**-0.5)"
-CAP_FIRST = SOFTCAP.replace("s / rule.softcap)", "s / (rule.scale or 1.0) / rule.softcap) * (rule.scale or 1.0)")
-Q_ROTATED = "position.rotate(self.q_norm(q), start, self.layer_idx)"
-OVER_WIDTH = "self.norm(x.transpose(1, 2).flatten(2)).unflatten(2, (x.shape[1], -1)).transpose(1, 2)"
-OVER_EACH_HEAD = "F.rms_norm(x, x.shape[-1:], None, self.norm.eps) * self.norm.gain.view(x.shape[1], 1, -1)"
-OF_ITS_OWN = "norm(h) for norm, h in zip(self.norms, x.unbind(1), strict=True)"
-ALL_OUT, SOME_OUT = "self.out(y.transpose(1, 2).reshape(B, T, -1))", "y.transpose(1, 2).reshape(B, T, -1)"
-LLAMA3 = "kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)"
-BRANCHES = "y = self.placement.branch(x, attention) + self.ffn_placement.branch(x, ffn)"
-IN_TURN = "y = self.placement.branch(x, attention)\n        y = y + self.ffn_placement.branch(x + y, ffn)"
-POWERS = "for i in range(0, 2 * (n_head - below), 2)"
-LOGIT_SCALE = "logits = logits if self.scale == 1 else logits * self.scale\n"
-LOGIT_CAP = "return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)"
-TRANSPOSED = "theirs.T if self.layout.transposed and theirs.ndim == 2"
+wrong_setting("pattern a layer late", "gemma2", "attention", "softmax", pattern=lambda a: a.pattern[1:] + a.pattern[0])
+wrong_setting(
+    "window one token too wide", "starcoder2", "attention", "softmax", window=lambda a: a.window and a.window + 1
+)
+wrong_setting("attention.softcap ignored", "gemma2", "attention", "softmax", softcap=None)
+wrong_setting(
+    *("scores capped before they are scaled", "gemma2", "attention", "softmax"),
+    softcap=lambda a: a.softcap and a.softcap * head_scale(a),
+)
+wrong_setting("clip_qkv ignored", "olmo", "attention", "softmax", clip_qkv=None)
 
-MUTATIONS = [
-    Mutation("layernorm's eps ignored", NORM, "self.bias, self.eps)", "self.bias, 1e-5)", "gpt2"),
-    Mutation("rmsnorm's eps ignored", NORM, "self.scale(), self.eps)", "self.scale(), 1e-6)", "llama"),
-    Mutation("layernorm without bias", NORM, "self.scale(), self.bias,", "self.scale(), None,", "falcon"),
-    Mutation("zero_centered ignored", NORM, "return 1 + self.gain if", "return self.gain if", "gemma2"),
-    Mutation("GELU by tanh for erf", FFN, f"{EXACT}F.gelu", f"{EXACT}gelu_tanh", "gpt_neox"),
-    Mutation("GELU by erf for tanh", FFN, 'F.gelu(x, approximate="tanh")', "F.gelu(x)", "gpt2"),
-    Mutation("gate and up swapped", FFN, "self.gate(x)) * self.up(x)", "self.up(x)) * self.gate(x)", "llama"),
-    Mutation("no bias in up", FFN, UP + DOWN, f"h = self.activation(F.linear(x, self.up.weight)){DOWN}", "bloom"),
-    Mutation("no bias in down", FFN, UP + DOWN, f"{UP}\n        return F.linear(h, self.down.weight)", "opt"),
-    Mutation("scores not scaled", ATTENTION, SCALE, "(scale or 1.0)", "gpt2"),
-    Mutation("scores scaled by the model's width", ATTENTION, SCALE, "(scale or dim**-0.5)", "llama"),
-    Mutation("attention.scale ignored", ATTENTION, SCALE, "self.head_dim**-0.5", "gemma2"),
-    Mutation("scores scaled by layers from 0", ATTENTION, "(layer_idx + 1 if", "(max(layer_idx, 1) if", "gpt2"),
-    Mutation("inverse_layer_scale ignored", ATTENTION, "if inverse_layer_scale else", "if False else", "gpt2"),
-    Mutation("pattern a layer late", ATTENTION, "pattern[layer_idx %", "pattern[(layer_idx + 1) %", "gemma2"),
-    Mutation("a token ahead is seen", KERNELS, "causal = key <= query", "causal = key <= query + 1", "bloom"),
-    Mutation("no causal mask", KERNELS, "is_causal=True", "is_causal=False", "gpt2"),
-    Mutation("a window too wide by one", KERNELS, "query - key < window", "query - key <= window", "starcoder2"),
-    Mutation("no soft cap of scores", KERNELS, SOFTCAP, "", "gemma2"),
-    Mutation("soft cap after the mask", KERNELS, SOFTCAP + MASK, MASK_FIRST, "gemma2"),
-    Mutation("soft cap before the scale", KERNELS, SOFTCAP, CAP_FIRST, "gemma2"),
-    Mutation(
-        "key/value heads tiled",
-        KERNELS,
-        "x.repeat_interleave(q.shape[1] // x.shape[1], 1)",
-        "x.repeat(1, q.shape[1] // x.shape[1], 1, 1)",
-        "llama",
-    ),
-    Mutation("clip_qkv ignored", ATTENTION, "if self.clip_qkv is not None", "if False", "olmo"),
-    Mutation(
-        "q normed after its rotation",
-        ATTENTION,
-        Q_ROTATED,
-        "self.q_norm(position.rotate(q, start, self.layer_idx))",
-        "qwen3",
-    ),
-    Mutation("norm over each head for the width", ATTENTION, OVER_WIDTH, OVER_EACH_HEAD, "olmo2"),
-    Mutation("heads share one norm", ATTENTION, OF_ITS_OWN, "self.norms[0](h) for h in x.unbind(1)", "cohere"),
-    Mutation("no bias in q", ATTENTION, "= self.q(x),", "= F.linear(x, self.q.weight),", "gpt2"),
-    Mutation("no bias in v", ATTENTION, ", self.v(x)", ", F.linear(x, self.v.weight)", "starcoder2"),
-    Mutation("no bias in out", ATTENTION, ALL_OUT, f"F.linear({SOME_OUT}, self.out.weight)", "phi"),
-    Mutation(
-        "new keys before the cache's",
-        ATTENTION,
-        "cat([self.tensors[0], k], -2)",
-        "cat([k, self.tensors[0]], -2)",
-        "gpt2",
-    ),
-    Mutation("queries with a cache at 0", KERNELS, "torch.arange(T_k - T_q, T_k,", "torch.arange(T_q,", "starcoder2"),
-    Mutation(
-        "rotation a position early with a cache",
-        ATTENTION,
-        "start = 0 if cache is None else cache.n_read",
-        "start = 0 if cache is None else max(0, cache.n_read - 1)",
-        "llama",
-    ),
-    Mutation("learned positions from 0 with a cache", MODEL, "else cache.n_read", "else 0", "gpt2"),
-    Mutation(
-        "halves paired for neighbours",
-        POSITION,
-        'pairing == "interleaved", pattern',
-        'pairing == "half", pattern',
-        "gptj",
-    ),
-    Mutation("rotation the other way", POSITION, "torch.cat([-b, a], -1)", "torch.cat([b, -a], -1)", "llama"),
-    Mutation(
-        "neighbours rotated the other way",
-        POSITION,
-        "stack([-x[..., 1::2], x[..., ::2]]",
-        "stack([x[..., 1::2], -x[..., ::2]]",
-        "cohere",
-    ),
-    Mutation(
-        "frequencies over the whole head",
-        POSITION,
-        "frequency = _frequency(self.width, theta)",
-        "frequency = _frequency(head_dim, theta)[: self.width // 2]",
-        "gpt_neox",
-    ),
-    Mutation(
-        "a head's last channels rotated",
-        POSITION,
-        "x[..., : self.width], x[..., self.width :]",
-        "x[..., -self.width :], x[..., : -self.width]",
-        "phi",
-    ),
-    Mutation(
-        "linear scaling upside down",
-        POSITION,
-        "frequency = frequency / factor",
-        "frequency = frequency * factor",
-        "llama",
-    ),
-    Mutation("llama3 without a ramp", POSITION, LLAMA3, "kept = (turns > low_freq_factor).double()", "llama"),
-    Mutation(
-        "llama3's ramp upside down",
-        POSITION,
-        "(kept + (1 - kept) / factor)\n        elif",
-        "(kept / factor + 1 - kept)\n        elif",
-        "llama",
-    ),
-    Mutation("learned positions from row 0", POSITION, "start + self.offset :", "start :", "opt"),
-    Mutation("sines between cosines", POSITION, 'if layout == "interleaved" else', "if True else", "xglm"),
-    Mutation("last frequency left out", POSITION, "dtype=DOUBLE) if inclusive", "dtype=DOUBLE) if False", "xglm"),
-    Mutation(
-        "sinusoids from position 0",
-        POSITION,
-        "torch.arange(_at_least_0(offset), offset + max_len",
-        "torch.arange(0, max_len",
-        "xglm",
-    ),
-    Mutation("slopes of the next power in a row", POSITION, POWERS, "for i in range(n_head - below)", "bloom"),
-    Mutation("ALiBi the other way", POSITION, "return -self.scale *", "return self.scale *", "bloom"),
-    Mutation(
-        "ALiBi's scale ignored", POSITION, ".to(self.slopes.dtype) * self.scale", ".to(self.slopes.dtype)", "falcon"
-    ),
-    Mutation("ALiBi not rounded", POSITION, ".bfloat16()[head] * key.bfloat16())", "[head] * key)", "falcon"),
-    Mutation("embedding not scaled", EMBEDDING, "scale * math.sqrt(dim) if scale_by_width", "scale if True", "gemma2"),
-    Mutation("embedding not normed", EMBEDDING, "x if self.norm is None", "x if True", "bloom"),
-    Mutation("padding is trained", EMBEDDING, "self.weight, self.padding_idx)", "self.weight)", "opt"),
-    Mutation("logits not scaled", HEAD, LOGIT_SCALE, "\n", "cohere"),
-    Mutation("logits not capped", HEAD, LOGIT_CAP, "return logits", "gemma2"),
-    Mutation(
-        "logits capped before their scale",
-        HEAD,
-        LOGIT_SCALE + f"        {LOGIT_CAP}",
-        f"logits = {LOGIT_CAP.removeprefix('return ')}\n        return logits * self.scale",
-        "head",
-        "test_model.py",
-    ),
-    Mutation("no bias in the head", HEAD, "else self.weight, self.bias)", "else self.weight)", "gptj"),
-    Mutation("a head of its own not used", HEAD, "embedding if self.weight is None", "embedding if True", "gpt_neox"),
-    Mutation("no final norm", MODEL, "return self.norm(x)", "return x", "gpt2"),
-    Mutation(
-        "double norms swapped",
-        PLACEMENT,
-        "self.norm_out(f(self.norm_in(x)))",
-        "self.norm_in(f(self.norm_out(x)))",
-        "gemma2",
-    ),
-    Mutation("pre for output", PLACEMENT, "return f(self.norm(x))", "return self.norm(f(x))  # ", "gpt2"),
-    Mutation("output for pre", PLACEMENT, "return self.norm(f(x))", "return f(self.norm(x))  # ", "olmo2"),
-    Mutation("post inside the residual", PLACEMENT, "return self.norm(x + y)", "return x + self.norm(y)", "openai-gpt"),
-    Mutation("residual before the norm", PLACEMENT, "return normed + f(normed)", "return x + f(normed)", "bloom"),
-    Mutation("parallel FFN reads the attention's", BLOCK, BRANCHES, IN_TURN, "gpt_neox"),
-    Mutation(
-        "two norms are one", BLOCK, "self.ffn_placement.branch(x, ffn)", "self.placement.branch(x, ffn)", "falcon"
-    ),
-    Mutation("parallel FFN reads the raw stream", BLOCK, "attention(h) + ffn(h)", "attention(h) + ffn(x)", "gptj"),
-    Mutation("q, k, v in another order", WEIGHTS, 'for x in "qkv")', 'for x in "kqv")', "gpt2"),
-    Mutation("groups of q, k, v as one after the other", WEIGHTS, "t = t[self.order.argsort()]", "t = t", "bloom"),
-    Mutation("groups of q, k, v the wrong way", WEIGHTS, "self.order.argsort()", "self.order", "gpt_neox"),
-    Mutation(
-        "square matrices of Conv1D as they are",
-        WEIGHTS,
-        TRANSPOSED,
-        f"{TRANSPOSED} and theirs.shape[0] != theirs.shape[1]",
-        "openai-gpt",
-    ),
-    Mutation(
-        "layers with and without window swapped", ATTENTION, 'len(pattern)] == "L"', 'len(pattern)] != "L"', "gemma2"
-    ),
-    Mutation("q and k norms with their default eps", FAMILIES, '"norm.eps", "qk_norm.eps")', '"norm.eps")', "qwen3"),
-    Mutation(
-        "query_pre_attn_scalar ignored",
-        FAMILIES,
-        'c["query_pre_attn_scalar"] ** -0.5',
-        'c["head_dim"] ** -0.5',
-        "gemma2",
-    ),
-    Mutation("scale_attn_weights ignored", FAMILIES, 'None if c["scale_attn_weights"] else 1.0', "None", "gpt2"),
-    Mutation(
-        "serial for parallel",
-        FAMILIES,
-        '{"block": "serial"},\n    ),\n    rope(partial=True)',
-        '{"block": "parallel", "block.shared_norm": False},\n    ),\n    rope(partial=True)',
-        "gpt_neox",
-    ),
-    Mutation(
-        "padding token not read",
-        FIELDS,
-        'return {"embedding.padding_idx": c[flag]}',
-        'return {"embedding.padding_idx": None}',
-        "xglm",
-    ),
-]
+wrong_setting("channels paired by halves", "gptj", "position", "rope", pairing="half")
+wrong_setting("frequencies over the whole head", "gpt_neox", "position", "rope", theta=lambda a: a.theta**a.fraction)
+for kind in ("linear", "llama3"):
+    wrong_setting(
+        *(f"{kind} scaling upside down", "llama", "position", "rope"),
+        factor=lambda a, kind=kind: 1 / a.factor if a.scaling == kind else a.factor,
+    )
+wrong_setting(
+    *("llama3 scaling without a ramp", "llama", "position", "rope"), high_freq_factor=lambda a: a.low_freq_factor + 1e-9
+)
+wrong_setting("sines between cosines", "xglm", "position", "sinusoidal", layout="interleaved")
+wrong_setting("lowest frequency left out", "xglm", "position", "sinusoidal", inclusive=False)
+wrong_setting("sinusoids from position 0", "xglm", "position", "sinusoidal", offset=0)
+wrong_setting("ALiBi ignores scale", "falcon", "position", "alibi", scale=1.0)
+wrong_setting("ALiBi not rounded", "falcon", "position", "alibi", bf16=False)
+
+wrong_setting("embedding not scaled", "gemma2", "embedding", "table", scale_by_width=False)
+wrong_setting("padding token trained", "opt xglm", "embedding", "table", padding_idx=None)
+wrong_setting("logits not scaled", "cohere", "head", "linear", scale=1.0)
+wrong_setting("logits not capped", "gemma2", "head", "linear", softcap=None)
+
+
+# ---------------------------------------------------------------- parts that are left out, swapped or replaced
+
+
+@contextmanager
+def replaced(module: nn.Module, **parts: Any) -> Iterator[None]:
+    """Give a module other parts, or None, inside the block."""
+    before = {name: getattr(module, name) for name in parts}
+    for name, part in parts.items():
+        setattr(module, name, part)
+    try:
+        yield
+    finally:
+        for name, part in before.items():
+            setattr(module, name, part)
+
+
+def wrong_parts(
+    name: str, families: str, cls: type | tuple[str, str], parts: Callable[[Any], Mapping[str, Any]], of: str = ""
+) -> None:
+    """Add a mutation in which a component computes with other parts: of its own, or of its part `of`."""
+
+    def apply(patch: Any) -> None:
+        patched = cls if isinstance(cls, type) else option(*cls)
+        method = "stream" if hasattr(patched, "stream") else "forward"
+        original = getattr(patched, method)
+
+        def forward(self, *args, **more):
+            owner = getattr(self, of) if of else self
+            with replaced(owner, **parts(owner)):
+                return original(self, *args, **more)
+
+        patch.setattr(patched, method, forward)
+
+    MUTATIONS.append(Mutation(name, tuple(families.split()), apply))
+
+
+def without(*names: str) -> Callable[[Any], Mapping[str, Any]]:
+    return lambda _: dict.fromkeys(names)
+
+
+wrong_parts("no bias in LayerNorm", "falcon", ("norm", "layernorm"), without("bias"))
+wrong_parts("gate and up swapped", "llama", ("ffn", "swiglu"), lambda m: {"gate": m.up, "up": m.gate})
+wrong_parts("no bias in up", "bloom", ("ffn", "gelu_tanh"), without("bias"), of="up")
+wrong_parts("no bias in down", "opt", ("ffn", "relu"), without("bias"), of="down")
+wrong_parts("no bias in q", "gpt2", ("attention", "softmax"), without("bias"), of="q")
+wrong_parts("no bias in v", "starcoder2", ("attention", "softmax"), without("bias"), of="v")
+wrong_parts("no bias in out", "phi", ("attention", "softmax"), without("bias"), of="out")
+wrong_parts("no norm of the embedding", "bloom", ("embedding", "table"), without("norm"))
+wrong_parts("no bias in the head", "gptj", ("head", "linear"), without("bias"))
+wrong_parts("untied head reads the token table", "gpt_neox", ("head", "linear"), without("weight"))
+wrong_parts("no final norm", "gpt2", ("model", "gpt"), lambda m: {"norm": nn.Identity()})
+wrong_parts(
+    "two norms of a parallel block are one",
+    "falcon",
+    ("block", "parallel"),
+    lambda m: {"ffn_placement": m.ffn_placement and m.placement},
+)
+
+
+@mutation("gpt_neox")
+def GELU_by_tanh_for_erf(patch):
+    patch.setattr(option("ffn", "gelu"), "activation", staticmethod(option("ffn", "gelu_tanh").activation))
+
+
+@mutation("gpt2")
+def GELU_by_erf_for_tanh(patch):
+    patch.setattr(option("ffn", "gelu_tanh"), "activation", staticmethod(option("ffn", "gelu").activation))
+
+
+# ---------------------------------------------------------------- attention
+
+
+def model_modules() -> list[ModuleType]:
+    return [import_module(f"gptlab.model.{m.name}") for m in pkgutil.iter_modules(gptlab.model.__path__)]
+
+
+def patch_function(patch: Any, name: str, wrap: Callable[..., Any]) -> None:
+    """Replace a function of gptlab.model by `wrap(function)` in every module that has it by this name."""
+    modules = [m for m in model_modules() if inspect.isfunction(getattr(m, name, None))]
+    assert modules, name
+    for module in modules:
+        patch.setattr(module, name, wrap(getattr(module, name)))
+
+
+def patch_sdpa(patch: Any, change: Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the keywords with which gptlab, and not transformers, calls torch's attention."""
+
+    class Changed:
+        def __getattr__(self, name):
+            return getattr(F, name)
+
+        def scaled_dot_product_attention(self, q, k, v, **more):
+            return F.scaled_dot_product_attention(q, k, v, **more | change(q, k, more))
+
+    for module in model_modules():
+        if getattr(module, "F", None) is F:
+            patch.setattr(module, "F", Changed())
+
+
+@mutation("gpt2")
+def no_causal_mask(patch):
+    patch_sdpa(patch, lambda q, k, given: {"is_causal": False})
+
+
+@mutation("bloom")
+def one_token_ahead_is_visible(patch):
+    def visible(q, k, given):
+        mask = given["attn_mask"].clone()
+        ahead = torch.arange(mask.shape[-1] - 1)
+        if mask.shape[-2] == mask.shape[-1]:
+            mask[..., ahead, ahead + 1] = mask[..., ahead, ahead]
+        return {"attn_mask": mask}
+
+    patch_sdpa(patch, visible)
+
+
+@mutation("starcoder2")
+def queries_counted_from_0_with_a_cache(patch):
+    def from_0(q, k, given):
+        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril()
+        return {"attn_mask": mask} if q.shape[-2] < k.shape[-2] else {}
+
+    patch_sdpa(patch, from_0)
+
+
+@mutation("gemma2")
+def scores_capped_after_the_mask(patch):
+    patch_function(patch, "scores", lambda scores: lambda *args, **more: scores(*args, **more).clamp(min=-1.0))
+
+
+@mutation("llama")
+def key_value_heads_tiled(patch):
+    original = torch.Tensor.repeat_interleave
+
+    def tiled(x, n, dim=None, **more):
+        return x.repeat(1, n, 1, 1) if x.ndim == 4 and dim == 1 else original(x, n, dim, **more)
+
+    patch.setattr(torch.Tensor, "repeat_interleave", tiled)
+
+
+@mutation("qwen3")
+def queries_normed_after_their_rotation(patch):
+    cls = option("attention", "softmax")
+    original = cls.forward
+
+    def forward(self, x, position, *rest, **more):
+        norm = self.q_norm
+
+        class Position:
+            norms = iter([norm])  # the queries are rotated first
+
+            def __getattr__(self, name):
+                return getattr(position, name)
+
+            def rotate(self, x, *args):
+                return next(self.norms, nn.Identity())(position.rotate(x, *args))
+
+        with replaced(self, q_norm=nn.Identity()):
+            return original(self, x, Position(), *rest, **more)
+
+    patch.setattr(cls, "forward", forward)
+
+
+@mutation("olmo2")
+def norm_over_each_head_for_the_width(patch):
+    from gptlab.model.attention import AllHeads
+
+    def forward(self, x):
+        return F.rms_norm(x, x.shape[-1:], None, self.norm.eps) * self.norm.gain.view(x.shape[1], 1, -1)
+
+    patch.setattr(AllHeads, "forward", forward)
+
+
+@mutation("cohere")
+def heads_share_one_norm(patch):
+    from gptlab.model.attention import EachHead
+
+    patch.setattr(EachHead, "forward", lambda self, x: torch.stack([self.norms[0](h) for h in x.unbind(1)], 1))
+
+
+def patch_cache(patch: Any, method: str, wrap: Callable[..., Any]) -> None:
+    from gptlab.model.attention import KVCache
+
+    original = getattr(KVCache, method)
+    patch.setattr(KVCache, method, lambda self, *args: wrap(original(self, *args), *args))
+
+
+@mutation("gpt2")
+def new_keys_before_those_of_the_cache(patch):
+    patch_cache(patch, "append", lambda kv, *args: (kv[0].roll(args[-1].shape[-2], -2), kv[1]))
+
+
+@mutation("llama")
+def rotation_a_position_early_with_a_cache(patch):
+    patch_cache(patch, "length", lambda length, *_: max(0, length - 1))
+
+
+@mutation("gpt2")
+def learned_positions_from_0_with_a_cache(patch):
+    patch_cache(patch, "length", lambda length, *_: 0)
+
+
+# ---------------------------------------------------------------- positions
+
+
+def after_init(patch: Any, slot: str, choice: str, mend: Callable[[Any], None]) -> None:
+    cls = option(slot, choice)
+    original = cls.__init__
+
+    def init(self, *args, **settings):
+        original(self, *args, **settings)
+        mend(self)
+
+    patch.setattr(cls, "__init__", init)
+
+
+@mutation("llama cohere")
+def rotation_the_other_way(patch):
+    after_init(patch, "position", "rope", lambda rope: rope.sin.neg_())
+
+
+@mutation("phi")
+def last_channels_of_a_head_rotated(patch):
+    cls = option("position", "rope")
+    original = cls.rotate
+    patch.setattr(cls, "rotate", lambda self, x, *args: original(self, x.roll(x.shape[-1] // 2, -1), *args))
+
+
+@mutation("opt")
+def learned_positions_ignore_their_offset(patch):
+    cls = option("position", "learned")
+    original = cls.embed
+    patch.setattr(cls, "embed", lambda self, x, start: original(self, x, start - self.offset))
+
+
+@mutation("bloom")
+def ALiBi_the_other_way(patch):
+    after_init(patch, "position", "alibi", lambda alibi: alibi.slopes.neg_())
+
+
+@mutation("bloom")
+def ALiBi_slopes_of_the_next_power_of_two_in_a_row(patch):
+    def in_a_row(alibi):
+        below = 2 ** math.floor(math.log2(len(alibi.slopes)))
+        for i in range(len(alibi.slopes) - below):
+            alibi.slopes[below + i] = 2 ** (-4 * (i + 1) / below)
+
+    after_init(patch, "position", "alibi", in_a_row)
+
+
+# ---------------------------------------------------------------- placements and blocks
+
+
+@mutation("gemma2")
+def double_norms_swapped(patch):
+    patch.setattr(option("placement", "double"), "branch", lambda self, x, f: self.norm_in(f(self.norm_out(x))))
+
+
+@mutation("gpt2")
+def output_norm_for_pre_norm(patch):
+    patch.setattr(option("placement", "pre"), "branch", lambda self, x, f: self.norm(f(x)))
+
+
+@mutation("olmo2")
+def pre_norm_for_output_norm(patch):
+    patch.setattr(option("placement", "output"), "branch", lambda self, x, f: f(self.norm(x)))
+
+
+@mutation("openai-gpt")
+def post_norm_on_the_branch(patch):
+    patch.setattr(option("placement", "post"), "merge", lambda self, x, y: x + self.norm(y))
+
+
+@mutation("bloom")
+def residual_taken_before_the_norm(patch):
+    patch.setattr(option("placement", "pre_residual"), "forward", lambda self, x, f: x + f(self.norm(x)))
+
+
+@mutation("gpt_neox")
+def parallel_FFN_reads_what_attention_wrote(patch):
+    def forward(self, *args):
+        norms = {"attention_placement": self.placement, "ffn_placement": self.ffn_placement}
+        parts = SimpleNamespace(attention=self.attention, ffn=self.ffn, branch_scale=self.branch_scale, **norms)
+        return option("block", "serial").forward(parts, *args)
+
+    patch.setattr(option("block", "parallel"), "forward", forward)
+
+
+@mutation("gptj")
+def parallel_FFN_reads_the_raw_stream(patch):
+    cls = option("block", "parallel")
+    original = cls.forward
+
+    def forward(self, x, *args):
+        ffn, raw = self.ffn, nn.Identity()
+        raw.forward = lambda _: ffn(x)
+        with replaced(self, ffn=raw):
+            return original(self, x, *args)
+
+    patch.setattr(cls, "forward", forward)
+
+
+# ---------------------------------------------------------------- conversion
+
+
+def wrong_layout(name: str, family: str, change: Callable[[str, Layout], Layout]) -> None:
+    """Add a mutation in the layouts of a family's table of weights."""
+
+    def apply(patch: Any) -> None:
+        table = {k: change(k, v) if isinstance(v, Layout) else v for k, v in FAMILIES[family].weights.items()}
+        patch.setitem(FAMILIES, family, replace(FAMILIES[family], weights=table))
+
+    MUTATIONS.append(Mutation(name, (family,), apply))
+
+
+def inverted(layout: Layout) -> Layout:
+    order = layout.order
+    return replace(layout, order=order and (lambda *sizes: order(*sizes).argsort()))
+
+
+wrong_layout(
+    "q, k, v in another order",
+    "gpt2",
+    lambda _, v: replace(v, parts=v.parts[1::-1] + v.parts[2:]) if v.parts == QKV else v,
+)
+wrong_layout("groups of q, k, v as one after the other", "bloom", lambda _, v: replace(v, order=None))
+wrong_layout("groups of q, k, v the wrong way", "gpt_neox", lambda _, v: inverted(v))
+wrong_layout(
+    *("square matrices of Conv1D not transposed", "openai-gpt"),
+    lambda name, v: replace(v, transposed=v.transposed and not name.endswith("attn.c_proj")),
+)
+
+
+def wrong_reading(name: str, family: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Add a mutation in the settings that the fields of a family read from a config."""
+
+    def apply(patch: Any) -> None:
+        fields = tuple(replace(f, read=lambda c, f=f: change(f.read(c))) for f in FAMILIES[family].fields)
+        patch.setitem(FAMILIES, family, replace(FAMILIES[family], fields=fields))
+
+    MUTATIONS.append(Mutation(name, (family,), apply))
+
+
+wrong_reading("q and k norms with their default eps", "qwen3", lambda s: {k: s[k] for k in s if k != "qk_norm.eps"})
+wrong_reading(
+    *("serial block read as parallel", "gpt_neox"),
+    lambda s: {"block": "parallel", "block.shared_norm": False} if "block" in s else s,
+)

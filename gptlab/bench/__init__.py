@@ -1,1 +1,1 @@
-"""How fast a training step and a sweep are, against the machine's own speed and against other people's code."""
+"""Benchmarks of training steps and sweeps, against the machine's own speed and other people's code."""

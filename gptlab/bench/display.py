@@ -1,4 +1,4 @@
-"""The figures as tables: in a terminal, and as Markdown for a page of them."""
+"""The figures of a benchmark as tables, in a terminal and in Markdown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ Figures = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A table with what is to be said below it."""
+class FigureTable:
+    """A table, with notes below it."""
 
     header: list[str]
     rows: list[list[str]]
@@ -22,9 +22,10 @@ class Part:
 
 
 def print_figures(figures: Figures, console: Console) -> None:
-    for line in head(figures):
+    """Print the figures of either benchmark."""
+    for line in header_lines(figures):
         console.print(Text(line), soft_wrap=True)
-    for part in parts(figures):
+    for part in figure_tables(figures):
         console.print()
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         for i, title in enumerate(part.header):
@@ -38,16 +39,17 @@ def print_figures(figures: Figures, console: Console) -> None:
 
 
 def markdown(figures: Figures) -> str:
-    lines = [f"    {figures['command']}", "", *(f"- {line}" for line in head(figures))]
-    for part in parts(figures):
+    """Return the figures of either benchmark as Markdown."""
+    lines = [f"    {figures['command']}", "", *(f"- {line}" for line in header_lines(figures))]
+    for part in figure_tables(figures):
         rules = ["---", *["---:"] * (len(part.header) - 1)]
         lines += ["", *(f"| {' | '.join(row)} |" for row in (part.header, rules, *part.rows))]
         lines += ["", *(f"- {note}" for note in part.notes)] if part.notes else []
     return "\n".join(lines) + "\n"
 
 
-def head(figures: Figures) -> list[str]:
-    """The machine and what was timed, a line for each."""
+def header_lines(figures: Figures) -> list[str]:
+    """Return a line about the machine and a line about what was timed."""
     machine = figures["machine"]
     threads = machine["torch_threads"]
     cpu = f"{machine['cpu']}, {threads} thread{'s' * (threads > 1)} on {machine['cpu_count']} cores"
@@ -55,11 +57,14 @@ def head(figures: Figures) -> list[str]:
     compiled = ", compiled" if machine["compiled"] else ""
     load = "" if figures["load_before"] is None else f"; load {figures['load_before']:.1f} before"
     where = f"{machine['gpu'] or cpu}, {machine['precision']}{compiled}; Python {machine['python']}, {packages}{load}"
-    return [f"machine  {where}", HEADS[figures["kind"]](figures)]
+    return [f"machine  {where}", (_cell if figures["kind"] == "sweep" else _model)(figures)]
 
 
-def parts(figures: Figures) -> list[Part]:
-    return PARTS[figures["kind"]](figures)
+def figure_tables(figures: Figures) -> list[FigureTable]:
+    """Return the tables of a benchmark's figures."""
+    if figures["kind"] == "sweep":
+        return [_sweep(figures)]
+    return [_own(figures), _peers(figures)] if figures["peers"] else [_own(figures)]
 
 
 def _model(figures: Figures) -> str:
@@ -74,11 +79,7 @@ def _cell(figures: Figures) -> str:
     return f"cell     {c['parameters']:,} parameters; {did}"
 
 
-def _steps(figures: Figures) -> list[Part]:
-    return [_own(figures), _peers(figures)] if figures["peers"] else [_own(figures)]
-
-
-def _own(figures: Figures) -> Part:
+def _own(figures: Figures) -> FigureTable:
     startup, datasheet = figures["startup"], figures["datasheet"]
     best = max(figures["gemm"], key=lambda g: g["flops_per_s"]["median"])
     rows = [
@@ -99,38 +100,41 @@ def _own(figures: Figures) -> Part:
         _row("... to import torch and gptlab", startup["import_gptlab_s"], "{:.2f}"),
     ]
     blocks = f"{figures['blocks']} blocks of {figures['steps_per_block']} steps"
-    return Part(["", "median", "min .. max"], rows, [f"{blocks}; the last four lines are of fresh processes"])
+    return FigureTable(
+        ["", "median", "min .. max"], rows, [f"{blocks}; the last four lines were measured in new processes"]
+    )
 
 
-def _peers(figures: Figures) -> Part:
+def _peers(figures: Figures) -> FigureTable:
     own = ["gptlab", f"{figures['model']['parameters']:,}", *_speeds(figures), "", ""]
     rows = [
         [p["name"], f"{p['parameters']:,}", *_speeds(p), f"{p['ratio']['median']:.2f}", _range(p["ratio"], "{:.2f}")]
         for p in figures["peers"]
     ]
     header = ["", "parameters", "tokens/s", "ms per step", "gptlab's speed / its", "min .. max"]
-    return Part(header, [own, *rows], [_note(p) for p in figures["peers"]])
+    return FigureTable(header, [own, *rows], [_note(p) for p in figures["peers"]])
 
 
 def _note(peer: Figures) -> str:
     return f"{peer['name']} {peer['version']}: {peer['architecture']}; {peer['precision']}; {peer['how']}"
 
 
-def _sweep(figures: Figures) -> list[Part]:
-    ways, several = figures["ways"], figures["rounds"] > 1
+def _sweep(figures: Figures) -> FigureTable:
+    methods, several = figures["ways"], figures["rounds"] > 1
     header = ["", "cells", "cells per hour", *["min .. max"] * several]
     header += ["the sweep's speed / its", *["min .. max"] * several]
-    rows = []
-    for way in ways:
+    rows: list[list[str]] = []
+    for method in methods:
         rate, ratio = (
-            [form.format(way[key]["median"]), *[_range(way[key], form)] * several]
+            [form.format(method[key]["median"]), *[_range(method[key], form)] * several]
             for key, form in (("cells_per_hour", "{:,.0f}"), ("ratio", "{:.2f}"))
         )
-        rows.append([way["name"], str(way["cells"]), *rate, *(ratio if way is not ways[0] else [""] * len(ratio))])
-    notes = [f"{way['name']}: {way['how']}" for way in ways]
+        rows.append([method["name"], str(method["cells"]), *rate, *(ratio if rows else [""] * len(ratio))])
+    notes = [f"{method['name']}: {method['how']}" for method in methods]
     notes += [f"{figures['rounds']} rounds"] * several
-    fewer = any(way["cells"] < ways[0]["cells"] for way in ways)
-    return [Part(header, rows, [*notes, *["where cells are fewer, cells per hour are scaled from them"] * fewer])]
+    if any(method["cells"] < methods[0]["cells"] for method in methods):
+        notes.append("cells per hour of methods with fewer cells are scaled up from those cells")
+    return FigureTable(header, rows, notes)
 
 
 def _speeds(figures: Figures) -> list[str]:
@@ -144,7 +148,3 @@ def _row(name: str, spread: Mapping[str, float], form: str, scale: float = 1) ->
 
 def _range(spread: Mapping[str, float], form: str) -> str:
     return f"{form.format(spread['low'])} .. {form.format(spread['high'])}"
-
-
-HEADS = {"steps": _model, "sweep": _cell}
-PARTS = {"steps": _steps, "sweep": _sweep}

@@ -1,4 +1,4 @@
-"""How fast the machine multiplies matrices: measured in the same run, and what the datasheet of a GPU promises."""
+"""The speed of matrix products: measured on this machine beside the steps, and from the datasheets of GPUs."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from gptlab.bench.timing import Contestant, steps_per_block, warm_up
+from gptlab.bench.timing import Timed, steps_per_block, warm_up
 from gptlab.training.device import Machine
 from gptlab.training.trainer import Trainer
 
 SECONDS_PER_BLOCK = 0.3
-SQUARE = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # wide enough for the best rate, small enough for the memory
+SQUARE = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # large enough for the best rate, small enough for the memory
 
-# Dense FLOP/s of the tensor cores with float32 sums, in bf16, and where a GPU has none in fp16. NVIDIA's datasheets
-# (half of what they print "with sparsity") and, for GeForce, appendix A of the Ampere GA102, Ada and RTX Blackwell
-# whitepapers. Of two that fit a name the first holds: PCIe cards are slower than SXM modules of that name.
+# Dense FLOP/s of the tensor cores with float32 accumulation: bf16, or fp16 on GPUs without bf16. From NVIDIA's
+# datasheets (half of the figures "with sparsity") and, for GeForce, appendix A of the Ampere GA102, Ada and RTX
+# Blackwell whitepapers. The first entry that fits a name counts: PCIe cards are slower than SXM modules of that name.
 DATASHEET = {
     "B200": 2250e12,
     "H200 NVL": 835e12,
@@ -44,14 +44,14 @@ DATASHEET = {
 
 
 def datasheet_flops(gpu: str) -> float | None:
-    """Peak FLOP/s of a GPU by the name that CUDA has for it; None if it is not in the table."""
+    """Return the peak FLOP/s of a GPU by its name in CUDA; None if it is not in the table."""
     words = set(gpu.upper().replace("-", " ").split())
     return next((peak for name, peak in DATASHEET.items() if set(name.upper().split()) <= words), None)
 
 
 @dataclass(frozen=True)
 class Gemm:
-    """(rows x inner) @ (inner x columns)"""
+    """A matrix product (rows x inner) @ (inner x columns)."""
 
     rows: int
     inner: int
@@ -67,21 +67,21 @@ class Gemm:
 
 
 def gemms(trainer: Trainer) -> list[Gemm]:
-    """Of the model's typical shape, that is all tokens of a forward pass times a block's largest matrix; and square."""
-    block = next(iter(trainer.model.blocks), trainer.model)  # a model before GPT has none
+    """Return two products: all tokens of a forward pass times the largest matrix of a block, and a large square."""
+    block = next(iter(trainer.model.blocks), trainer.model)  # the simplest models have no blocks
     matrices = [p.shape for p in block.parameters() if p.ndim == 2]
     tokens, side = trainer.micro * trainer.cfg.data.window, SQUARE[trainer.machine.device.type]
     largest = sorted(max(matrices, key=math.prod, default=(1, 1)))
     return [Gemm(tokens, *largest), Gemm(side, side, side)]
 
 
-def gemm_contestants(shapes: Sequence[Gemm], machine: Machine) -> list[Contestant]:
-    """In the precision that the model's own products have, weights as a linear layer holds them."""
+def timed_gemms(shapes: Sequence[Gemm], machine: Machine) -> list[Timed]:
+    """Return the products, warm, in the precision of the run, with weights stored as a linear layer stores them."""
     dtype = torch.bfloat16 if machine.precision.startswith("bf16") else torch.float32
-    return [_contestant(shape, machine.device, dtype) for shape in shapes]
+    return [_timed(shape, machine.device, dtype) for shape in shapes]
 
 
-def _contestant(shape: Gemm, device: torch.device, dtype: torch.dtype) -> Contestant:
+def _timed(shape: Gemm, device: torch.device, dtype: torch.dtype) -> Timed:
     x = torch.randn(shape.rows, shape.inner, device=device).to(dtype)
     weight = torch.randn(shape.columns, shape.inner, device=device).to(dtype)
     out = torch.empty(shape.rows, shape.columns, device=device, dtype=dtype)
@@ -90,4 +90,4 @@ def _contestant(shape: Gemm, device: torch.device, dtype: torch.dtype) -> Contes
         torch.matmul(x, weight.t(), out=out)
 
     warm_up(step, device)
-    return Contestant(shape.name, step, steps_per_block(step, device, SECONDS_PER_BLOCK))
+    return Timed(shape.name, step, steps_per_block(step, device, SECONDS_PER_BLOCK))

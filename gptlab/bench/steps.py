@@ -1,24 +1,22 @@
-"""`gptlab bench`: the training step of a config, beside the machine's matrix products and beside peers."""
+"""`gptlab bench`: the training step of a config, timed beside matrix products and peers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from gptlab.bench.machine import describe_machine
-from gptlab.bench.matmul_peak import Gemm, datasheet_flops, gemm_contestants, gemms
+from gptlab.bench.host import describe_machine, measure_startup
+from gptlab.bench.matmul_peak import Gemm, datasheet_flops, gemms, timed_gemms
 from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
-from gptlab.bench.startup import measure_startup
 from gptlab.bench.subject import prepare, step_of
-from gptlab.bench.timing import Contestant, interleave, rates, ratios, spread, steps_per_block, warm_up
-from gptlab.training.device import Machine
+from gptlab.bench.timing import Timed, interleave, rates, ratios, spread, steps_per_block, warm_up
 
 BLOCKS = 7
 
 
 def bench_steps(
     overrides: Sequence[str],
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     against: Sequence[str] = (),
     blocks: int | None = None,
@@ -26,7 +24,23 @@ def bench_steps(
     threads: int | None = None,
     peer_precision: str | None = None,
 ) -> dict[str, Any]:
-    """All figures of the benchmark, as `--json` writes them. Raises ConfigError before anything is timed."""
+    """Time the training step of a config.
+
+    Args:
+        overrides: The overrides of the config.
+        report: Called with each stage of the benchmark.
+        against: The peers to time beside it: `nanogpt=PATH`, `hf`, `x-transformers`.
+        blocks: The number of interleaved blocks.
+        steps: The number of steps per block; None for as many as take `SECONDS_PER_BLOCK`.
+        threads: The threads of torch in each process; None for torch's default.
+        peer_precision: float32 or bf16; None for float32 on a CPU, and gptlab's own on a GPU.
+
+    Returns:
+        All figures, as `--json` writes them.
+
+    Raises:
+        ConfigError: An override or a peer is refused; nothing has been timed by then.
+    """
     if threads:
         torch.set_num_threads(threads)
     blocks = blocks or BLOCKS
@@ -34,25 +48,26 @@ def bench_steps(
     subject = prepare(overrides)
     for peer in peers:
         peer.check(subject.cfg)
-    tell("fresh processes")
+    report("new processes")
     startup = measure_startup(overrides, threads)  # before this process holds a model, on a GPU too
-    tell("warming up")
+    report("warming up")
     trainer, device = subject.trainer(), subject.device.device
     step = step_of(trainer)
     warm_up(step, device)
     n = steps or steps_per_block(step, device)
-    own = Contestant("gptlab", step, n)
+    own = Timed("gptlab", step, n)
     theirs = []
     for peer in peers:
         peer.open(subject, peer_precision)
         warm_up(peer.training_step, device)
-        theirs.append(Contestant(peer.name, peer.training_step, n))
+        theirs.append(Timed(peer.name, peer.training_step, n))
     shapes = gemms(trainer)
-    products = gemm_contestants(shapes, subject.device)
-    tell(f"{blocks} blocks of {n} steps")
+    products = timed_gemms(shapes, subject.device)
+    report(f"{blocks} blocks of {n} steps")
     interleave([own, *theirs, *products], blocks, device)
     tokens, flops = subject.budget.tokens_per_step, subject.budget.cost["flops_per_token"]
     achieved = rates(tokens * flops, own.seconds)
+    gpu_name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "kind": "steps",
         "machine": describe_machine(subject),
@@ -66,41 +81,43 @@ def bench_steps(
         "steps_per_block": n,
         **_speed(own, tokens),
         "flops_per_s": spread(achieved),
-        "gemm": [_of_product(*pair, achieved) for pair in zip(shapes, products, strict=True)],
-        "datasheet": _of_datasheet(subject.device, achieved),
+        "gemm": [_product_figures(*pair, achieved) for pair in zip(shapes, products, strict=True)],
+        "datasheet": datasheet_share(gpu_name, achieved),
         "startup": startup,
-        "peers": [_of_peer(*pair, own, tokens) for pair in zip(peers, theirs, strict=True)],
-        "seconds_per_step": {c.name: c.seconds for c in (own, *theirs)},
+        "peers": [_peer_figures(*pair, own, tokens) for pair in zip(peers, theirs, strict=True)],
+        "seconds_per_step": {timed.name: timed.seconds for timed in (own, *theirs)},
     }
 
 
-def _speed(contestant: Contestant, tokens: int) -> dict[str, Any]:
+def _speed(timed: Timed, tokens: int) -> dict[str, Any]:
     return {
-        "tokens_per_s": spread(rates(tokens, contestant.seconds)),
-        "ms_per_step": spread([1000 * s for s in contestant.seconds]),
+        "tokens_per_s": spread(rates(tokens, timed.seconds)),
+        "ms_per_step": spread([1000 * s for s in timed.seconds]),
     }
 
 
-def _of_product(shape: Gemm, product: Contestant, achieved: Sequence[float]) -> dict[str, Any]:
+def _product_figures(shape: Gemm, product: Timed, achieved: Sequence[float]) -> dict[str, Any]:
     rate = rates(shape.flops, product.seconds)
     return {"shape": shape.name, "flops_per_s": spread(rate), "share": spread(ratios(achieved, rate))}
 
 
-def _of_datasheet(machine: Machine, achieved: Sequence[float]) -> dict[str, Any] | None:
-    """MFU as in arXiv:2204.02311: against the tensor cores' dense bf16, or fp16, whatever the run's precision is."""
-    gpu = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else ""
+def datasheet_share(gpu: str, achieved: Sequence[float]) -> dict[str, Any] | None:
+    """Return MFU as in arXiv:2204.02311; None for a GPU that is not in the table.
+
+    It is the share of the tensor cores' dense bf16 (or fp16) FLOP/s, whatever the precision of the run.
+    """
     peak = datasheet_flops(gpu)
     return {"flops_per_s": peak, "mfu": spread([a / peak for a in achieved])} if peak else None
 
 
-def _of_peer(peer: Peer, its: Contestant, own: Contestant, tokens: int) -> dict[str, Any]:
+def _peer_figures(peer: Peer, its: Timed, own: Timed, tokens: int) -> dict[str, Any]:
     return {
         "name": peer.name,
         "version": peer.version,
         "parameters": peer.parameters,
-        "architecture": SAME if peer.is_like(peer.subject.cfg) else OTHER,
+        "architecture": SAME if peer.matches(peer.subject.cfg) else OTHER,
         "precision": "bf16 autocast" if peer.bf16 else "float32",
         "how": peer.how,
         **_speed(its, tokens),
-        "ratio": spread(ratios(its.seconds, own.seconds)),  # of speeds: gptlab's over the peer's
+        "ratio": spread(ratios(its.seconds, own.seconds)),  # gptlab's speed over the peer's
     }

@@ -1,8 +1,9 @@
-"""`gptlab bench --sweep`: small cells, from the start of the first process to the last result, a sweep against loops.
+"""`gptlab bench --sweep`: a sweep of small cells against loops, from the start of the first process to the last result.
 
-All ways train as many steps and evaluate as many tokens. nanoGPT's train.py, with eval_iters=1, evaluates a batch of
-each split before its first and before its last step, four batches in all, and saves a checkpoint at the latter; gptlab
-here evaluates at the end on as many tokens, and saves a checkpoint and the best weights. The text is tokenised before.
+All methods train the same number of steps and evaluate the same number of tokens. nanoGPT's train.py, with
+eval_iters=1, evaluates a batch of each split before its first and before its last step, four batches in all, and saves
+a checkpoint at the last. gptlab evaluates as many tokens at the end, and saves a checkpoint and the best weights. The
+text has been tokenised before.
 """
 
 import pickle
@@ -17,35 +18,33 @@ from typing import Any
 import numpy as np
 import torch
 
-from gptlab.bench.machine import describe_machine
+from gptlab.bench.host import describe_machine, run_process
 from gptlab.bench.peers import OTHER, SAME, NanoGPT, Peer, find_peers
-from gptlab.bench.process import run_process
 from gptlab.bench.subject import prepare
 from gptlab.bench.timing import rates, ratios, spread
 from gptlab.config import ConfigError
 from gptlab.config.compose import typed
-from gptlab.data import Dataset
 from gptlab.training.prepare import PreparedRun
 
 CELLS = 16
 EVALUATED = 4  # batches that nanoGPT's train.py evaluates
-OWN_KEYS = ("seed", "name", "runs_dir", "eval.tokens", "eval.every")
+FIXED = ("seed", "name", "runs_dir", "eval.tokens", "eval.every")
 
 
 @dataclass
-class Way:
-    """Of training cells; `run` trains so many of them and leaves what they write in a folder."""
+class SweepMethod:
+    """A way to train cells: `run` trains a number of them and writes to a folder."""
 
     name: str
     how: str
     cells: int
     run: Callable[[int, Path], object]
-    seconds: list[float] = field(default_factory=list)  # of a cell, by round
+    seconds: list[float] = field(default_factory=list)  # per cell, one for each round
 
 
 def bench_sweep(
     overrides: Sequence[str],
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     against: Sequence[str] = (),
     cells: int | None = None,
@@ -53,35 +52,58 @@ def bench_sweep(
     blocks: int | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """All figures of the benchmark, as `--json` writes them. Raises ConfigError before anything is timed."""
+    """Time a sweep of small cells against loops over the same cells.
+
+    Args:
+        overrides: The overrides of the cells; those of `hydra.*` are for the sweep's launcher.
+        report: Called with each stage of the benchmark.
+        against: nanogpt=PATH, to time a loop over its train.py too.
+        cells: The number of cells, which differ in the seed.
+        loop_cells: The number of cells that the loops train; None for all of them.
+        blocks: The number of rounds.
+        threads: The threads of torch in each process; None for torch's default.
+
+    Returns:
+        All figures, as `--json` writes them.
+
+    Raises:
+        ConfigError: An override or a peer is refused; nothing has been timed by then.
+    """
     if threads:
-        torch.set_num_threads(threads)  # which the figures say; the processes have it from run_process
+        torch.set_num_threads(threads)  # for the record; the processes get theirs from run_process
     cells, rounds = cells or CELLS, blocks or 1
     n_loop = loop_cells or cells
     if n_loop > cells:
-        raise ConfigError(f"--loop-cells={n_loop}: the loops run a part of --cells={cells}; give no more")
-    words = [w for w in overrides if not w.startswith("hydra")]
-    if own := next((w for w in words if w.partition("=")[0] in OWN_KEYS), None):
-        raise ConfigError(f"{own}: bench --sweep sets it itself, the same for all; leave it out")
-    subject = prepare(words)
-    plan, dataset = subject.budget, subject.dataset
-    assert isinstance(dataset, Dataset)
+        raise ConfigError(f"--loop-cells={n_loop}: the loops train a part of --cells={cells}; give at most that many")
+    launcher = [override for override in overrides if override.startswith("hydra")]
+    settings = [override for override in overrides if override not in launcher]
+    if fixed := next((override for override in settings if override.partition("=")[0] in FIXED), None):
+        raise ConfigError(f"{fixed}: bench --sweep sets this itself, for all methods alike; leave it out")
+    subject = prepare(settings)
+    plan = subject.budget
+    dataset: Any = subject.dataset  # a text: `prepare` refuses tasks
     if plan.steps is None or plan.steps < 2:
         raise ConfigError("budget: bench --sweep times cells of a known number of steps, 2 or more; give budget.steps")
     evaluated = EVALUATED * subject.micro_batch_size * subject.cfg.data.window
-    fixed = ["name=bench", f"eval.tokens={evaluated + 1}", f"eval.every={plan.steps}"]
-    fixed += [] if any(w.startswith("wandb.mode=") for w in words) else ["wandb.mode=disabled"]
-    gptlab = Gptlab(words + fixed, [w for w in overrides if w.startswith("hydra")], threads)
-    ways = [
-        Way("gptlab sweep", "one process checks all cells, its launcher's workers train them", cells, gptlab.sweep),
-        Way("gptlab train", "a process for each cell, one after the other", n_loop, gptlab.loop),
+    settings += ["name=bench", f"eval.tokens={evaluated + 1}", f"eval.every={plan.steps}"]
+    if not any(override.startswith("wandb.mode=") for override in settings):
+        settings.append("wandb.mode=disabled")
+    gptlab = Gptlab(settings, launcher, threads)
+    methods = [
+        SweepMethod(
+            "gptlab sweep",
+            "one process checks all cells, and the workers of its launcher train them",
+            cells,
+            gptlab.sweep,
+        ),
+        SweepMethod("gptlab train", "a process for each cell, one after the other", n_loop, gptlab.loop),
     ]
     scripts = [TrainPy(peer, subject, threads) for peer in find_peers(against)]
-    ways += [Way("nanoGPT's train.py", script.how, n_loop, script.loop) for script in scripts]
+    methods += [SweepMethod("nanoGPT's train.py", script.how, n_loop, script.loop) for script in scripts]
     with tempfile.TemporaryDirectory(prefix="gptlab-bench-") as name:
         for script in scripts:
             script.lay_out(Path(name))
-        _race(ways, rounds, Path(name), tell)
+        time_methods(methods, rounds, Path(name), report)
     return {
         "kind": "sweep",
         "machine": describe_machine(subject),
@@ -92,78 +114,79 @@ def bench_sweep(
             "evaluated_tokens": min(evaluated, dataset.n_val - 1),
         },
         "rounds": rounds,
-        "ways": [_told(way, ways[0]) for way in ways],
+        "ways": [method_figures(method, methods[0]) for method in methods],
     }
 
 
-def _race(ways: Sequence[Way], rounds: int, folder: Path, tell: Callable[[str], None]) -> None:
-    """Every other round backwards, so that a drift of the machine favours none."""
+def time_methods(methods: Sequence[SweepMethod], rounds: int, folder: Path, report: Callable[[str], None]) -> None:
+    """Run each method once per round, every other round backwards, so that a drift of the machine favours none."""
     for i in range(rounds):
-        for j, way in list(enumerate(ways))[:: -1 if i % 2 else 1]:
-            tell(f"{way.cells} cells by {way.name}")
+        for j, method in list(enumerate(methods))[:: -1 if i % 2 else 1]:
+            report(f"{method.cells} cells by {method.name}")
             started = time.perf_counter()
-            way.run(way.cells, folder / f"{i}-{j}")
-            way.seconds.append((time.perf_counter() - started) / way.cells)
+            method.run(method.cells, folder / f"{i}-{j}")
+            method.seconds.append((time.perf_counter() - started) / method.cells)
 
 
-def _told(way: Way, sweep: Way) -> dict[str, Any]:
+def method_figures(method: SweepMethod, sweep: SweepMethod) -> dict[str, Any]:
+    """Return the figures of a method, with the ratio of the sweep's speed to its speed."""
     return {
-        "name": way.name,
-        "how": way.how,
-        "cells": way.cells,
-        "seconds_per_cell": way.seconds,
-        "cells_per_hour": spread(rates(3600, way.seconds)),
-        "ratio": spread(ratios(way.seconds, sweep.seconds)),  # of speeds: the sweep's over this one's
+        "name": method.name,
+        "how": method.how,
+        "cells": method.cells,
+        "seconds_per_cell": method.seconds,
+        "cells_per_hour": spread(rates(3600, method.seconds)),
+        "ratio": spread(ratios(method.seconds, sweep.seconds)),
     }
 
 
 @dataclass(frozen=True)
 class Gptlab:
-    """The same cells by its two verbs; they differ in the seed."""
+    """gptlab's own two methods: `gptlab sweep`, and a loop of `gptlab train`."""
 
-    words: list[str]
+    settings: list[str]
     launcher: list[str]
     threads: int | None
 
     def sweep(self, cells: int, folder: Path) -> None:
         self._run("sweep", f"seed={','.join(map(str, range(cells)))}", folder, self.launcher)
-        if (ended := len(list(folder.glob("*/*/summary.json")))) < cells:
-            raise ConfigError(f"bench: {ended} of {cells} cells of the sweep came to an end")
+        if (finished := len(list(folder.glob("*/*/summary.json")))) < cells:
+            raise ConfigError(f"bench: {finished} of {cells} cells of the sweep finished")
 
     def loop(self, cells: int, folder: Path) -> None:
         for i in range(cells):
             self._run("train", f"seed={i}", folder, [])
 
     def _run(self, verb: str, seeds: str, folder: Path, launcher: list[str]) -> None:
-        words = [*self.words, seeds, f"runs_dir={typed(str(folder))}", *launcher]
-        run_process([sys.executable, "-m", "gptlab", verb, *words], threads=self.threads)
+        overrides = [*self.settings, seeds, f"runs_dir={typed(str(folder))}", *launcher]
+        run_process([sys.executable, "-m", "gptlab", verb, *overrides], threads=self.threads)
 
 
 class TrainPy:
-    """nanoGPT's train.py, run in a folder that has around it what it expects in its checkout."""
+    """The train.py of nanoGPT, run in a folder laid out like its checkout."""
 
     def __init__(self, peer: Peer, subject: PreparedRun, threads: int | None):
         if not isinstance(peer, NanoGPT):
-            raise ConfigError(f"--against {peer.name}: has no script that trains; leave it out, or give nanogpt=PATH")
+            raise ConfigError(f"--against {peer.name}: has no training script; leave it out, or give nanogpt=PATH")
         cfg = subject.cfg
         peer.check(cfg)
         self.checkout = peer.folder.resolve()
-        self.how = f"{SAME if peer.is_like(cfg) else OTHER}; a process for each cell, one after the other"
+        self.how = f"{SAME if peer.matches(cfg) else OTHER}; a process for each cell, one after the other"
         if not (self.checkout / "train.py").is_file():
             raise ConfigError(f"--against nanogpt={peer.folder}: has no train.py; give a checkout of nanoGPT")
         if cfg.model.vocab_size > 2**16:
-            rule = f"{cfg.model.vocab_size:,} tokens are more than the 16 bits of nanoGPT's files hold"
+            rule = f"nanoGPT's files have 16 bits per token, too few for a vocabulary of {cfg.model.vocab_size:,}"
             raise ConfigError(f"tokenizer={cfg.tokenizer.name}: {rule}; choose a smaller one")
         self.subject, self.threads = subject, threads
 
     def lay_out(self, folder: Path) -> None:
-        """configurator.py, which train.py reads from where it runs, and the tokens as its prepare.py writes them."""
+        """Write the tokens as its prepare.py does, and link configurator.py, which train.py reads from its folder."""
         self.folder = folder / "nanogpt"
         data = self.folder / "data" / "bench"
         data.mkdir(parents=True)
         (self.folder / "configurator.py").symlink_to(self.checkout / "configurator.py")
-        text: Any = self.subject.dataset
-        for split, tokens in (("train", text.train), ("val", text.val)):
+        dataset: Any = self.subject.dataset
+        for split, tokens in (("train", dataset.train), ("val", dataset.val)):
             np.asarray(tokens).astype(np.uint16, casting="safe").tofile(data / f"{split}.bin")
         (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": self.subject.cfg.model.vocab_size}))
 
@@ -173,7 +196,10 @@ class TrainPy:
             run_process([*command, f"--out_dir={folder / str(i)}"], threads=self.threads, cwd=self.folder)
 
     def arguments(self) -> list[str]:
-        """It trains max_iters + 1 steps, and evaluates and saves where eval_interval divides the steps before."""
+        """Return its flags.
+
+        It trains max_iters + 1 steps, and evaluates and saves before each step that eval_interval divides.
+        """
         cfg, machine, steps = self.subject.cfg, self.subject.device, self.subject.budget.steps
         assert steps
         last = steps - 1

@@ -1,4 +1,4 @@
-"""Interleaved blocks of steps, and what their times say. What slows the machine for a while slows all alike."""
+"""Interleaved blocks of steps, so that whatever slows the machine for a while slows all that is timed alike."""
 
 import statistics
 import time
@@ -8,40 +8,40 @@ from dataclasses import dataclass, field
 import torch
 
 SECONDS_PER_BLOCK = 1.5
-WARM_UP_STEPS = 3  # the first compiles, and makes the optimizer's state
-LEAST_SECONDS = 0.2  # so long a trial must take to say how long a step is
+WARM_UP_STEPS = 3  # the first one compiles and makes the optimizer's state
+SHORTEST_TRIAL = 0.2  # seconds that a trial must take before it tells how long a step takes
 
 Spread = dict[str, float]  # median, low, high
 
 
 @dataclass
-class Contestant:
-    """Something that is done again and again."""
+class Timed:
+    """A step that is timed in blocks."""
 
     name: str
     step: Callable[[], object]
-    steps: int = 0  # in a block
-    seconds: list[float] = field(default_factory=list)  # of a step, by block
+    steps: int = 0  # per block
+    seconds: list[float] = field(default_factory=list)  # per step, one for each block
 
 
-def interleave(contestants: Sequence[Contestant], blocks: int, device: torch.device) -> None:
-    """Time a block of each in turn, `blocks` times over; every other time backwards, so that a drift favours none."""
+def interleave(entries: Sequence[Timed], blocks: int, device: torch.device) -> None:
+    """Time `blocks` blocks of each entry in turn, every other round backwards, so that a drift favours none."""
     for block in range(blocks):
-        for contestant in contestants[:: -1 if block % 2 else 1]:
-            seconds = _time(contestant.step, contestant.steps, device)
-            contestant.seconds.append(seconds / contestant.steps)
+        for timed in entries[:: -1 if block % 2 else 1]:
+            timed.seconds.append(_time(timed.step, timed.steps, device) / timed.steps)
 
 
 def warm_up(step: Callable[[], object], device: torch.device) -> None:
+    """Do the steps that must not be timed."""
     _time(step, WARM_UP_STEPS, device)
 
 
 def steps_per_block(step: Callable[[], object], device: torch.device, seconds: float = SECONDS_PER_BLOCK) -> int:
-    """How many steps take about so many seconds, tried out on one that is warm."""
-    tried = 1
-    while (took := _time(step, tried, device)) < LEAST_SECONDS:
-        tried *= 2
-    return max(1, round(seconds * tried / took))
+    """Return how many steps take about `seconds`, by trying a step that is warm."""
+    trial = 1
+    while (took := _time(step, trial, device)) < SHORTEST_TRIAL:
+        trial *= 2
+    return max(1, round(seconds * trial / took))
 
 
 def _time(step: Callable[[], object], n: int, device: torch.device) -> float:
@@ -54,7 +54,7 @@ def _time(step: Callable[[], object], n: int, device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given; a CPU always has."""
+    """Wait until the device has done all that it was given; a CPU has by then."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -62,14 +62,15 @@ def synchronize(device: torch.device) -> None:
 
 
 def spread(values: Sequence[float]) -> Spread:
+    """Return the median, the lowest and the highest value."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """values / others, block by block: the two that were timed next to each other."""
+    """Return values / others, block by block, so that a ratio is of two blocks timed next to each other."""
     return [value / other for value, other in zip(values, others, strict=True)]
 
 
 def rates(amount: float, seconds: Sequence[float]) -> list[float]:
-    """`amount` per second, block by block."""
+    """Return `amount` per second, block by block."""
     return [amount / s for s in seconds]

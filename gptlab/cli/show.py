@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, flatten, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, flatten, registry
 from gptlab.config.compose import load_config, typed
 from gptlab.config.diff import diff_from_baseline
 from gptlab.model.build import build_init, slots_used
@@ -46,18 +46,17 @@ def show(overrides: Iterable[str], console: Console) -> dict[str, Any]:
     table.add_row(f"FLOPs per training token, window {described['window']:,}", f"{described['flops_per_token']:.4g}")
     for kind, n_bytes in described["bytes"].items():
         table.add_row(f"bytes of {kind}", _bytes(n_bytes))
-    table.add_row("bytes of KV cache per token", _bytes(described["kv_cache_bytes_per_token"]))
-    if described["recurrent_state_bytes"]:
-        table.add_row("bytes of recurrent state", _bytes(described["recurrent_state_bytes"]))
+    table.add_row("bytes of KV cache per token", _bytes(described["cache_bytes"]["per_token"]))
+    if described["cache_bytes"]["fixed"]:
+        table.add_row("bytes of recurrent state", _bytes(described["cache_bytes"]["fixed"]))
     console.print(table)
     return described
 
 
 def _describe(cfg: Settings) -> dict[str, Any]:
     model = meta_model(cfg)
-    baseline = flatten(plain(load_config()))
-    init = build_init(plain(cfg))
-    flops = flops_per_token(model, cfg.data.window)
+    baseline = flatten(load_config())
+    init = build_init(cfg)
     fixed, per_token = cache_bytes(model)
     return {
         "differences": {key: {"value": v, "baseline": baseline.get(key)} for key, v in diff_from_baseline(cfg).items()},
@@ -65,19 +64,18 @@ def _describe(cfg: Settings) -> dict[str, Any]:
         "parameters": parameters_by_part(model),
         "parameters_non_embedding": non_embedding(model),
         "window": cfg.data.window,
-        "flops_per_token": flops,
+        "flops_per_token": flops_per_token(model, cfg.data.window),
         "bytes": state_bytes(model, registry.build("optimizer", cfg.optimizer)),
-        "recurrent_state_bytes": fixed,
-        "kv_cache_bytes_per_token": per_token,
+        "cache_bytes": {"per_token": per_token, "fixed": fixed},
         "block": _drawing(model, cfg),  # last: drawing replaces the block's parts by symbols
     }
 
 
 def _drawing(model: LanguageModel, cfg: Settings) -> str:
     """Draw the model from tokens to logits, or describe it in words if it has no slot `block`."""
-    slots = slots_used(plain(cfg))
-    if "block" not in slots:
-        components = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in slots]
+    used = slots_used(cfg)
+    if "block" not in used:
+        components = [f"{slot}={cfg[slot].name}" for slot in ARCHITECTURE if slot in SLOTS and slot in used]
         summary = f"model={cfg.model.name}: {registry.entry('model', cfg.model.name).summary}"
         return "\n".join([summary, *([f"with {', '.join(components)}"] if components else []), ""])
     block = "\n".join(f"    {row}" for row in draw_block(model.blocks[0]).splitlines())
@@ -131,7 +129,7 @@ def _differences_table(found: dict[str, dict[str, Any]]) -> Table | str:
     table = Table(box=None, pad_edge=False)
     for column in ("setting", "here", "baseline"):
         table.add_column(column)
-    baseline = flatten(plain(load_config()))
+    baseline = flatten(load_config())
     for key, values in found.items():
         table.add_row(key, typed(values["value"]), typed(values["baseline"]) if key in baseline else "-")
     return table if table.row_count else "the baseline"

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Protocol
 from gptlab.runs.metrics import METRICS
 from gptlab.runs.states import RunState
 
-MINIMA = tuple(metric.key for metric in METRICS.values() if metric.keep_minimum)  # of these a tracker shows the lowest value of a run beside the last one
+# A tracker shows the lowest value of these beside the last one.
+MINIMA = tuple(metric.key for metric in METRICS.values() if metric.keep_minimum)
 
 
 @dataclass(frozen=True)

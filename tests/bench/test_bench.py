@@ -1,4 +1,4 @@
-"""The benchmark: what its times are made into, that peers are stepped as said, and its one-line errors."""
+"""The benchmark: what it makes of its times, how it steps peers, and its one-line errors."""
 
 import contextlib
 import importlib.util
@@ -17,21 +17,19 @@ import torch
 from rich.console import Console
 
 from gptlab import load_config
-from gptlab.bench import peers, startup, steps, sweeps, timing
+from gptlab.bench import host, peers, steps, sweeps, timing
 from gptlab.bench.display import markdown, print_figures
+from gptlab.bench.host import run_process
 from gptlab.bench.matmul_peak import DATASHEET, Gemm, datasheet_flops
-from gptlab.bench.process import run_process
 from gptlab.bench.subject import prepare, step_of
 from gptlab.cli.main import VERBS, main
 from gptlab.config import ConfigError
-from gptlab.config.compose import load_settings
-from gptlab.training.device import Machine
 from paths import ROOT
 
 TINY = "data=text data.path=text.txt size.dim=16 size.n_layer=2 size.n_head=2 data.window=16 train.batch_size=4"
 CPU = torch.device("cpu")
 
-# What a checkout of nanoGPT has, as far as the benchmark calls it.
+# The part of nanoGPT's model.py that the benchmark calls.
 MODEL = """
 from dataclasses import dataclass
 import torch
@@ -56,23 +54,23 @@ class GPT(nn.Module):
         assert device_type == "cpu"
         return torch.optim.SGD(self.parameters(), lr=learning_rate)
 """
-# Writes what it was told, and what it found, into its out_dir.
+# Writes its flags, and the files it found, into the checkout.
 TRAIN = """
 import json, pathlib, pickle, sys
 exec(open("configurator.py").read())
-told = dict(word.removeprefix("--").split("=") for word in sys.argv[1:])
-data = pathlib.Path("data", told["dataset"])
+flags = dict(word.removeprefix("--").split("=") for word in sys.argv[1:])
+data = pathlib.Path("data", flags["dataset"])
 sizes = {p.name: p.stat().st_size for p in data.iterdir()}
-out = pathlib.Path(told["out_dir"])
+out = pathlib.Path(flags["out_dir"])
 out.mkdir(parents=True)
 with open(data / "meta.pkl", "rb") as f:
     meta = pickle.load(f)
-(pathlib.Path(CHECKOUT) / f"told-{out.name}.json").write_text(json.dumps([told, sizes, meta]))
+(pathlib.Path(CHECKOUT) / f"flags-{out.name}.json").write_text(json.dumps([flags, sizes, meta]))
 """
 
 
 def furnish(folder, monkeypatch):
-    """A text and a checkout in a folder that we stand in."""
+    """Make a folder with a text and a checkout the current one."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GPTLAB_CACHE", str(folder / "cache"))
     (folder / "text.txt").write_text("".join(f"{n} green bottles, hanging on the wall.\n" for n in range(99)))
@@ -96,13 +94,13 @@ def gptlab(words):
 
 
 def opened(word, *overrides, precision=None):
-    """A peer on the CPU, at the sizes of `overrides`."""
+    """Return a peer on the CPU at the sizes of `overrides`."""
     (peer,) = peers.find_peers([word])
     peer.open(prepare([*TINY.split(), "device=cpu", *overrides]), precision)
     return peer
 
 
-# what the times are made into
+# figures made of times
 
 
 def test_a_ratio_is_of_two_blocks_timed_next_to_each_other():
@@ -117,21 +115,21 @@ def test_a_ratio_is_of_two_blocks_timed_next_to_each_other():
 
 def test_blocks_take_turns_and_every_other_round_goes_backwards():
     done = []
-    a, b = (timing.Contestant(name, lambda name=name: done.append(name), steps=2) for name in "ab")
+    a, b = (timing.Timed(name, lambda name=name: done.append(name), steps=2) for name in "ab")
     timing.interleave([a, b], 3, CPU)
     assert "".join(done) == "aabbbbaaaabb"
     assert len(a.seconds) == len(b.seconds) == 3
 
 
-def test_the_times_are_seconds_of_a_step(monkeypatch):
+def test_times_are_seconds_per_step(monkeypatch):
     clock = iter([0.0, 3.0, 3.0, 5.0])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
-    a = timing.Contestant("a", lambda: None, steps=4)
+    a = timing.Timed("a", lambda: None, steps=4)
     timing.interleave([a], 2, CPU)
     assert a.seconds == [0.75, 0.5]
 
 
-def test_a_block_has_as_many_steps_as_the_wanted_time_holds(monkeypatch):
+def test_a_block_has_as_many_steps_as_fit_in_its_time(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
@@ -142,7 +140,7 @@ def test_a_block_has_as_many_steps_as_the_wanted_time_holds(monkeypatch):
     assert timing.steps_per_block(lambda: step(40.0), CPU, seconds=1.5) == 1
 
 
-# the roofline
+# matrix products
 
 
 def test_a_product_costs_two_flops_for_every_multiplication():
@@ -166,20 +164,19 @@ def test_a_product_costs_two_flops_for_every_multiplication():
         ("", None),
     ],
 )
-def test_the_datasheet_is_found_by_the_name_that_cuda_has(gpu, teraflops):
+def test_the_datasheet_is_found_by_the_name_in_cuda(gpu, teraflops):
     assert datasheet_flops(gpu) == (teraflops and pytest.approx(teraflops * 1e12))
 
 
-def test_no_name_of_the_datasheet_is_hidden_by_one_before_it():
+def test_no_entry_of_the_datasheet_hides_a_later_one():
     for name, peak in DATASHEET.items():
         assert datasheet_flops(f"NVIDIA {name}") == peak
 
 
-def test_mfu_is_the_share_of_the_datasheet(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
-    seen = steps._of_datasheet(Machine(torch.device("cuda"), "bf16 autocast", compile=True), [156e12, 78e12, 234e12])
-    assert seen == {"flops_per_s": 312e12, "mfu": {"median": 0.5, "low": 0.25, "high": 0.75}}
-    assert steps._of_datasheet(Machine(CPU, "bf16 autocast", compile=False), [1e12]) is None
+def test_mfu_is_the_share_of_the_datasheet():
+    share = steps.datasheet_share("NVIDIA A100-SXM4-80GB", [156e12, 78e12, 234e12])
+    assert share == {"flops_per_s": 312e12, "mfu": {"median": 0.5, "low": 0.25, "high": 0.75}}
+    assert steps.datasheet_share("", [1e12]) is None
 
 
 # peers
@@ -203,13 +200,21 @@ def test_nanogpt_is_stepped_on_its_own_batches_from_the_text(folder):
         assert not autocast
 
 
-def test_nanogpt_is_told_the_sizes_of_the_config(folder):
+def test_nanogpt_gets_the_sizes_of_the_config(folder):
     peer = opened("nanogpt=checkout", "bias=false", "train.dropout=0.1")
-    told = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 16, "vocab_size": 256, "dropout": 0.1, "bias": False}
-    assert vars(peer.model.config) == told
+    flags = {
+        "n_layer": 2,
+        "n_head": 2,
+        "n_embd": 16,
+        "block_size": 16,
+        "vocab_size": 256,
+        "dropout": 0.1,
+        "bias": False,
+    }
+    assert vars(peer.model.config) == flags
 
 
-def test_a_peer_has_the_precision_that_is_asked_for(folder):
+def test_a_peer_runs_in_the_requested_precision(folder):
     peer = opened("nanogpt=checkout", precision="bf16")
     peer.training_step()
     assert [autocast for *_, autocast in peer.model.calls] == [True]
@@ -217,7 +222,7 @@ def test_a_peer_has_the_precision_that_is_asked_for(folder):
 
 @pytest.mark.parametrize("word", ["nanogpt=checkout", "hf"])
 def test_the_gradient_of_a_peer_is_that_of_its_whole_batch(word, folder, monkeypatch):
-    """Micro-batches are weighted as parts of the mean, so that they come to what one batch does."""
+    """Micro-batches are weighted as parts of the mean, so that their sum equals one batch."""
     monkeypatch.setattr(peers, "MAX_NORM", 1e9)  # clipping would hide a factor
     whole, parts = opened(word), opened(word, "train.micro_batch_size=1")
     parts.model.load_state_dict(whole.model.state_dict())
@@ -231,13 +236,13 @@ def test_the_gradient_of_a_peer_is_that_of_its_whole_batch(word, folder, monkeyp
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_x_transformers_is_told_the_sizes_and_stepped(folder, monkeypatch):
-    told = {}
+def test_x_transformers_gets_the_sizes_and_is_stepped(folder, monkeypatch):
+    flags = {}
 
     class Wrapper(torch.nn.Embedding):
         def __init__(self, *, num_tokens, **others):
             super().__init__(num_tokens, num_tokens)  # tokens -> logits
-            told.update(others)
+            flags.update(others)
 
     stub = types.SimpleNamespace(Decoder=lambda **sizes: sizes, TransformerWrapper=Wrapper)
     monkeypatch.setitem(sys.modules, "x_transformers", stub)
@@ -245,16 +250,16 @@ def test_x_transformers_is_told_the_sizes_and_stepped(folder, monkeypatch):
     weight = peer.model.weight.detach().clone()
     peer.training_step()
     assert not torch.equal(weight, peer.model.weight)
-    layers = told["attn_layers"]
+    layers = flags["attn_layers"]
     assert (layers["dim"], layers["depth"], layers["heads"], layers["attn_dim_head"]) == (16, 2, 2, 8)
-    assert told["max_seq_len"] == 16
-    assert not peer.is_like(peer.subject.cfg)
+    assert flags["max_seq_len"] == 16
+    assert not peer.matches(peer.subject.cfg)
 
 
 @pytest.mark.parametrize(("words", "alike"), [("preset=gpt2", True), ("preset=gpt2 position=rope", False)])
 def test_transformers_gpt2_is_the_architecture_of_its_preset(words, alike, folder):
     peer = opened("hf", *words.split(), *TINY.split(), "tokenizer=byte", "train.dropout=0.1")
-    assert peer.is_like(peer.subject.cfg) is alike
+    assert peer.matches(peer.subject.cfg) is alike
     assert (peer.parameters == peer.subject.budget.cost["parameters"]) is alike
     peer.training_step()
 
@@ -271,25 +276,25 @@ def test_transformers_gpt2_is_the_architecture_of_its_preset(words, alike, folde
 )
 def test_nanogpt_is_the_architecture_of_its_preset(words, alike, folder):
     (peer,) = peers.find_peers(["nanogpt=checkout"])
-    assert peer.is_like(load_settings(words.split())) is alike
+    assert peer.matches(load_config(words.split())) is alike
 
 
-# the whole of it
+# a whole benchmark
 
 
 @pytest.fixture(scope="module")
 def benched(tmp_path_factory):
-    """What a small benchmark printed and kept, and the folder that it ran in."""
+    """Return the folder of a small benchmark, what it printed, and its figures."""
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(io.StringIO()) as out:
         furnish(folder, monkeypatch)
-        monkeypatch.setattr(startup, "REPEATS", 1)
+        monkeypatch.setattr(host, "REPEATS", 1)
         flags = "--against nanogpt=checkout --against hf --blocks 5 --steps 2 --json out.json"
         assert gptlab(f"bench {TINY.replace('text.txt', str(folder / 'text.txt'))} device=cpu {flags}") == 0
     return folder, out.getvalue(), json.loads((folder / "out.json").read_text())
 
 
-def test_bench_keeps_what_it_measured(benched):
+def test_the_figures_follow_from_the_times(benched):
     _, _, figures = benched
     assert set(figures) == {
         *("kind", "command", "load_before", "machine", "model", "blocks", "steps_per_block", "tokens_per_s"),
@@ -313,7 +318,7 @@ def test_bench_keeps_what_it_measured(benched):
     assert figures["machine"]["torch_threads"] == torch.get_num_threads()
 
 
-def test_bench_prints_what_it_keeps(benched, capsys):
+def test_bench_prints_the_figures_that_it_writes(benched, capsys):
     _, out, figures = benched
     print_figures(figures, Console())
     assert capsys.readouterr().out == out
@@ -331,7 +336,7 @@ def test_markdown_has_every_line_of_the_terminal(benched):
         assert set(line) <= {"─", " "} or re.split(r"\s{2,}", line.strip())[0] in page
 
 
-def test_nothing_that_is_kept_says_whose_machine_it_was(benched):
+def test_no_figure_identifies_the_machine_or_its_owner(benched):
     folder, out, figures = benched
     text = json.dumps(figures)
     assert str(folder) not in text and "checkout" not in text and socket.gethostname() not in text
@@ -339,7 +344,7 @@ def test_nothing_that_is_kept_says_whose_machine_it_was(benched):
     assert {p.name for p in folder.iterdir()} == {"text.txt", "checkout", "cache", "out.json"}
 
 
-def test_a_gpu_that_is_known_has_a_line_for_mfu(benched, capsys):
+def test_a_known_gpu_has_a_line_for_mfu(benched, capsys):
     _, _, figures = benched
     mfu = {"median": 0.5, "low": 0.25, "high": 0.75}
     print_figures(figures | {"datasheet": {"flops_per_s": 989e12, "mfu": mfu}}, Console())
@@ -356,15 +361,13 @@ def test_bench_on_a_gpu(folder):
     assert figures["tokens_per_s"]["median"] > 0
 
 
-def test_threads_are_those_of_every_process():
+def test_a_process_gets_the_threads():
     code = "import os; print(os.environ['OMP_NUM_THREADS'])"
     assert run_process([sys.executable, "-c", code], threads=3).strip() == "3"
 
 
-def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from gptlab.bench.startup import peak_rss; print(peak_rss())"
-    )
+def test_peak_memory_leaves_out_the_parent_process():
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from gptlab.bench.host import peak_rss; print(peak_rss())"
     code = f"import mmap; m = mmap.mmap(-1, 1 << 30); m[: 64 << 20] = bytes(64 << 20); {code}"  # an untouched GiB
     parent = f"x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096]); import subprocess, sys; {code!r}; " + (
         f"print(subprocess.run([sys.executable, '-c', {code!r}], capture_output=True, text=True).stdout)"
@@ -380,18 +383,18 @@ def test_the_trainer_that_is_timed_is_the_one_that_trains(folder):
     assert trainer.step == 1
 
 
-def test_a_step_has_the_looks_inside_that_are_asked_for(folder):
+def test_a_step_takes_the_snapshots_that_are_due(folder):
     trainer = prepare([*TINY.split(), "device=cpu", "diagnostics=basic", "diagnostics_every=2"]).trainer()
-    looked, take = [], trainer.watch.take
-    trainer.watch.take = lambda: looked.append(trainer.step) or take()
+    snapshots, take = [], trainer.watch.take
+    trainer.watch.take = lambda: snapshots.append(trainer.step) or take()
     step = step_of(trainer)
     for _ in range(5):
         step()
-    assert trainer.step == 5 and looked == [1, 2, 4]
+    assert trainer.step == 5 and snapshots == [1, 2, 4]
 
 
 @pytest.mark.slow
-def test_a_model_without_blocks_is_timed_too(folder):
+def test_a_model_without_blocks_is_timed(folder):
     assert gptlab(f"bench {TINY} model=bigram device=cpu --steps 1 --blocks 1 --against hf --json out.json") == 0
     figures = json.loads((folder / "out.json").read_text())
     assert figures["peers"][0]["architecture"] == peers.OTHER
@@ -404,7 +407,7 @@ def test_a_sweep_is_timed_against_loops_over_the_same_cells(folder, capsys, monk
     ran = []
 
     def run(command, **options):
-        """gptlab's own processes take seconds: here a summary is all that they leave."""
+        """Replace gptlab's own processes, which take seconds, by their summaries."""
         ran.append(command)
         if "gptlab" not in command:
             return run_process(command, **options)
@@ -437,10 +440,10 @@ def test_a_sweep_is_timed_against_loops_over_the_same_cells(folder, capsys, monk
     assert plain == others[0] == others[1]
     assert {"eval.tokens=257", "eval.every=3", "wandb.mode=disabled"} <= plain
     assert figures["cell"]["evaluated_tokens"] == 256 and figures["cell"]["trained_tokens"] == 3 * 64
-    told, sizes, meta = json.loads((folder / "checkout/told-1.json").read_text())
+    flags, sizes, meta = json.loads((folder / "checkout/flags-1.json").read_text())
     # Four batches in its run: two before the first of its three steps, two before the last.
-    assert (told["eval_iters"], told["eval_interval"], told["max_iters"]) == ("1", "2", "2")
-    assert (told["batch_size"], told["block_size"], told["n_embd"]) == ("4", "16", "16")
+    assert (flags["eval_iters"], flags["eval_interval"], flags["max_iters"]) == ("1", "2", "2")
+    assert (flags["batch_size"], flags["block_size"], flags["n_embd"]) == ("4", "16", "16")
     assert meta == {"vocab_size": 256}
     assert sizes["train.bin"] + sizes["val.bin"] == 2 * len((folder / "text.txt").read_bytes())
 
@@ -458,23 +461,23 @@ def test_rounds_of_a_sweep_are_paired(monkeypatch, tmp_path):
     monkeypatch.setattr(sweeps.time, "perf_counter", lambda: now[0])
     order = []
 
-    def way(name, cells, *seconds):
-        left = iter(seconds)
+    def method(name, cells, *seconds):
+        durations = iter(seconds)
 
         def run(n, folder):
             assert n == cells
             order.append(name)
-            now[0] += next(left)
+            now[0] += next(durations)
 
-        return sweeps.Way(name, "", cells, run)
+        return sweeps.SweepMethod(name, "", cells, run)
 
-    ways = [way("a", 4, 8.0, 16.0), way("b", 2, 12.0, 16.0)]
-    sweeps._race(ways, 2, tmp_path, lambda _: None)
+    methods = [method("a", 4, 8.0, 16.0), method("b", 2, 12.0, 16.0)]
+    sweeps.time_methods(methods, 2, tmp_path, lambda _: None)
     assert order == ["a", "b", "b", "a"]
-    told = sweeps._told(ways[1], ways[0])
-    assert told["seconds_per_cell"] == [6.0, 8.0]
-    assert told["ratio"] == {"median": 2.5, "low": 2.0, "high": 3.0}
-    assert told["cells_per_hour"]["high"] == 600.0
+    figures = sweeps.method_figures(methods[1], methods[0])
+    assert figures["seconds_per_cell"] == [6.0, 8.0]
+    assert figures["ratio"] == {"median": 2.5, "low": 2.0, "high": 3.0}
+    assert figures["cells_per_hour"]["high"] == 600.0
 
 
 # errors
@@ -485,7 +488,7 @@ REFUSED = {
     "bench --against nanogpt=empty": ("--against nanogpt=empty: ", "has no attribute 'GPT'"),
     "bench --against nanogpt=broken": ("--against nanogpt=broken: ", "SyntaxError"),
     "bench --against nanogtp=checkout": ("--against nanogtp: no such peer (did you mean nanogpt?)", "choose from"),
-    "bench --against hf=checkout": ("--against hf=checkout: is a package", "write hf"),
+    "bench --against hf=checkout": ("--against hf=checkout: is a package and takes no path", "write hf"),
     "bench --against hf --against hf": ("--against hf: is given twice", "leave one out"),
     "bench --blocks 0": ("--blocks=0: ", "at least 1"),
     "bench --threads=-1": ("--threads=-1: ", "at least 1"),
@@ -494,13 +497,13 @@ REFUSED = {
     "bench --json nowhere/out.json": ("--json nowhere/out.json: there is no folder nowhere", "make it first"),
     "bench norm=rmsnrom": ("norm=rmsnrom: ", "did you mean rmsnorm?"),
     "bench data=text data.path=no.txt": ("data.path=no.txt: ", ""),
-    "bench --sweep --against hf": ("--against hf: has no script that trains", "nanogpt=PATH"),
+    "bench --sweep --against hf": ("--against hf: has no training script", "nanogpt=PATH"),
     "bench --sweep --against nanogpt=half": ("--against nanogpt=half: has no train.py", "give a checkout"),
     "bench --against hf size.n_head=3 attention.head_dim=4": ("size.n_head=3: ", "must divide size.dim=16 for hf"),
     "bench --sweep seed=1": ("seed=1: ", "leave it out"),
     "bench --sweep eval.tokens=100": ("eval.tokens=100: ", "leave it out"),
     "bench --sweep budget.seconds=3 --cells 2": ("budget: ", "give budget.steps"),
-    "bench --sweep --cells 2 --loop-cells 3": ("--loop-cells=3: ", "give no more"),
+    "bench --sweep --cells 2 --loop-cells 3": ("--loop-cells=3: ", "give at most that many"),
 }
 
 
@@ -522,33 +525,33 @@ def test_a_mistake_is_one_line(words, folder, capsys):
     ("name", "package", "pip"),
     [("hf", "transformers", "pip install 'gptlab[hf]'"), ("x-transformers", "x_transformers", "pip install x-tr")],
 )
-def test_a_package_that_is_not_there_is_told_with_how_to_get_it(name, package, pip, folder, capsys, monkeypatch):
+def test_a_missing_package_is_named_with_the_command_that_installs_it(name, package, pip, folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     assert gptlab(f"bench {TINY} --against {name}") == 2
     assert re.fullmatch(rf"gptlab: --against {name}: needs .*; {re.escape(pip)}.*\n", capsys.readouterr().err)
 
 
-def test_a_process_that_fails_is_told_by_its_last_line():
+def test_the_error_of_a_process_ends_with_its_last_line():
     with pytest.raises(ConfigError, match=r"^bench: `.*` ended with code 1: RuntimeError: no luck$"):
         run_process([sys.executable, "-c", "raise RuntimeError('no luck')"])
 
 
-def test_a_sweep_with_a_cell_that_did_not_end_is_no_result(monkeypatch, tmp_path):
+def test_a_sweep_with_an_unfinished_cell_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(sweeps, "run_process", lambda *_, **__: "")
-    with pytest.raises(ConfigError, match="^bench: 0 of 2 cells of the sweep came to an end$"):
+    with pytest.raises(ConfigError, match="^bench: 0 of 2 cells of the sweep finished$"):
         sweeps.Gptlab([], [], None).sweep(2, tmp_path)
 
 
-# what is kept of it
+# examples and the page
 
 
-def test_every_example_composes_and_names_flags_that_there_are():
+def test_every_example_composes_and_has_valid_flags():
     for line in VERBS["bench"].examples.splitlines():
         args = VERBS["bench"].parser("bench").parse_intermixed_args(shlex.split(line)[2:])
         load_config(args.overrides)
 
 
-def test_the_page_of_benchmarks_is_made_from_the_numbers_beside_it():
+def test_the_page_of_benchmarks_is_made_from_the_json_beside_it():
     spec = importlib.util.spec_from_file_location("bench_page", ROOT / "benchmarks/bench.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -11,11 +11,23 @@ from gptlab.model.gpt import LanguageModel
 from gptlab.model.roles import Linear
 
 
-class Totals(nn.Module):
-    """A layer without parameters that keeps the sum of all embeddings while generating."""
+class RunningMean(nn.Module):
+    """The mean of all vectors up to each token: (B, T, C) -> (B, T, C)."""
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C). With a cache, x continues the tokens of earlier calls."""
+        before = 0 if cache is None else cache.n_read  # tokens read before; the model counts them
+        total = x.cumsum(1)
+        if cache is not None:
+            layer_cache = cache.of(self)
+            if layer_cache.tensors:
+                total = total + layer_cache.tensors[0]
+            layer_cache.tensors = (total[:, -1:],)
+        n = torch.arange(before + 1, before + 1 + x.shape[1], device=x.device, dtype=x.dtype)
+        return total / n[:, None]
 
     def new_cache(self) -> LayerCache:
-        """Return an empty cache: its `tensors` hold whatever the layer keeps."""
+        """Return the empty state that this layer keeps during generation."""
         return LayerCache()
 
 
@@ -36,7 +48,7 @@ class MyModel(LanguageModel):
         super().__init__(max_len)
         width = hidden or 4 * dim
         self.embedding = embedding()
-        self.totals = Totals()
+        self.mean = RunningMean()
         # The role of a matrix decides its initial scale and its weight decay (gptlab/model/roles.py).
         self.up = Linear(2 * dim, width, bias, role="input")
         self.down = Linear(width, dim, bias, role="residual")
@@ -46,15 +58,8 @@ class MyModel(LanguageModel):
     def stream(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Return what the head reads.
 
-        tokens: (B, T), int64. Returns (B, T, C). With a cache, `tokens` follow the `cache.n_read` read before; a layer
-        keeps what it needs of those in `cache.of(layer)`, which its `new_cache` makes.
+        tokens: (B, T), int64. Returns (B, T, C). With a cache, `tokens` follow those of earlier calls.
         """
         x = self.embedding(tokens)  # (B, T, C)
-        total, n_read = x.cumsum(1), 0
-        if cache is not None:
-            totals, n_read = cache.of(self.totals), cache.n_read
-            total = total + totals.tensors[0] if totals.tensors else total
-            totals.tensors = (total[:, -1:],)
-        n = torch.arange(n_read + 1, n_read + 1 + x.shape[1], device=x.device, dtype=x.dtype)
-        h = nn.functional.gelu(self.up(torch.cat([x, total / n[:, None]], -1)))  # (B, T, F)
+        h = nn.functional.gelu(self.up(torch.cat([x, self.mean(x, cache)], -1)))  # (B, T, F)
         return self.norm(x + self.down(h))
