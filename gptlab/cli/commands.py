@@ -5,6 +5,7 @@ from gptlab.cli.verb import Verb
 
 VERBS: dict[str, Verb] = {
     "train": run_verbs.TRAIN,
+    "plan": run_verbs.PLAN,
     "sweep": run_verbs.SWEEP,
     "status": run_verbs.STATUS,
     "compare": result_verbs.COMPARE,

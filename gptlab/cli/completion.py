@@ -1,18 +1,29 @@
-"""Completion of the command line. The names are kept in a file, so that a TAB imports neither torch nor Hydra."""
+"""Completion of the command line. All names are cached in a file, so that a TAB imports neither torch nor Hydra."""
 
 import dataclasses
 import glob
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gptlab.cli.new_component import COUNTERPARTS
+from gptlab.cli.verb import Verb
 from gptlab.config import COMMON, CONF, PACKAGE, SLOTS, Config
 
-Names = dict[str, Any]  # "values": key -> what it can be; "knobs": slot -> option -> knob -> what that can be
-FILES = {"use": ".py", "data.path": "", "tokenizer.path": "", "train.init_from": "/"}  # paths, with the ending
+# "values": key -> possible values; "settings": slot -> option -> setting -> possible values
+Names = dict[str, Any]
+FILES = {
+    "use": ".py",
+    "data.path": "",
+    "tokenizer.path": "",
+    "train.init_from": "/",
+}  # settings that are paths -> ending
+TAKES_FOLDERS = ("status", "compare", "inspect", "sample", "convert")
+TAKES_EXPERIMENTS = ("plan", "sweep", "probe")
 
-# Bash ends a word at each `=`, so only what follows the last one is offered to it.
+# Bash splits words at `=`, so it is offered only the part after the last one.
 BASH = r"""_gptlab() {
     local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\n'
     local word="${line##* }"
@@ -31,32 +42,38 @@ FISH = "complete -c gptlab -f -a '(gptlab completion fish (commandline -cp | str
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
-def complete(line: str, names: Names, verbs: list[str]) -> list[str]:
-    """The words that can stand at the end of `line` instead of its last, unfinished one."""
+def complete(line: str, names: Names, verbs: Mapping[str, Verb]) -> list[str]:
+    """Return the words that can replace the last, unfinished word of `line`."""
     *before, word = line.split(" ")
     before = [w for w in before if w]
     if len(before) < 2:
-        return [v for v in verbs if v.startswith(word)]
+        return [verb for verb in verbs if verb.startswith(word)]
     verb = before[1]
-    if verb in ("compare", "inspect", "sample", "convert"):
+    if word.startswith("-"):
+        return [flag for flag in verbs[verb].flags(verb) if flag.startswith(word)] if verb in verbs else []
+    if verb == "new":
+        return _paths(word, "/") if len(before) > 2 else [kind for kind in COUNTERPARTS if kind.startswith(word)]
+    if verb in TAKES_FOLDERS:
         return _paths(word, "/")
     keys = _keys(names, before)
     if "=" in word:
         return _values(word, keys)
+    matches = [key for key in keys if key.startswith(word)]
     if verb == "list":
-        return sorted({k.partition(".")[0] for k in keys if k.startswith(word)})
+        return sorted({key.partition(".")[0] for key in matches})
     # `train.` until the dot is typed, then `train.batch_size=`
-    found = {k.partition(".")[0] + "." if "." in k and "." not in word else f"{k}=" for k in keys if k.startswith(word)}
-    return sorted(found) + (_paths(word, ".yaml") if verb in ("sweep", "probe") else [])
+    is_section = "." not in word
+    offered = {f"{key.partition('.')[0]}." if "." in key and is_section else f"{key}=" for key in matches}
+    return sorted(offered) + (_paths(word, ".yaml") if verb in TAKES_EXPERIMENTS else [])
 
 
 def _keys(names: Names, before: list[str]) -> dict[str, list[str]]:
-    """Every setting and what it can be; of a slot chosen in `before`, only the knobs of its component."""
+    """Return every setting and its possible values; for a slot chosen in `before`, only its component's settings."""
     chosen = dict(w.split("=", 1) for w in before if "=" in w)
     keys: dict[str, list[str]] = dict(names["values"])
-    for slot, options in names["knobs"].items():
+    for slot, options in names["settings"].items():
         for option in [chosen[slot]] if chosen.get(slot) in options else options:
-            keys |= {f"{slot}.{knob}": values for knob, values in options[option].items()}
+            keys |= {f"{slot}.{setting}": values for setting, values in options[option].items()}
     return keys
 
 
@@ -69,13 +86,13 @@ def _values(word: str, keys: dict[str, list[str]]) -> list[str]:
 
 
 def _paths(word: str, ending: str) -> list[str]:
-    """Folders, and files with that ending."""
-    found = (f"{p}/" if os.path.isdir(p) else p for p in sorted(glob.glob(f"{glob.escape(word)}*")))
-    return [p for p in found if p.endswith(("/", ending))]
+    """Return folders, and files with this ending, whose path starts with `word`."""
+    matches = (f"{p}/" if os.path.isdir(p) else p for p in sorted(glob.glob(f"{glob.escape(word)}*")))
+    return [path for path in matches if path.endswith(("/", ending))]
 
 
 def known_names() -> Names:
-    """From the cache; made anew, in a few seconds, when the components or conf/ are not what they were."""
+    """Return the names from the cache. Collect them again, in a few seconds, if gptlab's code or conf/ has changed."""
     sources = [
         *(p for room in ("config", "data", "model", "training") for p in PACKAGE.glob(f"{room}/*.py")),
         *CONF.rglob("*.yaml"),
@@ -83,15 +100,16 @@ def known_names() -> Names:
     state = sorted([str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in sources)
     cache = Path(os.environ.get("GPTLAB_CACHE") or "~/.cache/gptlab").expanduser() / "completion.json"
     try:
-        kept = json.loads(cache.read_bytes())
-        if kept["state"] == state:
-            return kept["names"]
-    except (OSError, ValueError, KeyError):  # not there yet, or another version's
+        cached = json.loads(cache.read_bytes())
+        if cached["state"] == state and "settings" in cached["names"]:
+            names: Names = cached["names"]
+            return names
+    except (OSError, ValueError, KeyError):  # no cache yet, or that of another version
         pass
-    from gptlab.data.cache import write_cached
+    from gptlab.files import write_json
 
     names = _collect()
-    write_cached(cache, json.dumps({"state": state, "names": names}).encode())
+    write_json(cache, {"state": state, "names": names})
     return names
 
 
@@ -109,11 +127,11 @@ def _collect() -> Names:
             values |= {f"{f.name}.{g.name}": _choices(g) for g in dataclasses.fields(section)}
         elif f.name not in SLOTS:
             values[f.name] = _choices(f)
-    knobs = {
+    settings = {
         slot: {e.name: {f.name: list(e.choices.get(f.name, _choices(f))) for f in e.settings} for e in entries}
         for slot, entries in ((slot, registry.entries(kind)) for slot, kind in SLOTS.items())
     }
-    return {"values": values, "knobs": knobs}
+    return {"values": values, "settings": settings}
 
 
 def _choices(f: dataclasses.Field) -> list[str]:

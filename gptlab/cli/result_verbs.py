@@ -32,12 +32,19 @@ def _compare_arguments(parser: ArgumentParser) -> None:
 
 
 def _compare(args: Namespace) -> Result:
-    from gptlab.compare import compare
-    from gptlab.config.compose import load_config, plain
+    from gptlab.compare import compare_runs
+    from gptlab.config import plain
+    from gptlab.config.compose import load_config
 
-    options = {k: v for k, v in vars(args).items() if k not in ("paths", "json")}
-    compare(args.paths, defaults=plain(load_config()), **options)
-    return Result()
+    files = {key: getattr(args, key) for key in ("csv", "png", "markdown", "html", "keep")}
+    options = {key: getattr(args, key) for key in ("metric", "baseline", "against", "margin")}
+    defaults = plain(load_config())
+    comparison = compare_runs(args.paths, outputs=files, console=result_console(args), defaults=defaults, **options)
+    if not wants_document(args):
+        return Result()
+    from gptlab.compare.views.json_document import comparison_document
+
+    return Result(comparison_document(comparison))
 
 
 COMPARE = Verb(
@@ -45,9 +52,11 @@ COMPARE = Verb(
     """  gptlab compare runs/demo
   gptlab compare runs/demo --metric val/bpb --csv table.csv --png curves.png
   gptlab compare runs/demo --markdown RESULTS.md --html report.html --keep results.json
-  gptlab compare runs/demo --margin 0.01 --against previous""",
+  gptlab compare runs/demo --margin 0.01 --against previous
+  gptlab compare runs/demo --json""",
     _compare_arguments,
     _compare,
+    json=True,
 )
 
 

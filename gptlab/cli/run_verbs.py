@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from gptlab.cli.verb import Result, Verb, add_overrides, result_console
+from gptlab.cli.verb import Result, Verb, add_overrides, result_console, wants_document
 from gptlab.config import ConfigError
 
 # The settings that people change most, with their meaning. A slot's default is the baseline's.
@@ -62,15 +62,14 @@ TRAIN = Verb(
 
 
 def _sweep_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--retry", action="store_true", help="run failed cells again")
+    _plan_arguments(parser)
+
+
+def _plan_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms and seeds of the sweep"
     )
-    parser.add_argument("--retry", action="store_true", help="run failed cells again")
-    add_arm_flags(parser)
-
-
-def add_arm_flags(parser: ArgumentParser) -> None:
-    """Add the flags that choose the arms of a sweep."""
     between = parser.add_mutually_exclusive_group()
     between.add_argument(
         "--ladder", action="store_true", help="arms from the first config to the second, one component at a time"
@@ -89,15 +88,22 @@ def add_arm_flags(parser: ArgumentParser) -> None:
 
 
 def arm_flags(args: Namespace) -> dict[str, Any]:
-    """Return the values of `add_arm_flags`, as the planning of a sweep takes them."""
+    """Return the flags that choose the arms, as the planning of a sweep takes them."""
     return {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
 
 
 def _sweep(args: Namespace) -> Result:
+    from gptlab.config.compose import load_config
+    from gptlab.sweeps.grid import plan_sweep, split_arguments
     from gptlab.sweeps.run_sweep import sweep
+    from gptlab.sweeps.status import status_document
 
-    counts = sweep(args.words, retry=args.retry, **arm_flags(args))
-    return Result({"counts": counts}, code=1 if counts.get("failed") else 0)
+    code = 1 if sweep(args.words, retry=args.retry, **arm_flags(args)).get("failed") else 0
+    if not wants_document(args):
+        return Result(code=code)
+    plan = plan_sweep(split_arguments(args.words).cells, **arm_flags(args))
+    cfg = load_config(plan.cells[0].overrides)
+    return Result(status_document(Path(cfg.runs_dir, plan.name)), code)
 
 
 SWEEP = Verb(
@@ -118,22 +124,47 @@ SWEEP = Verb(
 )
 
 
+def _plan(args: Namespace) -> Result:
+    from gptlab.cli.plan import print_plan
+    from gptlab.sweeps.plan import plan_document
+
+    plan = plan_document(args.words, **arm_flags(args))
+    print_plan(plan, result_console(args))
+    return Result(plan)
+
+
+PLAN = Verb(
+    "what a sweep would run and cost: arms, seeds, cells, tokens, FLOPs, folders; starts nothing",
+    """  gptlab plan experiments/demo/demo.yaml
+  gptlab plan norm=layernorm,rmsnorm placement=pre,post seed=0,1,2 size=tiny --json
+  gptlab plan ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=3e-4,1e-3,3e-3""",
+    _plan_arguments,
+    _plan,
+    json=True,
+)
+
+
 def _status_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a sweep's folder, such as runs/demo")
     parser.add_argument("--watch", action="store_true", help="repeat every few seconds until all cells have ended")
 
 
 def _status(args: Namespace) -> Result:
-    from gptlab.sweeps.status import show_status
+    from rich.console import Console
 
-    show_status(args.folder, result_console(args), watch=args.watch)
-    return Result()
+    from gptlab.sweeps.status import show_status, status_document
+
+    if args.watch or not wants_document(args):
+        show_status(args.folder, Console(), watch=args.watch)
+    return Result(status_document(args.folder) if wants_document(args) else None)
 
 
 STATUS = Verb(
     "the cells of a sweep: finished, running, waiting, failed, and the time left",
     """  gptlab status runs/demo
-  gptlab status runs/demo --watch""",
+  gptlab status runs/demo --watch
+  gptlab status runs/demo --json""",
     _status_arguments,
     _status,
+    json=True,
 )

@@ -110,7 +110,7 @@ def _completion(args: Namespace) -> Result:
     from gptlab.cli.completion import SCRIPTS, complete, known_names
 
     names = known_names()  # also for the script, so that the first TAB finds them cached
-    print(SCRIPTS[args.shell] if args.line is None else "\n".join(complete(args.line, names, list(VERBS))))
+    print(SCRIPTS[args.shell] if args.line is None else "\n".join(complete(args.line, names, VERBS)))
     return Result()
 
 

@@ -52,6 +52,11 @@ class Verb:
             )
         return parser
 
+    def flags(self, name: str) -> list[str]:
+        """Return the long flags of the verb."""
+        options = (option for action in self.parser(name)._actions for option in action.option_strings)
+        return sorted(option for option in options if option.startswith("--"))
+
     def execute(self, name: str, words: list[str]) -> int:
         """Parse the words after the verb, run it, print its document if `--json` asks for it; return the exit code."""
         args = self.parser(name).parse_intermixed_args(words)

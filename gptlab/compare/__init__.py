@@ -6,7 +6,7 @@ columns     the cost columns of every view           views/      terminal, Markd
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from gptlab.config import ConfigError
 
 SUFFIXES = {"png": (".png", ".pdf", ".svg"), "keep": (".json",)}  # that the file of an option may have
 
-__all__ = ["build_comparison", "compare"]
+__all__ = ["build_comparison", "compare", "compare_runs"]
 
 
 def compare(
@@ -40,15 +40,27 @@ def compare(
 
     `options` are those of build.build: metric, baseline, against, margin, defaults.
     """
+    outputs = {"csv": csv, "png": png, "markdown": markdown, "html": html, "keep": keep}
+    return tabulate(compare_runs(paths, outputs=outputs, console=console, **options))
+
+
+def compare_runs(
+    paths: Iterable[str | Path],
+    *,
+    outputs: Mapping[str, str | Path | None],
+    console: Console | None = None,
+    **options: Any,
+) -> Comparison:
+    """Print the comparison, write `outputs` (paths by the names of `compare`'s arguments), and return it as data."""
+    csv, png, markdown, html, keep = (outputs.get(key) for key in ("csv", "png", "markdown", "html", "keep"))
     for option, path in (("png", png), ("keep", keep)):
         if path is not None and Path(path).suffix not in SUFFIXES[option]:
             raise ConfigError(f"{option}={path}: the name must end in {' or '.join(SUFFIXES[option])}")
     console = console or Console()
     collected = collect_runs(paths)
     comparison = build(collected, **options)
-    table = tabulate(comparison)
     writers: dict[str, tuple[str | Path | None, Callable[[Path], bytes]]] = {
-        "table": (csv, lambda path: table.to_csv(index=False).encode()),
+        "table": (csv, lambda path: tabulate(comparison).to_csv(index=False).encode()),
         "picture": (png, lambda path: _picture(comparison, path)),
         "markdown": (markdown, lambda path: _markdown(comparison, path, png)),
         "report": (html, lambda path: _report(comparison)),
@@ -62,7 +74,7 @@ def compare(
     print_comparison(comparison, console)
     for line in written:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return table
+    return comparison
 
 
 # These views are imported when they are needed, since some of them import slow libraries.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gptlab.config import Settings, registry
-from gptlab.config.compose import load_settings
+from gptlab.config.compose import load_config
 from gptlab.model.build import build_model
 from gptlab.model.cost import flops_per_token, meta_model
 from gptlab.model.gpt import LanguageModel
@@ -46,7 +46,7 @@ class Subject:
     def config(self, *more: str) -> Settings:
         """Return the config of the tiny model with the component in its slot. It has no dropout."""
         chosen = f"{self.slot}={self.entry.name}"
-        return load_settings([*self.base, chosen, *self.overrides, *more, "train.dropout=0"])
+        return load_config([*self.base, chosen, *self.overrides, *more, "train.dropout=0"])
 
     def model(self, *more: str) -> LanguageModel:
         """Return the tiny model as a run would start it."""
@@ -162,11 +162,7 @@ def agrees_with_cache(subject: Subject) -> str:
     """Check that the logits with a cache are those without: some tokens at once, then one by one."""
     model = subject.telling_model()
     x = tokens(model)
-    try:
-        cache = model.new_cache()
-    except NotImplementedError as e:
-        raise CheckFailed("the model has no cache for generation; define new_cache()") from e
-    n_first = model.max_len // 3
+    cache, n_first = model.new_cache(), model.max_len // 3
     with torch.no_grad():
         whole = model(x)
         parts = [model(x[:, :n_first], cache)]
@@ -287,7 +283,7 @@ def starts_reproducibly(subject: Subject) -> str:
         if is_drawn and torch.equal(p, other[name]):
             raise CheckFailed(f"{name} is the same for every seed; draw it from the generator that you are given")
     if subject.slot not in ("init", "model"):
-        baseline = dict(build_model(load_settings([*TINY, *_without(subject)])).named_parameters())
+        baseline = dict(build_model(load_config([*TINY, *_without(subject)])).named_parameters())
         for name, p in once.named_parameters():
             same = name not in own and name in baseline and baseline[name].shape == p.shape
             if same and not torch.equal(p, baseline[name]):

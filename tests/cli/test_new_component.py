@@ -44,7 +44,7 @@ def test_a_template_trains_as_it_is(kind, new):
     cells = plan_sweep(sweep[1:]).cells
     assert len(cells) == 6
     for cell in cells:
-        load_config(cell)
+        load_config(cell.overrides)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """A causal attention of your own: (B, T, C) -> (B, T, C), selected with `attention=my_attention`."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from gptlab import register
+from gptlab.model.attention import KVCache
+from gptlab.model.cache import Cache
 from gptlab.model.dropout import Dropout
+from gptlab.model.position import Position
 from gptlab.model.roles import Linear
 
 
@@ -43,7 +44,7 @@ class MyAttention(nn.Module):
         self.q_norm, self.k_norm = qk_norm(head_dim), qk_norm(head_dim)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, position: Any, cache: Any = None) -> Tensor:
+    def forward(self, x: Tensor, position: Position, cache: Cache | None = None) -> Tensor:
         """Mix each position with those before it.
 
         x: (B, T, C). Returns (B, T, C), which the block adds to the stream.
@@ -51,12 +52,12 @@ class MyAttention(nn.Module):
         cache: keys and values of earlier tokens while generating, else None; x then holds the new tokens only.
         """
         B, T, _ = x.shape
-        start = cache.length(self.layer_idx) if cache else 0  # tokens read before
+        start = 0 if cache is None else cache.n_read  # tokens read before
         q, k, v = (f(x).view(B, T, self.n_head, -1).transpose(1, 2) for f in (self.q, self.k, self.v))  # (B, H, T, D)
         q = position.rotate(self.q_norm(q), start, self.layer_idx).to(v.dtype)
         k = position.rotate(self.k_norm(k), start, self.layer_idx).to(v.dtype)
-        if cache:
-            k, v = cache.append(self.layer_idx, k, v)  # those of all tokens so far: (B, H, S, D)
+        if cache is not None:
+            k, v = cache.of(self).append(k, v)  # those of all tokens so far: (B, H, S, D)
         scores = (q @ k.transpose(-1, -2) * self.head_dim**-0.5).float()  # (B, H, T, S)
         query = torch.arange(start, start + T, device=x.device)[:, None]
         key = torch.arange(start + T, device=x.device)
@@ -69,3 +70,7 @@ class MyAttention(nn.Module):
         weights = weights / ((-largest).exp() + weights.sum(-1, keepdim=True))
         y = weights.to(v.dtype) @ v  # (B, H, T, D)
         return self.dropout(self.out(y.transpose(1, 2).reshape(B, T, -1)))
+
+    def new_cache(self) -> KVCache:
+        """Return an empty cache for this layer; a LayerCache of your own can keep something else than (k, v)."""
+        return KVCache()

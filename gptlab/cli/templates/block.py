@@ -1,11 +1,11 @@
 """A block of your own, selected with `block=my_block`: how attention and FFN join the residual stream."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from gptlab import register
+from gptlab.model.cache import Cache
+from gptlab.model.position import Position
 
 
 @register("block", "my_block", source="arXiv:2103.17239, section 2")
@@ -24,7 +24,7 @@ class MyBlock(nn.Module):
         self.attention_gain = nn.Parameter(torch.full((dim,), initial_gain))
         self.ffn_gain = nn.Parameter(torch.full((dim,), initial_gain))
 
-    def forward(self, x: Tensor, position: Any, cache: Any = None) -> Tensor:
+    def forward(self, x: Tensor, position: Position, cache: Cache | None = None) -> Tensor:
         """Return the stream after this block.
 
         x: (B, T, C). Returns (B, T, C). `position` and `cache` are passed on to the attention.

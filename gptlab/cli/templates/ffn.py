@@ -17,6 +17,7 @@ class MyFFN(nn.Module):
     #   dropout    the share that `train.dropout` zeroes
     #   n_layer, layer_idx    the number of blocks, and the number of this one, from 0
     # Parameters after `*` are settings. They need a type and a default: `ffn.expansion=8` sets this one.
+    # Optional methods: metrics() returns {name: number} to log; auxiliary_loss(logits) is added to the training loss.
     # A setting named `bias` is switched off by `bias=false`; one named `hidden` is what `match=params` solves for.
     def __init__(
         self, dim: int, dropout: float, *, expansion: float = 4.0, hidden: int | None = None, bias: bool = True

@@ -16,11 +16,11 @@ class RunningMean(nn.Module):
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C). With a cache, x continues the tokens of earlier calls."""
-        before = cache.n_read if cache else 0
+        before = 0 if cache is None else cache.n_read  # tokens read before; the model counts them
         total = x.cumsum(1)
-        if cache:
+        if cache is not None:
             layer_cache = cache.of(self)
-            if before:
+            if layer_cache.tensors:
                 total = total + layer_cache.tensors[0]
             layer_cache.tensors = (total[:, -1:],)
         n = torch.arange(before + 1, before + 1 + x.shape[1], device=x.device, dtype=x.dtype)
