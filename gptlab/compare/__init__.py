@@ -64,7 +64,7 @@ def _content(
     if what == "table":
         return table.to_csv(index=False).encode()
     if what == "picture":
-        from gptlab.compare.views.figure import draw
+        from gptlab.compare.views.charts.picture import draw
 
         return draw(comparison, path.suffix[1:])
     if what == "markdown":

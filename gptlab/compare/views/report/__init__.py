@@ -3,26 +3,24 @@
 import json
 from collections import Counter
 from functools import cache
-from math import isfinite
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from gptlab.compare.analysis.comparison import AXES, Comparison, Result
 from gptlab.compare.analysis.verdict import DEFINITIONS, higher_is_better
 from gptlab.compare.views.captions import margin_of
-from gptlab.compare.views.report import formatting as words
-from gptlab.compare.views.report.activations import inside
-from gptlab.compare.views.report.curves import FIRST_SHOWN, curves, has_bands
-from gptlab.compare.views.report.factorial import heat_maps
-from gptlab.compare.views.report.figure import Figure
-from gptlab.compare.views.report.forest import effects, factorial_effects
-from gptlab.compare.views.report.sensitivity import sensitivity
-from gptlab.compare.views.report.speed import speed
-from gptlab.compare.views.report.theme import THEMES, style
+from gptlab.compare.views.charts import formatting as words
+from gptlab.compare.views.charts.activations import inside
+from gptlab.compare.views.charts.chart import Chart
+from gptlab.compare.views.charts.curves import FIRST_SHOWN, curves, has_bands
+from gptlab.compare.views.charts.forest import effects, factorial_effects
+from gptlab.compare.views.charts.means import heat_maps
+from gptlab.compare.views.charts.sensitivity import sensitivity
+from gptlab.compare.views.charts.speed import speed
+from gptlab.compare.views.charts.theme import THEMES, style
 
 FEW_RUNS = 12  # are listed unfolded
 COSTS = {
@@ -31,7 +29,6 @@ COSTS = {
     "state_bytes": "bytes of weights, gradients and optimizer",
     "tokens_per_s": "tokens per second",
 }
-DIGITS = 7  # of a number in a figure
 
 __all__ = ["render_report"]
 
@@ -39,7 +36,7 @@ __all__ = ["render_report"]
 def render_report(comparison: Comparison) -> str:
     """The page: verdicts and figures, what the arms are, where their runs lie and how to make them again."""
     figures = _figures(comparison)
-    payload = {"themes": THEMES, "figures": _plain(figures)}
+    payload = {"themes": THEMES, "figures": {name: chart.specification() for name, chart in figures.items()}}
     return (
         _environment()
         .get_template("page.html.j2")
@@ -47,7 +44,7 @@ def render_report(comparison: Comparison) -> str:
             comparison=comparison,
             figures=figures,
             payload=Markup(json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
-            plotlyjs=Markup(get_plotlyjs()),
+            vega=Markup(_vega()),
             themes=THEMES,
             axes=AXES,
             definitions=DEFINITIONS,
@@ -80,7 +77,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _figures(comparison: Comparison) -> dict[str, Figure]:
+def _figures(comparison: Comparison) -> dict[str, Chart]:
     """By the id of the element that each is drawn in; without those that there is nothing for."""
     drawn = {"forest": effects(comparison), "curves": curves(comparison), "speed": speed(comparison)}
     drawn |= inside(comparison)
@@ -91,22 +88,12 @@ def _figures(comparison: Comparison) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _plain(value: Any) -> Any:
-    """For JSON: null for what is not finite, and no more digits than a picture shows."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return _rounded(float(value))
-    return value
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
+    import vl_convert
 
-
-def _rounded(value: float) -> float | int | None:
-    if not isfinite(value):
-        return None
-    short = float(f"{value:.{DIGITS}g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _verdicts(comparison: Comparison) -> dict[str, int]:
