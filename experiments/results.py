@@ -17,7 +17,7 @@ from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import DEFINITIONS, LEVEL
 from gptlab.compare.build import build, collect_runs
-from gptlab.compare.views.figure import draw
+from gptlab.compare.views.charts.picture import draw
 from gptlab.compare.views.markdown import render_markdown
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ import pandas as pd
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison, Result
-from gptlab.compare.views.figure import draw
+from gptlab.compare.views.charts.picture import draw
 from gptlab.compare.views.markdown import render_markdown
 
 HERE = Path(__file__).parent

@@ -81,7 +81,7 @@ def compare_runs(
 
 
 def _picture(comparison: Comparison, path: Path) -> bytes:
-    from gptlab.compare.views.figure import draw
+    from gptlab.compare.views.charts.picture import draw
 
     return draw(comparison, path.suffix[1:])
 

@@ -157,5 +157,5 @@ def test_the_effects_of_a_grid_are_in_table_markdown_and_picture(tmp_path):
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
     assert "x, matched in params: ffn.hidden 3 -> 4, which gives 10 (baseline: 10; +5.00%)." in text
     assert "| norm \\\\ placement | " in (tmp_path / "x.md").read_text()
-    assert "<!-- placement -->" in (tmp_path / "x.svg").read_text()
+    assert ">placement</text>" in (tmp_path / "x.svg").read_text()
     assert list(build_comparison([tmp_path / "runs"]).factorial.means) == [("norm", "placement")]

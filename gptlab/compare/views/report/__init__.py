@@ -3,32 +3,29 @@
 import json
 from collections import Counter
 from functools import cache
-from math import isfinite
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from gptlab.compare.analysis.comparison import Comparison, Result
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.columns import SHOWN_COLUMNS
 from gptlab.compare.read.runs import AXES
 from gptlab.compare.views.captions import margin_of
-from gptlab.compare.views.report import formatting
-from gptlab.compare.views.report.activations import activation_figures
-from gptlab.compare.views.report.curves import FIRST_SHOWN, has_bands, learning_curves
-from gptlab.compare.views.report.factorial import heat_maps
-from gptlab.compare.views.report.figure import Figure
-from gptlab.compare.views.report.forest import effects, factorial_effects
-from gptlab.compare.views.report.sensitivity import sensitivity
-from gptlab.compare.views.report.speed import speed_figure
-from gptlab.compare.views.report.theme import THEMES, style
+from gptlab.compare.views.charts import formatting
+from gptlab.compare.views.charts.activations import activation_charts
+from gptlab.compare.views.charts.chart import Chart
+from gptlab.compare.views.charts.curves import FIRST_SHOWN, has_bands, learning_curves
+from gptlab.compare.views.charts.forest import effects, factorial_effects
+from gptlab.compare.views.charts.means import heat_maps
+from gptlab.compare.views.charts.sensitivity import sensitivity
+from gptlab.compare.views.charts.speed import speed_chart
+from gptlab.compare.views.charts.theme import THEMES, style
 from gptlab.runs.metrics import metric_named
 
 MOST_OPEN_RUNS = 12  # a longer list of runs is folded
-DIGITS = 7  # significant digits of a number in a figure
 
 __all__ = ["render_report"]
 
@@ -36,7 +33,7 @@ __all__ = ["render_report"]
 def render_report(comparison: Comparison) -> str:
     """Return the page: verdicts and figures, the arms, where their runs are and how to reproduce them."""
     figures = _figures(comparison)
-    payload = {"themes": THEMES, "figures": _plain(figures)}
+    payload = {"themes": THEMES, "figures": {name: chart.specification() for name, chart in figures.items()}}
     return (
         _environment()
         .get_template("page.html.j2")
@@ -44,7 +41,7 @@ def render_report(comparison: Comparison) -> str:
             comparison=comparison,
             figures=figures,
             payload=Markup(json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
-            plotlyjs=Markup(get_plotlyjs()),
+            vega=Markup(_vega()),
             themes=THEMES,
             axes=AXES,
             definitions=DEFINITIONS,
@@ -88,10 +85,10 @@ def _environment() -> Environment:
     return environment
 
 
-def _figures(comparison: Comparison) -> dict[str, Figure]:
+def _figures(comparison: Comparison) -> dict[str, Chart]:
     """Return the figures by the id of their element, without those that have no data."""
-    drawn = {"forest": effects(comparison), "curves": learning_curves(comparison), "speed": speed_figure(comparison)}
-    drawn |= activation_figures(comparison)
+    drawn = {"forest": effects(comparison), "curves": learning_curves(comparison), "speed": speed_chart(comparison)}
+    drawn |= activation_charts(comparison)
     drawn |= {f"tuning-{i}": sensitivity(tuning, comparison) for i, tuning in enumerate(comparison.tuning)}
     if comparison.factorial is not None:
         drawn["factorial"] = factorial_effects(comparison.factorial, comparison)
@@ -99,22 +96,12 @@ def _figures(comparison: Comparison) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _plain(value: Any) -> Any:
-    """Prepare for JSON: numbers that are not finite become null, the others lose digits that no picture shows."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return _rounded(float(value))
-    return value
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
+    import vl_convert
 
-
-def _rounded(value: float) -> float | int | None:
-    if not isfinite(value):
-        return None
-    short = float(f"{value:.{DIGITS}g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _verdicts(comparison: Comparison) -> dict[str, int]:
