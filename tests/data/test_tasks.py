@@ -426,7 +426,7 @@ def test_a_run_records_the_metrics_of_a_task_and_no_bits_per_byte(name, run):
     assert any(key.startswith("val/loss_position-") for key in last)
     assert not (folder / "tokenizer.json").exists()
     with pytest.raises(ConfigError, match="reads no text"):
-        open_run(folder)
+        open_run(str(folder))
 
 
 def test_micro_batches_take_the_mean_of_the_whole_batch(run):
