@@ -34,23 +34,19 @@ def _bench_arguments(parser: ArgumentParser) -> None:
         "--json",
         nargs="?",
         const=True,
-        type=_json_file,
+        type=Path,
         metavar="FILE",
         help="write all figures, with machine and versions, to FILE.json, or without a name to stdout",
     )
 
 
-def _json_file(name: str) -> Path:
-    if not name.endswith(".json"):
-        raise ConfigError(f"--json {name}: the name must end in .json; to print the figures, put --json last")
-    return Path(name)
-
-
 def _bench(args: Namespace) -> Result:
     from gptlab.bench.command import bench
 
-    console, document = result_console(args), wants_document(args)
-    args.json = None if document else args.json
+    console, file = result_console(args), None if wants_document(args) else args.json
+    if file is not None and file.suffix != ".json":
+        raise ConfigError(f"--json {file}: the name must end in .json; to print the figures, put --json last")
+    args.json = file
     return Result(bench(args, console))
 
 
