@@ -17,11 +17,11 @@ from gptlab.compare.read.runs import load_runs
 from gptlab.config import ConfigError, flatten, plain
 from gptlab.convert.canonical import resolved
 from gptlab.convert.folders import ORIGIN, convert
+from gptlab.files import read_json, write_json
 from gptlab.model.generate import generate
 from gptlab.runs import checkpoint
 from gptlab.runs.folder import open_config
 from gptlab.runs.load import open_model, open_run
-from gptlab.runs.record import read_json, write_json
 from tiny import configure
 
 transformers = pytest.importorskip("transformers")

@@ -17,7 +17,7 @@ from gptlab.config import ConfigError
 from gptlab.config.compose import edit
 from gptlab.runs.checkpoint import BEST
 from gptlab.runs.folder import digest, open_config, run_dir, slug
-from gptlab.runs.record import read_json, read_status, write_json
+from gptlab.runs.record import read_status
 from gptlab.sweeps.cell import check_cells
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.training.init_from import Start
