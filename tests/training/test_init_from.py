@@ -15,6 +15,7 @@ from gptlab.cli.main import main
 from gptlab.compare import compare
 from gptlab.config import ConfigError
 from gptlab.config.compose import edit
+from gptlab.files import read_json, write_json
 from gptlab.runs.checkpoint import BEST
 from gptlab.runs.folder import digest, open_config, run_dir, slug
 from gptlab.runs.record import read_status
