@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from gptlab.bench.timing import Contestant, steps_per_block, warm_up
-from gptlab.training.device import Machine
+from gptlab.training.device import Device
 from gptlab.training.trainer import Trainer
 
 SECONDS_PER_BLOCK = 0.3
@@ -70,12 +70,12 @@ def gemms(trainer: Trainer) -> list[Gemm]:
     """Of the model's typical shape, that is all tokens of a forward pass times a block's largest matrix; and square."""
     block = next(iter(trainer.model.blocks), trainer.model)  # a model before GPT has none
     matrices = [p.shape for p in block.parameters() if p.ndim == 2]
-    tokens, side = trainer.micro * trainer.cfg.data.window, SQUARE[trainer.machine.device.type]
+    tokens, side = trainer.micro * trainer.cfg.data.window, SQUARE[trainer.device.device.type]
     largest = sorted(max(matrices, key=math.prod, default=(1, 1)))
     return [Gemm(tokens, *largest), Gemm(side, side, side)]
 
 
-def gemm_contestants(shapes: Sequence[Gemm], machine: Machine) -> list[Contestant]:
+def gemm_contestants(shapes: Sequence[Gemm], machine: Device) -> list[Contestant]:
     """In the precision that the model's own products have, weights as a linear layer holds them."""
     dtype = torch.bfloat16 if machine.precision.startswith("bf16") else torch.float32
     return [_contestant(shape, machine.device, dtype) for shape in shapes]

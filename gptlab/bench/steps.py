@@ -11,7 +11,8 @@ from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
 from gptlab.bench.startup import measure_startup
 from gptlab.bench.subject import prepare, step_of
 from gptlab.bench.timing import Contestant, interleave, rates, ratios, spread, steps_per_block, warm_up
-from gptlab.training.device import Machine
+from gptlab.training.device import Device
+from gptlab.training.trainer import Trainer
 
 BLOCKS = 7
 
@@ -37,7 +38,7 @@ def bench_steps(
     tell("fresh processes")
     startup = measure_startup(overrides, threads)  # before this process holds a model, on a GPU too
     tell("warming up")
-    trainer, device = subject.trainer(), subject.device.device
+    trainer, device = Trainer(subject), subject.device.device
     step = step_of(trainer)
     warm_up(step, device)
     n = steps or steps_per_block(step, device)
@@ -86,7 +87,7 @@ def _of_product(shape: Gemm, product: Contestant, achieved: Sequence[float]) -> 
     return {"shape": shape.name, "flops_per_s": spread(rate), "share": spread(ratios(achieved, rate))}
 
 
-def _of_datasheet(machine: Machine, achieved: Sequence[float]) -> dict[str, Any] | None:
+def _of_datasheet(machine: Device, achieved: Sequence[float]) -> dict[str, Any] | None:
     """MFU as in arXiv:2204.02311: against the tensor cores' dense bf16, or fp16, whatever the run's precision is."""
     gpu = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else ""
     peak = datasheet_flops(gpu)

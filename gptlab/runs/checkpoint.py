@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gptlab.distributed import as_held, gathered
+from gptlab.distributed import gather_on_rank0, shard_like
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -48,7 +48,7 @@ def read_weights(path: Path, held: Mapping[str, Tensor] | None = None) -> dict[s
     held = held or {}
     with safe_open(path, "pt") as file:
         names = [k for k in file.keys() if not k.startswith("optimizer/")]  # noqa: SIM118
-        return {k: as_held(file.get_tensor(k), held.get(k)) for k in names}
+        return {k: shard_like(file.get_tensor(k), held.get(k)) for k in names}
 
 
 def load_training(path: Path, model: nn.Module, optimizers: list[Any]) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def load_training(path: Path, model: nn.Module, optimizers: list[Any]) -> dict[s
             _, i, key, name = place.split("/", 3)
             p = params[name]
             if isinstance(value, Tensor):
-                value = as_held(value, p).to(p.device)
+                value = shard_like(value, p).to(p.device)
             optimizers[int(i)].state[p][key] = value
     return json.loads(header["progress"])
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """By the first process, of what all have."""
-    on_host = gathered(tensors)
+    on_host = gather_on_rank0(tensors)
     if on_host is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

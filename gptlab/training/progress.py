@@ -1,4 +1,4 @@
-"""What a running run shows: a bar on a terminal, plain lines when piped."""
+"""The display of a running run: a progress bar on a terminal, plain lines in a pipe."""
 
 import time
 from types import TracebackType
@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
-HEADLINE = ("val/loss", "val/bpb", "val/accuracy", "val/excess")  # of an evaluation
+HEADLINE = ("val/loss", "val/bpb", "val/accuracy", "val/excess")  # what is printed of an evaluation
 
 
 class Display:
-    """Lines and the state of the current run, on `console`."""
+    """Prints lines and the progress of a run on `console`; `total` is its budget in steps or seconds."""
 
     def __init__(self, console: Console, total: float):
         self.console, self.total = console, total
@@ -35,10 +35,11 @@ class Display:
             self.bar.stop()
 
     def line(self, text: str) -> None:
+        """Print a line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def logged(self, done: float, metrics: dict[str, Any]) -> None:
-        """Metrics of training; a line of them at most every few seconds."""
+        """Show training metrics: on the bar, or in a line every few seconds. `done` is in the unit of `total`."""
         text = f"step {metrics['step']:>6,}  train/loss {metrics['train/loss']:.4f}"
         speed = f"{metrics['speed/tokens_per_s']:,.0f} tokens/s" if "speed/tokens_per_s" in metrics else ""
         if self.bar:
@@ -48,11 +49,12 @@ class Display:
             self.line(f"{text}  {speed}  {100 * done / self.total:.0f} %")
 
     def evaluated(self, metrics: dict[str, Any]) -> None:
+        """Print a line about an evaluation."""
         self.shown_at = time.monotonic()
-        self.val = f"  val/loss {metrics['val/loss']:.4f}"  # beside the training's from the next log on
+        self.val = f"  val/loss {metrics['val/loss']:.4f}"  # shown on the bar from the next log on
         self.line(f"step {metrics['step']:>6,}  {headline(metrics)}")
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """What of an evaluation is said in one line."""
+    """Return the main metrics of an evaluation in one line."""
     return "  ".join(f"{key} {metrics[key]:.4f}" for key in HEADLINE if key in metrics)

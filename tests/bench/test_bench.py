@@ -25,7 +25,8 @@ from gptlab.bench.subject import prepare, step_of
 from gptlab.cli.main import VERBS, main
 from gptlab.config import ConfigError
 from gptlab.config.compose import load_settings
-from gptlab.training.device import Machine
+from gptlab.training.device import Device
+from gptlab.training.trainer import Trainer
 from paths import ROOT
 
 TINY = "data=text data.path=text.txt size.dim=16 size.n_layer=2 size.n_head=2 data.window=16 train.batch_size=4"
@@ -177,9 +178,9 @@ def test_no_name_of_the_datasheet_is_hidden_by_one_before_it():
 
 def test_mfu_is_the_share_of_the_datasheet(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
-    seen = steps._of_datasheet(Machine(torch.device("cuda"), "bf16 autocast", compile=True), [156e12, 78e12, 234e12])
+    seen = steps._of_datasheet(Device(torch.device("cuda"), "bf16 autocast", compile=True), [156e12, 78e12, 234e12])
     assert seen == {"flops_per_s": 312e12, "mfu": {"median": 0.5, "low": 0.25, "high": 0.75}}
-    assert steps._of_datasheet(Machine(CPU, "bf16 autocast", compile=False), [1e12]) is None
+    assert steps._of_datasheet(Device(CPU, "bf16 autocast", compile=False), [1e12]) is None
 
 
 # peers
@@ -374,14 +375,14 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
 
 
 def test_the_trainer_that_is_timed_is_the_one_that_trains(folder):
-    trainer = prepare([*TINY.split(), "device=cpu"]).trainer()
+    trainer = Trainer(prepare([*TINY.split(), "device=cpu"]))
     assert trainer.model.training and trainer.watch.level == "none"
     trainer.training_step()
     assert trainer.step == 1
 
 
 def test_a_step_has_the_looks_inside_that_are_asked_for(folder):
-    trainer = prepare([*TINY.split(), "device=cpu", "diagnostics=basic", "diagnostics_every=2"]).trainer()
+    trainer = Trainer(prepare([*TINY.split(), "device=cpu", "diagnostics=basic", "diagnostics_every=2"]))
     looked, take = [], trainer.watch.take
     trainer.watch.take = lambda: looked.append(trainer.step) or take()
     step = step_of(trainer)

@@ -21,7 +21,7 @@ from gptlab.model.generate import generate
 from gptlab.runs.load import open_model, open_run
 from gptlab.sweeps.ladder import rungs
 from gptlab.training.budget import make_plan
-from gptlab.training.train import _wandb_info
+from gptlab.training.train import run_info
 from tiny import MODELS, PARTS, VOCAB, WINDOW, generator, options, telling_model, tiny_config, tiny_model, tokens
 
 BASELINES = [m for m in MODELS if m != "model=gpt"]
@@ -282,7 +282,7 @@ def test_a_model_is_no_rung_of_a_ladder():
 
 def test_tags_are_of_the_slots_that_a_model_has():
     words = tiny_config("model=rnn")
-    slots = [tag.partition("=")[0] for tag in _wandb_info(words, "train").tags]
+    slots = [tag.partition("=")[0] for tag in run_info(words, "train").tags]
     assert {"model", "norm", "head", "init", "optimizer", "data"} <= set(slots)
     assert not {"block", "placement", "qk_norm", "attention", "position", "ffn"} & set(slots)
 
