@@ -19,7 +19,7 @@ from gptlab.sweeps.cell import check_cells, check_sweep
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.manifest import CellEntry
 from gptlab.training import prepare
-from gptlab.training.budget import make_plan
+from gptlab.training.budget import make_budget
 
 TINY = ["size=tiny", "data.window=16", "wandb.mode=disabled", "device=cpu"]
 GRID = ["norm=layernorm,rmsnorm", "placement=pre,post,double", "optimizer.lr=range(1e-3,6e-3,1e-3)", "seed=range(10)"]
@@ -79,7 +79,7 @@ def test_a_cell_is_the_same_run_as_its_overrides_alone_give(text):
     for found in cells[:: len(cells) // 12]:
         cfg = load_config(found.spec.overrides)
         assert found.folder == run_dir(cfg)
-        budget = make_plan(cfg)
+        budget = make_budget(cfg)
         assert (found.budget.cost, found.budget.steps, found.budget.peak_lr) == (
             budget.cost,
             budget.steps,
