@@ -1,6 +1,7 @@
-"""Makes every RESULTS.md and picture of this folder, and README.md, the page of all verdicts, from the kept numbers.
+"""Make every RESULTS.md and picture of this folder, and README.md, the page of all verdicts, from the kept numbers.
 
-A folder with a script of its own has them made by its `main()`, and of its line on the page what its `row()` says.
+If a folder has a script of its own, its `main()` returns the files, and its `row()`, if any, what differs in its line
+on the page.
 
 `python experiments/results.py [FOLDER]` writes them beside the kept numbers, or into FOLDER (`make results`).
 """
@@ -16,36 +17,39 @@ from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import DEFINITIONS, LEVEL
 from gptlab.compare.build import build, collect_runs
-from gptlab.compare.views.figure import draw
+from gptlab.compare.views.charts.picture import draw
 from gptlab.compare.views.markdown import render_markdown
 
 HERE = Path(__file__).parent
-HEAD = """# What was asked, and what came out
+HEAD = """# Questions and answers
 
-Each folder is a question: its experiment's file, the numbers of its runs, and RESULTS.md with the tables, the picture
-and what others found. All are small models on one text, or on a task, trained for minutes on two CPU cores: they show
-what the tool says, and hold for such models. A verdict here is no verdict on a large one.
+Each folder holds one question: the experiment's file, the numbers of its runs, and RESULTS.md with the tables, a
+picture and what others have published. All models are small and were trained for minutes on two CPU cores, on one text
+or one synthetic task. The results show what gptlab reports, and they hold for such models; they are no evidence about
+large ones.
 
-    gptlab sweep experiments/ffn/ffn.yaml                        # runs it, or goes on with it
+    gptlab sweep experiments/ffn/ffn.yaml                        # run the experiment, or continue it
     gptlab compare runs/ffn --html report.html                   # the report
-    gptlab compare experiments/ffn/kept.json                     # the table again, from the numbers kept here
+    gptlab compare experiments/ffn/kept.json                     # the tables again, from the numbers kept here
     make results                                                 # this page and every RESULTS.md
 
-How these settings were chosen, which bears on the verdicts. All but calibration and the placements were first run at a
-learning rate of 3e-3, or tuned over 1e-3 to 1e-2. Seeds of one arm spread by up to 0.13 there (at 1e-3 by 0.003 to
-0.05), and 19 of 25 verdicts on ffn, norm, positions, ladder, block, bias and tied were "not shown". After seeing that,
-ffn, norm, positions and ladder were run again at 1e-3, with the same seeds; qk_norm, bias, block and tied are the first
-runs. p values do not know of this second look, so read those four as exploratory.
+How the learning rates were chosen matters for the verdicts. All experiments but calibration and the two placements were
+first run at a learning rate of 3e-3, or tuned over 1e-3 to 1e-2. At these rates the seeds of one arm differed by up to
+0.13 (at 1e-3 by 0.003 to 0.05), and 19 of the 25 verdicts on ffn, norm, positions, ladder, block, bias and tied were
+"not shown". After that, ffn, norm, positions and ladder were run again at 1e-3 with the same seeds; for qk_norm, bias,
+block and tied the first runs are shown. The p values do not account for this second attempt, so read those four as
+exploratory.
 
-- ffn: the grid was cut to 3e-4 and 1e-3 after relu, relu2, reglu and silu had chosen 3e-3 on two tuning seeds, so for
-  these four the table is not at their best value. At 3e-3 (5 seeds): relu 2.2966 ± 0.0552, relu2 2.2502 ± 0.0840, reglu
-  2.4085 ± 0.0923, silu 2.4458 ± 0.0638. Against relu at 3e-3 none of the eight arms, each at the rate it had
-  chosen, was better or worse.
-- positions: at 3e-3 rope was better and sinusoidal worse too, alibi (-0.0475) and none (+0.0222) were not shown.
-- norm: at 3e-3 dyt and none were worse too, rmsnorm (+0.0435) was not shown.
-- ladder: at 3e-3 rope (-0.2241) and swiglu (-0.1200) were better too, the other three steps were not shown.
+- ffn: after relu, relu2, reglu and silu had chosen 3e-3 on two tuning seeds, the grid was cut to 3e-4 and 1e-3. The
+  table therefore does not show these four at their best rate. At 3e-3 (5 seeds): relu 2.2966 ± 0.0552, relu2
+  2.2502 ± 0.0840, reglu 2.4085 ± 0.0923, silu 2.4458 ± 0.0638. Compared with relu at 3e-3, none of the eight arms, each
+  at the rate that it had chosen, was better or worse.
+- positions: at 3e-3 too, rope was better and sinusoidal worse; alibi (-0.0475) and none (+0.0222) were not shown.
+- norm: at 3e-3 too, dyt and none were worse; rmsnorm (+0.0435) was not shown.
+- ladder: at 3e-3 too, rope (-0.2241) and swiglu (-0.1200) were better; the other three steps were not shown.
 
-On a GPU, the same at the size of Karpathy's lecture (10.65M parameters, 5,000 steps, val/loss of about 1.47 to 1.48):
+On a GPU, the same experiments at the size of Karpathy's lecture (10.65M parameters, 5,000 steps, val/loss of about 1.47
+to 1.48):
 
     gptlab sweep experiments/ffn/ffn.yaml preset=karpathy-10m size=10m budget.steps=5000 eval.every=250 \\
         data=tinyshakespeare data.path=tinyshakespeare.txt name=ffn-10m
@@ -56,11 +60,11 @@ On a GPU, the same at the size of Karpathy's lecture (10.65M parameters, 5,000 s
 def main(out: Path) -> None:
     rows = {}
     for folder in sorted(path.parent for path in HERE.glob("*/*.json")):
-        name, kept, own = folder.name, folder / "kept.json", next(folder.glob("*.py"), None)
-        made = _load(own) if own else None
+        name, kept, path = folder.name, folder / "kept.json", next(folder.glob("*.py"), None)
+        script = _load(path) if path else None
         comparison = build_comparison([kept]) if kept.is_file() else None
-        files = made.main() if made else _files(comparison, kept)
-        rows[name] = (_row(comparison) if comparison else {}) | (made.row() if hasattr(made, "row") else {})
+        files = script.main() if script else _files(comparison, kept)
+        rows[name] = (_row(comparison) if comparison else {}) | (script.row() if hasattr(script, "row") else {})
         (out / name).mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             (out / name / file).write_bytes(content)
@@ -73,11 +77,11 @@ def _files(comparison: Comparison, kept: Path) -> dict[str, bytes]:
 
 
 def _row(comparison: Comparison) -> dict[str, Any]:
-    """An experiment's line on the page."""
+    """Return an experiment's line on the page."""
     return {
         "question": comparison.question,
         "baseline": comparison.results[0].name,
-        "said": "; ".join(_verdicts(comparison)),
+        "verdicts": "; ".join(_verdicts(comparison)),
         "runs": len(comparison.runs),
         "seconds": comparison.runs["seconds"].sum(),
     }
@@ -92,7 +96,7 @@ def _load(path: Path):
 
 
 def _longer_windows(kept: Path) -> Iterator[str]:
-    """What `eval.lengths` measured, for the arms that can be evaluated there, the first of them as the baseline."""
+    """Yield a table for each of eval.lengths, with the arms that can be evaluated there; the first is the baseline."""
     collected = collect_runs([kept])
     known = {key for run in collected.runs for key in run.summary}
     for metric in sorted(key for key in known if re.fullmatch(r"val/loss_\d+x", key)):
@@ -108,18 +112,18 @@ def _longer_windows(kept: Path) -> Iterator[str]:
 
 
 def _verdicts(comparison: Comparison) -> Iterator[str]:
-    """`**better**: swiglu -0.0670`, words in the order of their definitions."""
+    """Yield `**better**: swiglu -0.0670` for each verdict, in the order of the definitions."""
     for word in DEFINITIONS:
         arms = [r for r in comparison.results if r.effect and r.effect.verdict.endswith(word)]
-        said = [f"{r.name} {r.effect.mean:+.4f}" for r in arms if r.effect]
-        if said:
-            yield f"**{word}**: {', '.join(said)}"
+        differences = [f"{r.name} {r.effect.mean:+.4f}" for r in arms if r.effect]
+        if differences:
+            yield f"**{word}**: {', '.join(differences)}"
     if comparison.factorial:
         effects = comparison.factorial.effects
         shown = effects[effects["p_holm"] < LEVEL]
-        said = [f"{e.slots}: {e.levels} {e.effect:+.4f}" for e in shown.itertuples()]
-        if said:
-            yield f"**effects over the grid**: {'; '.join(said)}"
+        significant = [f"{e.slots}: {e.levels} {e.effect:+.4f}" for e in shown.itertuples()]
+        if significant:
+            yield f"**effects over the grid**: {'; '.join(significant)}"
 
 
 def _page(rows: dict[str, dict[str, Any]]) -> str:
@@ -127,9 +131,9 @@ def _page(rows: dict[str, dict[str, Any]]) -> str:
     lines += ["| --- | --- | --- | ---: | ---: |"]
     for name, row in rows.items():
         question, minutes = f"[{row['question']}]({name}/RESULTS.md)", row["seconds"] / 60
-        lines.append(f"| {question} | {row['baseline']} | {row['said']} | {row['runs']} | {minutes:.0f} min |")
+        lines.append(f"| {question} | {row['baseline']} | {row['verdicts']} | {row['runs']} | {minutes:.0f} min |")
     words = "\n".join(f"- **{word}**: {meaning}." for word, meaning in DEFINITIONS.items())
-    return "\n".join([HEAD, *lines, "", "What the words mean:", "", words, ""])
+    return "\n".join([HEAD, *lines, "", "What the verdicts mean:", "", words, ""])
 
 
 if __name__ == "__main__":

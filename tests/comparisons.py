@@ -1,4 +1,4 @@
-"""Comparisons made up from a seed: all that build_comparison could give, without a run."""
+"""Synthetic comparisons, made from a seed, with everything that build_comparison can return."""
 
 import itertools
 
@@ -27,7 +27,7 @@ ARMS = {  # name -> what it changes, and by how much its final loss differs from
 
 
 def make_comparison(*, arms=None, seeds=5, diverged=(), metric="val/loss", tuned=True, grid=True, **changes):
-    """Arms of ARMS, or as many as `arms` says; those named in `diverged` have no finished run."""
+    """Return a comparison of the arms in ARMS, or of `arms` arms; those in `diverged` have no finished run."""
     chosen = dict(itertools.islice(_more_arms(), arms or len(ARMS)))
     rng = np.random.default_rng(0)
     shared = rng.normal(0, NOISE, seeds)
@@ -153,7 +153,7 @@ def _curves(scores, seeds, speed, metric, rng):
 
 
 def _equal_budgets(scores, diverged, metric):
-    """At equal FLOPs and seconds the arms look the worse the later they come."""
+    """Return comparisons at equal budgets; at equal FLOPs and seconds later arms are worse."""
     names = list(scores)
     budgets = {"steps": (STEPS, 0.0), "tokens": (STEPS * BATCH, 0.0), "flops": (5.2e14, 0.002), "seconds": (53.9, 0.01)}
     equal_budgets = []

@@ -449,7 +449,7 @@ def inverted(layout: Layout) -> Layout:
 wrong_layout(
     "q, k, v in another order",
     "gpt2",
-    lambda _, v: replace(v, parts=v.parts[1::-1] + v.parts[2:]) if v.parts == QKV else v,
+    lambda _, v: replace(v, parts=v.parts[1::-1] + v.parts[2:]) if len(v.parts) == len(QKV) else v,
 )
 wrong_layout("groups of q, k, v as one after the other", "bloom", lambda _, v: replace(v, order=None))
 wrong_layout("groups of q, k, v the wrong way", "gpt_neox", lambda _, v: inverted(v))

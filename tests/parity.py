@@ -1,11 +1,9 @@
-"""Families of transformers in tiny versions, and how far gptlab is from each: logits, gradients, weights, generation.
+"""Compare gptlab with tiny models of every family of transformers: logits, gradients, weights, generation.
 
-`make parity` prints the table; test_parity.py holds every row of it to the limits below.
+`make parity` prints a table, and test_parity.py holds every row of it to the limits below.
 """
 
 import copy
-import importlib
-import importlib.util
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 import parity_configs
+import parity_more
 from gptlab.convert import from_hf, to_hf
 from gptlab.model.generate import generate
 from gptlab.model.gpt import LanguageModel
@@ -28,26 +27,24 @@ from parity_configs import WINDOW
 
 VOCAB, PROMPT = 37, 8
 LENGTHS = (1, 7, WINDOW)
-LOGITS, GRADIENTS = 2e-5, 1e-4  # limits: shares of the logits' spread, and of a weight's largest gradient
-SILENT = 1e-6  # share of the model's largest gradient below which a weight has rounding errors and no gradient
+LOGITS, GRADIENTS = 2e-5, 1e-4  # limits, as shares of the logits' spread and of a weight's largest gradient
+SILENT = 1e-6  # a gradient below this share of the model's largest is rounding error
 
-CONFIGS = parity_configs.CONFIGS
-if importlib.util.find_spec("parity_more"):
-    CONFIGS = CONFIGS | importlib.import_module("parity_more").CONFIGS
+CONFIGS = parity_configs.CONFIGS | parity_more.CONFIGS
 CASES = [(kind, i) for kind, configs in CONFIGS.items() for i in range(len(configs))]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What is left between the two. `spread`: of their logits; `gradients` and `silent` are shares."""
+    """The differences between a model of transformers and gptlab's; gradients are shares."""
 
     kind: str
     logits: float
-    spread: float
+    spread: float  # standard deviation of their logits
     gradients: float
     silent: float
-    round_trip: list[str]  # what is not the same after there and back
-    written: float  # difference of the logits when their config is written anew from that of gptlab
+    round_trip: list[str]  # what differs after from_hf and to_hf
+    written: float  # difference of the logits if to_hf does not know their config
     generations: list[list[int]]
 
     @property
@@ -61,9 +58,9 @@ class Parity:
 
 
 def redrawn(model_type: str, flags: dict, seed: int = 0) -> Any:
-    """Their model with every parameter drawn again, so that none is 0 or 1 and all of them show."""
+    """Return a model of transformers whose parameters are all random, so that each of them has an effect."""
     torch.manual_seed(seed)
-    logging.set_verbosity_error()  # they miss token 50256 in a vocabulary of 37
+    logging.set_verbosity_error()  # it warns that token 50256 is not in a vocabulary of 37
     config = AutoConfig.for_model(model_type, **({"vocab_size": VOCAB} | flags))
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
@@ -75,7 +72,7 @@ def redrawn(model_type: str, flags: dict, seed: int = 0) -> Any:
 
 
 def random_tokens(model: Any, batch: int, length: int) -> Tensor:
-    """(batch, length), with the padding token in the middle."""
+    """Return random tokens, (batch, length), with the padding token in the middle."""
     tokens = torch.randint(model.config.vocab_size, (batch, length))
     if length > 1 and getattr(model.config, "pad_token_id", None) is not None:
         tokens[:, length // 2] = model.config.pad_token_id
@@ -83,25 +80,26 @@ def random_tokens(model: Any, batch: int, length: int) -> Tensor:
 
 
 def measure(model_type: str, flags: dict) -> Parity:
+    """Compare a model with its conversion, and with the conversion back."""
     theirs = redrawn(model_type, flags)
     ours = from_hf(theirs)
-    off, spread = [], []
+    differences, spreads = [], []
     for length in LENGTHS:
         tokens = random_tokens(theirs, 2, length)
         a, b = theirs(tokens).logits, ours(tokens)
-        off.append(furthest(a, b))
-        spread.append(a.std().item())
+        differences.append(furthest(a, b))
+        spreads.append(a.std().item())
         weights = torch.randn_like(a)
         for logits in (a, b):
             (logits * weights).sum().backward()
-    off.append(furthest(a, one_by_one(ours, tokens)))
+    differences.append(furthest(a, one_by_one(ours, tokens)))
     back, written = to_hf(ours), to_hf(gradients_as_weights(ours), model_type=model_type)
     gradients, silent = compare_gradients(theirs, written)
     written.load_state_dict(theirs.state_dict())
     return Parity(
         type(back).__name__,
-        worst(off),
-        min(spread),
+        worst(differences),
+        min(spreads),
         gradients,
         silent,
         different(theirs, back),
@@ -111,23 +109,24 @@ def measure(model_type: str, flags: dict) -> Parity:
 
 
 def furthest(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference."""
     return (a - b).abs().max().item()
 
 
 def worst(values: Iterable[float]) -> float:
-    """The largest; NaN if one is, which max() would pass over and no limit lets through."""
+    """Return the largest value, or NaN if there is one, which max() could miss and no limit accepts."""
     return torch.tensor([*values], dtype=torch.float64).max().item()
 
 
 @torch.no_grad()
 def one_by_one(ours: LanguageModel, tokens: Tensor) -> Tensor:
-    """Logits of `tokens`, read one at a time into a cache."""
+    """Return the logits of `tokens`, read one at a time with a cache."""
     cache = ours.new_cache()
     return torch.cat([ours(token, cache) for token in tokens.split(1, 1)], 1)
 
 
 def gradients_as_weights(model: LanguageModel) -> LanguageModel:
-    """A copy that converts each gradient to where the weight goes, and knows no config of transformers."""
+    """Return a copy without a config of theirs, whose weights are the gradients, so that `to_hf` converts those."""
     copied = copy.deepcopy(model)
     copied.hf_config = None
     with torch.no_grad():
@@ -137,13 +136,16 @@ def gradients_as_weights(model: LanguageModel) -> LanguageModel:
 
 
 def compare_gradients(theirs: Any, ours: Any) -> tuple[float, float]:
-    """Of weights with a gradient, the largest relative difference; of the others, our largest gradient's share.
+    """Compare gradients with those in the weights of `ours`.
 
-    The gradients of `ours` are its weights.
+    Returns:
+        The largest relative difference among weights with a gradient, and our largest gradient among the others, as a
+        share of the model's largest.
     """
-    mine = dict(ours.named_parameters())
+    our_gradients = dict(ours.named_parameters())
     pairs = [
-        (torch.zeros_like(p) if p.grad is None else p.grad, mine[n].detach()) for n, p in theirs.named_parameters()
+        (torch.zeros_like(p) if p.grad is None else p.grad, our_gradients[n].detach())
+        for n, p in theirs.named_parameters()
     ]
     sizes = [g.abs().max().item() for g, _ in pairs]
     largest = worst(sizes)
@@ -157,17 +159,17 @@ def compare_gradients(theirs: Any, ours: Any) -> tuple[float, float]:
 
 
 def different(a: Any, b: Any) -> list[str]:
-    """What differs between two models of transformers: class, config, names or bits of weights, tying."""
+    """Return what differs between two models of transformers: class, flags, names or bits of weights, tying."""
     one, two, config = a.state_dict(), b.state_dict(), b.config.to_dict()
-    found = [] if type(a) is type(b) else ["class"]
-    found += [k for k, v in a.config.to_dict().items() if k != "dtype" and config.get(k) != v]
-    found += sorted(one.keys() ^ two.keys())
-    found += [k for k in one.keys() & two.keys() if not torch.equal(one[k], two[k])]
-    return found + ["tying"] * (len(list(a.parameters())) != len(list(b.parameters())))
+    differences = [] if type(a) is type(b) else ["class"]
+    differences += [k for k, v in a.config.to_dict().items() if k != "dtype" and config.get(k) != v]
+    differences += sorted(one.keys() ^ two.keys())
+    differences += [k for k in one.keys() & two.keys() if not torch.equal(one[k], two[k])]
+    return differences + ["tying"] * (len(list(a.parameters())) != len(list(b.parameters())))
 
 
 def generations(theirs: Any, ours: LanguageModel, back: Any) -> list[list[int]]:
-    """Greedy ones up to the whole window: theirs, ours, and of what ours became, with and without a cache."""
+    """Return greedy generations over the window: of theirs, ours, and ours converted back, with and without a cache."""
     prompts = random_tokens(theirs, 16, PROMPT)
     likeliest = greedy(theirs, prompts, cached=False)
     logits = theirs(likeliest).logits[:, PROMPT - 1 : -1]
@@ -187,24 +189,24 @@ def generations(theirs: Any, ours: LanguageModel, back: Any) -> list[list[int]]:
 @torch.no_grad()
 def greedy(model: Any, prompts: Tensor, *, cached: bool) -> Tensor:
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
-    known = torch.ones_like(prompts)  # the padding token is a token here
+    mask = torch.ones_like(prompts)  # the padding token is a token here
     n = WINDOW - PROMPT
-    return model.generate(prompts, attention_mask=known, max_new_tokens=n, do_sample=False, use_cache=cached)
+    return model.generate(prompts, attention_mask=mask, max_new_tokens=n, do_sample=False, use_cache=cached)
 
 
 def by_family(console: Console) -> dict[str, list[Parity]]:
-    found: dict[str, list[Parity]] = {}
+    results: dict[str, list[Parity]] = {}
     for kind, i in track(sorted(CASES), "comparing", console=console, transient=True):
-        found.setdefault(kind, []).append(measure(kind, CONFIGS[kind][i]))
-    return found
+        results.setdefault(kind, []).append(measure(kind, CONFIGS[kind][i]))
+    return results
 
 
 def table(families: dict[str, list[Parity]]) -> Table:
     columns = ("family", "class", "configs", "logits", "of", "gradients", "weights", "generation")
-    found = Table(*columns, title=f"gptlab and transformers {transformers.__version__}, float32, random weights")
+    result = Table(*columns, title=f"gptlab and transformers {transformers.__version__}, float32, random weights")
     for kind, rows in families.items():
         good = sum(r.good for r in rows)
-        found.add_row(
+        result.add_row(
             kind,
             rows[0].kind,
             f"{good}/{len(rows)}",
@@ -215,7 +217,7 @@ def table(families: dict[str, list[Parity]]) -> Table:
             "same" if all(r.same_tokens for r in rows) else "differs",
             style=None if good == len(rows) else "red",
         )
-    return found
+    return result
 
 
 def main() -> int:
@@ -224,12 +226,12 @@ def main() -> int:
     families = by_family(console)
     console.print(table(families))
     console.print(
-        "configs     tiny ones that agree, of those tried; between them they have every value of every flag\n"
+        "configs     tiny configs that agree, of those compared; together they have every value of every flag\n"
         f"logits      largest difference, at {', '.join(map(str, LENGTHS))} tokens and one by one with a cache\n"
-        "of          the logits' smallest standard deviation\n"
-        "gradients   largest difference as a share of the weight's largest gradient\n"
-        "weights     and names, class and config, after from_hf and to_hf, bit for bit\n"
-        "generation  greedy, token for token: theirs, ours, and ours after to_hf, each with and without a cache"
+        "of          smallest standard deviation of the logits\n"
+        "gradients   largest difference, as a share of the weight's largest gradient\n"
+        "weights     with names, class and config, after from_hf and to_hf, bit for bit\n"
+        "generation  greedy, token by token: theirs, ours, and ours after to_hf, each with and without a cache"
     )
     return 0 if all(r.good for rows in families.values() for r in rows) else 1
 

@@ -1,4 +1,4 @@
-"""Tiny configs of transformers' classes: flags by their own names. A family or a value more is a line more."""
+"""Tiny configs of the classes of transformers with a preset in gptlab, as flags by their own names."""
 
 WINDOW = 17  # tokens
 
@@ -28,11 +28,12 @@ def layers(*kinds: str) -> dict:
 
 
 LINEAR = rope(500.0, "linear", factor=2.5)
-# Of a head's four pairs the first makes 3.8 turns within 24 tokens, the last 0.3: one is kept, one slowed, two between.
+# Of the four pairs of a head, the first makes 3.8 turns within 24 tokens, the last 0.3: one keeps its frequency, one is
+# slowed down, and two are in between.
 RAMP = {"low_freq_factor": 0.5, "high_freq_factor": 2.0, "original_max_position_embeddings": 24}
 LLAMA3 = rope(30.0, "llama3", factor=4.0, **RAMP)
 
-# model_type -> flags of tiny models, which have between them every value of every flag that the family's table reads.
+# model_type -> flags of tiny models, which together have every value of every flag that the family's table reads.
 CONFIGS: dict[str, list[dict]] = {
     "gpt2": [
         GPT,

@@ -1,4 +1,4 @@
-"""Tiny configs of the further families, as in parity_configs.py."""
+"""Tiny configs of the classes of transformers without a preset, as in parity_configs.py."""
 
 from parity_configs import BIAS, GPT, LINEAR, LLAMA, LLAMA3, NO_BIAS, SIZE, TIED, UNTIED, WINDOW, layers, rope
 from parity_configs import COHERE as LAYER_NORM
@@ -7,7 +7,7 @@ PLAIN = SIZE | {"intermediate_size": 48, "pad_token_id": 1}
 GEMMA = LLAMA | {"head_dim": 12, "sliding_window": 5, "query_pre_attn_scalar": 20}
 GPT_NEO = {"hidden_size": 32, "num_heads": 4, "max_position_embeddings": WINDOW, "layer_norm_epsilon": 0.01}
 MPT = {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": WINDOW, "layer_norm_epsilon": 0.01}
-MPT |= {"dtype": "float32"}  # a model that is made passes it on to the inner config
+MPT |= {"dtype": "float32"}  # the model passes it on to its inner config
 CTRL = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": WINDOW, "dff": 48}
 WIDE, GELU, MLP_BIAS = {"head_dim": 12}, {"hidden_act": "gelu"}, {"mlp_bias": True}
 MULTIPLIED = {"embedding_multiplier": 3, "attention_multiplier": 0.2, "logits_scaling": 0.3}
@@ -18,7 +18,8 @@ def by_layer(full: dict, sliding: dict) -> dict:
     return {"rope_parameters": p}
 
 
-# Of a head's four pairs the first makes more turns than beta_fast within 24 tokens, the last fewer than beta_slow.
+# Of the four pairs of a head, the first makes more turns than beta_fast within 24 tokens, the last fewer than
+# beta_slow.
 YARN = rope(30.0, "yarn", factor=4.0, original_max_position_embeddings=24, beta_fast=2.0, beta_slow=0.25)
 HALF, WHOLE = rope(9.0, partial_rotary_factor=0.5), rope(9.0, partial_rotary_factor=1.0)
 SLIDING, FULL = layers("sliding", "sliding", "sliding"), layers("full", "full", "full")

@@ -1,4 +1,4 @@
-"""The published sizes, each over the preset it belongs to."""
+"""The published sizes, each with the preset it belongs to."""
 
 from gptlab import load_config
 from gptlab.config import CONF
@@ -11,7 +11,7 @@ PUBLISHED = {name: preset_of(file) for name, file in FILES.items() if preset_of(
 
 
 def sized(size):
-    """The size and its preset. Hydra composes each preset once; that it does the same for sizes is tested apart."""
+    """Return the config of a size with its preset. Presets are composed by Hydra once; sizes are set as overrides."""
     return configure(
         load_config([f"preset={PUBLISHED[size]}", "size=tiny"]), *(f"{k}={v}" for k, v in values(FILES[size]).items())
     )

@@ -1,4 +1,4 @@
-"""What checkpoints' own config.json files say beside the counts in test_sizes.py, by their own names."""
+"""Flags of the config.json files of published checkpoints, beside the counts in test_sizes.py."""
 
 import json
 
@@ -39,7 +39,7 @@ BESIDES = {
     "starcoder2-15b": starcoder2(100000),
 }
 
-# Whole files, with all that older versions of transformers wrote into them.
+# Whole files, with everything that older versions of transformers wrote into them.
 WHOLE = {
     "gpt2-124m": """{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
         "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,

@@ -1,4 +1,4 @@
-"""Folders of runs as `gptlab sweep` leaves them, made up: what `gptlab compare` reads."""
+"""Synthetic run folders, as `gptlab sweep` writes and `gptlab compare` reads them."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def write_run(
     where=None,
     **changes,
 ) -> Path:
-    """`curve` holds the records of metrics.jsonl; one without its place gets tokens of its own."""
+    """Write a run. `curve` holds the records of metrics.jsonl; a record without tokens gets some."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "seed": seed, **changes}))
     status = {"state": state, "started": times[0], "updated": times[1], "wandb": where}
@@ -77,7 +77,7 @@ def write_arm(top: Path, name: str, losses, **changes):
 
 
 def learning(loss, *, steps=400, every=50, speed=10_000.0, flops=FLOPS, seed=0, start=5.5):
-    """A curve as the trainer logs it, from ln V down to `loss`, and the summary's part of it."""
+    """Return a curve as the trainer logs it, from ln V down to `loss`, and the matching part of the summary."""
     rng = np.random.default_rng([seed, round(loss * 1e6)])
     records = []
     for step in range(every, steps + 1, every):
@@ -94,7 +94,7 @@ def write_sweep(top: Path, **said):
 
 
 def shown(paths, width=None, **options) -> tuple[pd.DataFrame, str]:
-    """The frame and what a terminal of that width, or a pipe, is given."""
+    """Return the DataFrame and the printed text, for a terminal of `width` or, if it is None, a pipe."""
     out = io.StringIO()
     console = Console(file=out, width=width or 80, force_terminal=width is not None, color_system=None)
     return compare(paths, console=console, **options), out.getvalue()

@@ -1,4 +1,4 @@
-"""Every experiment's file asks a question in its first line and runs, and every kept result can be made again."""
+"""Every experiment asks a question and runs, and every result is made again from the kept numbers."""
 
 import importlib.util
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_the_coordinate_check_of_mup_measures_every_part_at_every_step(monkeypat
 
 
 def test_results_are_made_again_from_the_kept_numbers(tmp_path):
-    """Every table and the page of verdicts, letter for letter; pictures differ with the fonts there are."""
+    """Check every table and the page of verdicts to the letter; pictures depend on the installed fonts."""
     script(RESULTS).main(tmp_path)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.*"))
     assert Path("README.md") in made and len(made) > 10
@@ -58,6 +58,6 @@ def test_results_are_made_again_from_the_kept_numbers(tmp_path):
             assert kept.read_text() == (tmp_path / path).read_text(), f"{path}: run `make results`"
 
 
-def test_what_is_kept_is_small():
+def test_the_kept_numbers_and_pictures_are_small():
     kept = [*RESULTS.parent.rglob("kept.json"), *RESULTS.parent.rglob("*.png")]
     assert sum(p.stat().st_size for p in kept) < 5e6  # bytes

@@ -1,6 +1,6 @@
-"""Tiny models, and what of the registry the tests walk over.
+"""Tiny models, and the choices that tests are parametrised over.
 
-A choice is a string of overrides: "norm=rmsnorm bias=false".
+A choice is a string of overrides, such as "norm=rmsnorm bias=false".
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ MODEL_SLOTS = ("model", *PARTS, "init")
 
 
 def options(slot):
-    """Each as it can be had in a GPT."""
+    """Return the choices of a slot's options, with the permission that a leaking norm needs in a GPT."""
     entries = registry.entries(SLOTS[slot])
     allowed = {e.name: f" {slot}.allow_leak=true" for e in entries if getattr(e.cls, "leaks", False)}
     return [f"{slot}={e.name}{allowed.get(e.name, '')}" for e in entries]
@@ -77,7 +77,7 @@ ATTENTIONS = PLAIN_ATTENTIONS + [
     "qk_norm=layernorm attention.qk_norm_over=width",
     "qk_norm=rmsnorm attention.qk_norm_over=each_head attention.n_kv_head=2",
 ]
-# The plain ones all with all, every other one with two: what rotates and what biases scores; with all that masks.
+# Every plain position with every plain attention; each variant with two partners that rotate, bias or mask.
 POSITIONS_WITH_ATTENTIONS = [
     *product(PLAIN_POSITIONS, PLAIN_ATTENTIONS),
     *product(POSITIONS[len(PLAIN_POSITIONS) :], ["attention=softmax", ALL_OF_ATTENTION]),
@@ -130,13 +130,13 @@ def configure(cfg, *choices):
 
 
 def tiny_model(*choices):
-    """As the run would start it."""
+    """Return a tiny model with the weights that a run starts from."""
     return build_model(tiny_config(*choices))
 
 
 @cache
 def telling_model(*choices):
-    """In float64, with weights so large that every one of them shows in the logits; equal names have equal ones."""
+    """Return a float64 model with weights so large that each shows in the logits. Equal names get equal weights."""
     model = tiny_model(*choices).double().eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -154,12 +154,12 @@ def tokens(batch=2, length=WINDOW):
 
 
 def noise(*shape):
-    """Float64, N(0, 1)."""
+    """Return N(0, 1) noise in float64, the same for every call with this shape."""
     return torch.randn(shape, generator=generator(shape), dtype=torch.float64)
 
 
 def component(slot, name, **context):
-    """One component with its own defaults and, but for what `context` says, with the sizes of a tiny model."""
+    """Return one component with its default settings and the sizes of a tiny model, unless `context` has others."""
     sizes = {"dim": 16, "head_dim": 4, "n_head": 4, "n_layer": LAYERS, "layer_idx": 0, "max_len": WINDOW}
     flags = {"vocab_size": VOCAB, "bias": True, "dropout": 0.0, "qk_norm": lambda dim: nn.Identity()}
     knobs = dataclasses.asdict(registry.entry(slot, name).schema())

@@ -7,6 +7,7 @@ described in common.py; GPU_CHECK_DEVICE=cpu GPU_CHECK_TINY=1 tries the script o
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ TOLERANCE = 1e-3  # of a loss in float32 against the CPU, in nats per token
 def main() -> int:
     """Run all sections, and return 1 if anything failed."""
     write_text()
+    shutil.rmtree(os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
     for name in ("results.jsonl", "log.txt"):
         (OUT / name).write_text("")
     describe_machine()

@@ -1,7 +1,7 @@
-"""How often the verdict is right, from the kept runs: claims where there is nothing, finds where there is something.
+"""Measure from the kept runs how often the verdict is right: false claims (A/A) and detected differences (A/B).
 
-An experiment of k seeds is drawn from the runs of this folder without replacement, again and again. For A/A both arms
-are the same one, with different seeds in either; for A/B two arms of known order, paired by seed.
+Experiments with k seeds are drawn from the runs of this folder, each without replacement. In A/A both arms are the same
+arm with different seeds; in A/B they are two arms whose order is known, paired by seed.
 """
 
 import io
@@ -23,18 +23,17 @@ HERE = Path(__file__).parent
 DRAWS = 20_000  # experiments drawn for each number
 AA_SEEDS = (3, 5, 8)
 AB_SEEDS = (2, 3, 4, 5, 8)
-SPLITS = 100  # into halves
-FAMILY = 4  # arms beside the baseline
+N_SPLITS = 100  # of the runs into halves
+FAMILY = 4  # arms besides the baseline
 PAIRS = (("learned", "none"), ("learned", "rope"), ("none", "rope"))  # arm, and the one it is compared with
 METRIC = "val/loss"
-SAID = "how often the verdict is right: see there"  # on the page of all verdicts
 
 
 def main() -> dict[str, bytes]:
-    """The files that the kept runs come to, by name."""
+    """Return the files made from the kept runs, by name."""
     comparison = build_comparison([HERE / "kept.json"])
     scores = pd.DataFrame({r.name: r.scores for r in comparison.results}).sort_index()
-    _the_rates_are_the_verdict_s(scores, comparison.margin)
+    _check_claims(scores, comparison.margin)
     same = pd.DataFrame([_false_claims(scores, k) for k in AA_SEEDS])
     family = _family(scores, 5)
     power = pd.DataFrame([_power(scores, arm, other, k) for arm, other in PAIRS for k in AB_SEEDS])
@@ -44,18 +43,18 @@ def main() -> dict[str, bytes]:
 
 
 def row() -> dict[str, str]:
-    """In place of verdicts, on the page of all experiments."""
-    return {"said": "how often the verdict is right: see there"}
+    """Return what stands in place of verdicts on the page of all experiments."""
+    return {"verdicts": "measures how often the verdicts are right; see its page"}
 
 
 def _claims(differences: np.ndarray) -> np.ndarray:
-    """Rows of paired differences -> -1 where the verdict is better (the loss is lower), 1 for worse, 0 for neither."""
+    """Return, for each row of paired differences, -1 for the verdict better, 1 for worse and 0 for neither."""
     test = stats.ttest_1samp(differences, 0, axis=1)
     return np.where(test.pvalue < LEVEL, np.sign(differences.mean(1)), 0)
 
 
-def _the_rates_are_the_verdict_s(scores: pd.DataFrame, margin: float) -> None:
-    """What is counted here quickly is what gptlab says: on a few of the draws, word for word."""
+def _check_claims(scores: pd.DataFrame, margin: float) -> None:
+    """Assert on some of the draws that _claims, which is faster, agrees with gptlab's own verdict."""
     rng = np.random.default_rng(1)
     for values in _draws(scores["learned"].to_numpy(), 2, 5, 40, rng):
         a, b = (pd.Series(half, index=range(5)) for half in values)
@@ -65,23 +64,24 @@ def _the_rates_are_the_verdict_s(scores: pd.DataFrame, margin: float) -> None:
 
 
 def _draws(values: np.ndarray, arms: int, k: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n times `arms` sets of k different values: (n, arms, k)."""
+    """Draw n times `arms` disjoint sets of k values: (n, arms, k)."""
     shuffled = rng.permuted(np.tile(values, (n, 1)), axis=1)
     return shuffled[:, : arms * k].reshape(n, arms, k)
 
 
 def _false_claims(scores: pd.DataFrame, k: int) -> dict[str, float]:
-    """The share of A/A experiments with a claim, over all arms, and its 95 % interval.
+    """Return the share of A/A experiments with a claim, over all arms, and its 95 % interval.
 
-    The same runs are in many draws, so it is runs that vary and not draws: the runs are split into halves, whose rates
-    are independent; half the mean square of their differences, halved again, is the variance of the whole's rate
-    (McCarthy 1969, Rev. Int. Statist. Inst. 37: 239-264), but for what the draws add to it.
+    The same runs are in many draws, so the interval must come from the runs and not from the draws. The runs are split
+    into halves, whose rates are independent. A quarter of the mean squared difference of the two rates is the variance
+    of the rate over all runs (McCarthy 1969, Rev. Int. Statist. Inst. 37: 239-264). The part of it that is due to the
+    draws is subtracted.
     """
     rng = np.random.default_rng(k)
     rate = np.mean([_rate(scores[arm].to_numpy(), k, DRAWS, rng) for arm in scores])
     variances = []
     for arm in scores:
-        halves = (np.array_split(rng.permutation(scores[arm].to_numpy()), 2) for _ in range(SPLITS))
+        halves = (np.array_split(rng.permutation(scores[arm].to_numpy()), 2) for _ in range(N_SPLITS))
         rates = np.array([[_rate(half, k, DRAWS // 10, rng) for half in pair] for pair in halves])
         of_draws = np.mean(rates * (1 - rates)) / (DRAWS // 10)
         variances.append(max(0.0, np.mean(np.diff(rates) ** 2) / 2 - of_draws) / 2)
@@ -95,8 +95,7 @@ def _rate(values: np.ndarray, k: int, n: int, rng: np.random.Generator) -> float
 
 
 def _family(scores: pd.DataFrame, k: int) -> dict[str, float]:
-    """A baseline and FAMILY arms, all the same: how often Holm's correction lets any claim through, and how often none
-    would have let it."""
+    """Return how often an experiment with FAMILY + 1 equal arms has a claim, with and without Holm's correction."""
     rng = np.random.default_rng(0)
     any_corrected, any_raw = [], []
     for arm in scores:
@@ -108,7 +107,7 @@ def _family(scores: pd.DataFrame, k: int) -> dict[str, float]:
 
 
 def _power(scores: pd.DataFrame, arm: str, other: str, k: int) -> dict[str, object]:
-    """How often k seeds show the difference between two arms, and how often with the wrong sign."""
+    """Return how often k seeds detect the difference between two arms, and how often with the wrong sign."""
     difference = (scores[arm] - scores[other]).to_numpy()
     rng = np.random.default_rng(k)
     claims = _claims(_draws(difference, 1, k, DRAWS, rng)[:, 0])
@@ -117,7 +116,7 @@ def _power(scores: pd.DataFrame, arm: str, other: str, k: int) -> dict[str, obje
 
 
 def _pairing(scores: pd.DataFrame, arm: str, other: str) -> dict[str, object]:
-    """What pairing by seed does to the spread of a difference."""
+    """Return how pairing by seed changes the spread of a difference."""
     a, b = scores[arm], scores[other]
     r = stats.pearsonr(a, b)
     low, high = r.confidence_interval()
@@ -145,11 +144,11 @@ def _text(comparison, scores, same, family, power, pairing) -> str:
         for r in pairing.itertuples()
     )
     gains = pairing["fewer"]
-    said = (
+    effect = (
         f"Pairing lowers the variance of a difference by {gains.min():.0%} to {gains.max():.0%}"
         if gains.min() > 0.1
         else f"Pairing changes the variance of a difference by {-gains.max():+.0%} to {-gains.min():+.0%}, which is no"
-        " gain to count on"
+        " reliable gain"
     )
     seconds = comparison.runs["seconds"].sum()
     return (
@@ -163,33 +162,34 @@ def _text(comparison, scores, same, family, power, pairing) -> str:
 
 ## The same arm against itself (A/A)
 
-Two sets of k different seeds of one arm are compared as two arms would be; {DRAWS:,} draws for each of the three
-arms. A claim is "better" or "worse". Nominal: 5 %. The interval is for these {n} runs of an arm being a sample.
+Two disjoint sets of k seeds of one arm are compared as if they were two arms, in {DRAWS:,} draws for each of the
+three arms. A claim is the verdict "better" or "worse". Its nominal rate is 5 %. The interval treats the {n} runs of
+each arm as a sample.
 
 | seeds | claims | 95 % interval |
 | ---: | ---: | ---: |
 {rows_same}
 
-In experiments of {FAMILY + 1} equal arms with 5 seeds, {family["corrected"]:.1%} have a claim; without Holm's
-correction it would be {family["raw"]:.1%}.
+Of experiments with {FAMILY + 1} equal arms and 5 seeds, {family["corrected"]:.1%} have a claim; without Holm's
+correction {family["raw"]:.1%} would.
 
 ## Arms of known order (A/B)
 
-How often k seeds, paired, show the difference, and how often they show the opposite; {DRAWS:,} draws.
+How often k paired seeds detect the difference, and how often they report the opposite sign; {DRAWS:,} draws.
 
 | difference | seeds | found | wrong sign |
 | --- | ---: | ---: | ---: |
 {rows_power}
 
-## What pairing by seed is worth
+## The effect of pairing by seed
 
 | difference | mean | deviation paired | unpaired | correlation (95 %) | variance saved |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {rows_pairing}
 
-{said}. Arms of one seed see the same batches and start from the same weights wherever they share them.
+{effect}. Arms with the same seed see the same batches, and the weights that they share have the same initial values.
 
-## How it was made
+## How to reproduce
 
     {comparison.command}
     gptlab compare runs/calibration --keep experiments/calibration/kept.json

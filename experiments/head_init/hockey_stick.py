@@ -1,4 +1,4 @@
-"""The start of the curves, which the picture of all experiments cuts off: what `make results` adds to RESULTS.md."""
+"""The start of the curves, which the usual picture cuts off. `make results` adds it to RESULTS.md."""
 
 import io
 from pathlib import Path
@@ -12,15 +12,15 @@ import pandas as pd
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison, Result
-from gptlab.compare.views.figure import draw
+from gptlab.compare.views.charts.picture import draw
 from gptlab.compare.views.markdown import render_markdown
 
 HERE = Path(__file__).parent
-LOW = 3.0  # nats per token, which all arms reach
+LOW = 3.0  # nats per token; all arms reach it
 
 
 def main() -> dict[str, bytes]:
-    """The files that the kept runs come to, by name."""
+    """Return the files made from the kept runs, by name."""
     comparison = build_comparison([HERE / "kept.json"])
     text = render_markdown(comparison, "results.png") + _text(comparison)
     return {
@@ -31,14 +31,14 @@ def main() -> dict[str, bytes]:
 
 
 def _curve(comparison: Comparison, result: Result) -> pd.Series:
-    """The mean loss over the seeds, by step: of the first step's batch before that, from then on val/loss."""
+    """Return the mean loss over the seeds by step: at 0 on the first batch before its update, later val/loss."""
     first = np.mean([run.number("train/loss_initial") for run in result.arm.runs])
     after = comparison.curves[result.name].groupby("step")["val/loss"].mean()
     return pd.concat([pd.Series({0: first}), after])
 
 
 def _steps_to(loss: float, curve: pd.Series) -> str:
-    """The first evaluation that is below `loss`."""
+    """Return the step of the first evaluation below `loss`."""
     return f"{curve.index[curve < loss][0]:.0f}" if (curve < loss).any() else "never"
 
 
@@ -52,7 +52,7 @@ def _text(comparison: Comparison) -> str:
     return f"""
 ## The hockey stick
 
-Means over the seeds; evaluations are 10 steps apart, and ln V is {uniform:.2f}.
+Means over the seeds, evaluated every 10 steps. The loss of a uniform guess, ln V, is {uniform:.2f}.
 
 | arm | loss at the start | steps to below ln V | steps to below {LOW:g} | loss at the end |
 | --- | ---: | ---: | ---: | ---: |

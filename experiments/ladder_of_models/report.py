@@ -1,6 +1,6 @@
-"""The report on the ladder of models: two texts, at one budget of tokens and of seconds each, and speeds by window.
+"""The report on the ladder of models: two texts, each at a budget of tokens and of seconds, and speeds by window.
 
-`python experiments/ladder_of_models/report.py samples RUNS` draws the samples of the runs below RUNS anew.
+`python experiments/ladder_of_models/report.py samples RUNS` generates the samples again, from the runs below RUNS.
 """
 
 import io
@@ -22,7 +22,7 @@ from gptlab.compare.build import collect_runs
 
 HERE = Path(__file__).parent
 TEXTS = {"shakespeare": "Tiny Shakespeare", "pystdlib": "Python's standard library"}
-# Of a text and budget; that of the first line is what the page of all verdicts shows.
+# By text and budget. The page of all verdicts shows the first one.
 KEPT = {
     ("pystdlib", "tokens"): "kept.json",
     ("pystdlib", "seconds"): "kept_pystdlib_seconds.json",
@@ -32,33 +32,33 @@ KEPT = {
 WINDOWS, SAMPLES = HERE / "kept_windows.json", HERE / "samples.json"
 PROMPT, LENGTH = {"shakespeare": "ROMEO:\n", "pystdlib": "def "}, 200
 METRIC = "val/loss"
-SEED = 10  # whose samples are shown
-POINTS = 60  # of a curve
+SEED = 10  # of the samples shown
+CURVE_POINTS = 60  # of a curve
 
 
 def main() -> dict[str, bytes]:
-    """The files that the kept runs come to, by name."""
+    """Return the files made from the kept runs, by name."""
     comparisons = {key: build_comparison([HERE / file]) for key, file in KEPT.items()}
     speeds = _speeds()
     return {"RESULTS.md": _text(comparisons, speeds).encode(), "results.png": _picture(comparisons, speeds)}
 
 
 def row() -> dict[str, object]:
-    """The line on the page of all experiments."""
-    all_of_them = [build_comparison([HERE / file]) for file in KEPT.values()]
-    first = all_of_them[0]
-    said = ", ".join(f"{r.name} {r.effect.mean:+.4f} ({r.effect.verdict})" for r in first.results if r.effect)
+    """Return the line on the page of all experiments."""
+    comparisons = [build_comparison([HERE / file]) for file in KEPT.values()]
+    first = comparisons[0]
+    verdicts = ", ".join(f"{r.name} {r.effect.mean:+.4f} ({r.effect.verdict})" for r in first.results if r.effect)
     return {
         "question": first.question,
         "baseline": first.results[0].name,
-        "said": f"pystdlib, at equal tokens: {said}",
-        "runs": sum(len(c.runs) for c in all_of_them),
-        "seconds": sum(c.runs["seconds"].sum() for c in all_of_them),
+        "verdicts": f"pystdlib, at equal tokens: {verdicts}",
+        "runs": sum(len(c.runs) for c in comparisons),
+        "seconds": sum(c.runs["seconds"].sum() for c in comparisons),
     }
 
 
 def _speeds() -> pd.DataFrame:
-    """Training tokens per second: arms down, windows across."""
+    """Return training tokens per second, arms down, windows across."""
     runs = collect_runs([WINDOWS]).runs
     rows = [(r.config["variant"], r.config["data"]["window"], r.number("speed/tokens_per_s")) for r in runs]
     frame = pd.DataFrame(rows, columns=["arm", "window", "speed"])
@@ -81,7 +81,7 @@ def _text(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame) 
 
 
 def _answer(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame) -> str:
-    """The verdict on the RNN in each setting, and what a longer window does to either speed."""
+    """Return the verdict on the RNN in each setting, and how the window's length changes the speeds."""
     lines = ["## The RNN against the transformer", ""]
     for (text, budget), comparison in comparisons.items():
         rnn, gpt = (next(r for r in comparison.results if r.name == name) for name in ("rnn", "gpt"))
@@ -90,19 +90,19 @@ def _answer(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFrame
         lines.append(
             f"- {TEXTS[text]}, {spent}: rnn {rnn.mean:.3f}, gpt {gpt.mean:.3f} nats per token, "
             f"a difference of {rnn.effect.mean:+.3f}: {rnn.effect.verdict}; the rnn trains on "
-            f"{rnn.costs['tokens_per_s'] / gpt.costs['tokens_per_s']:.2f} times as many tokens a second."
+            f"{rnn.costs['tokens_per_s'] / gpt.costs['tokens_per_s']:.2f} times as many tokens per second as the gpt."
         )
     costs = comparisons["pystdlib", "tokens"].baseline.costs
     lines.append(
-        "- These are tiny models in windows of 64 and early in training, "
-        f"{costs['tokens'] / costs['parameters']:.0f} tokens for each parameter of the gpt. "
-        "It says who learns fastest at first, not who is ahead in the end."
+        "- These are tiny models with windows of 64 tokens, early in training: "
+        f"{costs['tokens'] / costs['parameters']:.0f} tokens per parameter of the gpt. "
+        "The results show which model learns fastest at first, not which is best in the end."
     )
     short, long = speeds.columns[0], speeds.columns[-1]
     ratio = speeds.loc["rnn"] / speeds.loc["gpt"]
     lines.append(
-        f"- At a window of {short} tokens the rnn is {ratio[short]:.2f} times as fast as the gpt, at {long} "
-        f"{ratio[long]:.2f} times."
+        f"- With windows of {short} tokens the rnn is {ratio[short]:.2f} times as fast as the gpt, with windows of "
+        f"{long} tokens {ratio[long]:.2f} times."
     )
     return "\n".join(lines)
 
@@ -127,19 +127,19 @@ def _budget(text: str, budget: str, comparison: Comparison) -> str:
 
 
 def _speed_table(speeds: pd.DataFrame) -> str:
-    head = [f"| tokens/s in windows of | {' | '.join(str(w) for w in speeds.columns)} |"]
+    head = [f"| tokens/s with windows of | {' | '.join(str(w) for w in speeds.columns)} |"]
     rule = [f"| --- | {' | '.join('---:' for _ in speeds.columns)} |"]
     rows = [f"| {arm} | {' | '.join(f'{s:,.0f}' for s in row)} |" for arm, row in speeds.iterrows()]
-    return "\n".join(["## Training speed against the window's length", "", *head, *rule, *rows])
+    return "\n".join(["## Training speed by window length", "", *head, *rule, *rows])
 
 
 def _samples() -> str:
     parts = [
         "## Samples",
-        f"The first {LENGTH} characters at temperature 1, of seed {SEED}, after the budget of tokens.",
+        f"The first {LENGTH} characters at temperature 1, from the runs with seed {SEED} and the budget of tokens.",
     ]
-    for text, of_arm in json.loads(SAMPLES.read_text(encoding="utf-8")).items():
-        for arm, sample in of_arm.items():
+    for text, by_arm in json.loads(SAMPLES.read_text(encoding="utf-8")).items():
+        for arm, sample in by_arm.items():
             body = "\n".join(f"    {line}".rstrip() for line in sample.splitlines())
             parts.append(f"{TEXTS[text]}, {arm}:\n\n{body}")
     return "\n\n".join(parts)
@@ -147,22 +147,22 @@ def _samples() -> str:
 
 def _how(comparisons: dict[tuple[str, str], Comparison]) -> str:
     runs = pd.concat([c.runs for c in comparisons.values()])
-    said = [*(c.command for c in comparisons.values()), collect_runs([WINDOWS]).sweep["command"]]
-    commands = "\n".join(f"    {command}" for command in said)
+    all_commands = [*(c.command for c in comparisons.values()), collect_runs([WINDOWS]).sweep["command"]]
+    commands = "\n".join(f"    {command}" for command in all_commands)
     lines = [
         line.rpartition(" (")[0] for c in comparisons.values() for line in c.hardware
     ]  # without the number of runs
     hardware = "\n".join(f"- {line}" for line in dict.fromkeys(lines))
     return (
-        f"## How it was made\n\n{commands}\n    gptlab compare runs/NAME --keep experiments/ladder_of_models/KEPT.json"
-        f"    # of the windows with --baseline 'gpt data.window=16'"
+        f"## How to reproduce\n\n{commands}\n    gptlab compare runs/NAME --keep experiments/ladder_of_models/KEPT.json"
+        f"    # for the windows add --baseline 'gpt data.window=16'"
         f"\n    python experiments/ladder_of_models/report.py samples runs\n    make results\n\n"
-        f"{len(runs)} runs, {runs['seconds'].sum():,.0f} seconds of training in all, without those for the speeds. "
-        "Each arm's learning rate is the best of five, by one seed at a third of the tokens on Python's library. "
-        "It was chosen before these runs, on a seed that is in none of them; only the bigram's, 0.1, is an outermost "
-        "one. A first round, of other seeds at 200,000 tokens or 12 seconds and an untuned 3e-3, had shown 2 of 16 "
-        "differences. At equal tokens two runs at a time had a core each; at equal seconds, and for the speeds, one "
-        "run at a time had both.\n\n"
+        f"{len(runs)} runs, {runs['seconds'].sum():,.0f} seconds of training in all, without the runs for the speeds. "
+        "Each arm's learning rate is the best of five, tuned with one seed and a third of the tokens on Python's "
+        "library. It was chosen before these runs, on a seed that none of them has; only the bigram's rate, 0.1, is at "
+        "the edge of the values tried. An earlier round, with other seeds, 200,000 tokens or 12 seconds and an untuned "
+        "rate of 3e-3, had shown 2 of 16 differences. For equal tokens, two runs at a time had one core each; for "
+        "equal seconds and for the speeds, one run at a time had both cores.\n\n"
         f"{hardware}"
     )
 
@@ -191,14 +191,14 @@ def _picture(comparisons: dict[tuple[str, str], Comparison], speeds: pd.DataFram
 
 
 def _mean_curve(points: pd.DataFrame, budget: str) -> tuple[np.ndarray, np.ndarray]:
-    """Over the seeds, which were evaluated at seconds of their own: between their points, from where all have one."""
-    curves = [own.sort_values(budget)[[budget, METRIC]].to_numpy().T for _, own in points.groupby("seed")]
-    x = np.geomspace(max(c[0, 0] for c in curves), min(c[0, -1] for c in curves), POINTS)
+    """Return the mean curve over the seeds, interpolated, since each seed was evaluated at its own times."""
+    curves = [curve.sort_values(budget)[[budget, METRIC]].to_numpy().T for _, curve in points.groupby("seed")]
+    x = np.geomspace(max(c[0, 0] for c in curves), min(c[0, -1] for c in curves), CURVE_POINTS)
     return x, np.mean([np.interp(np.log(x), np.log(c[0]), c[1]) for c in curves], axis=0)
 
 
 def draw_samples(runs: Path) -> None:
-    """Of one seed of every arm, at the budget of tokens."""
+    """Generate samples from one seed of every arm, trained on the budget of tokens."""
     from gptlab.compare.read.runs import load_runs
     from gptlab.model.generate import generate
     from gptlab.runs.load import open_run
@@ -208,8 +208,8 @@ def draw_samples(runs: Path) -> None:
         for run in load_runs([runs / f"ladder-{text}-tokens"]):
             if run.seed == SEED:
                 model, tokenizer = open_run(run.folder)
-                drawn = generate(model, tokenizer.encode(PROMPT[text]).tolist(), LENGTH, n_tokens_known=256)
-                samples.setdefault(text, {})[run.config["variant"]] = tokenizer.decode(pd.Series(drawn).to_numpy())
+                sample = generate(model, tokenizer.encode(PROMPT[text]).tolist(), LENGTH, n_tokens_known=256)
+                samples.setdefault(text, {})[run.config["variant"]] = tokenizer.decode(pd.Series(sample).to_numpy())
     SAMPLES.write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
-"""The coordinate check of muP: how far a few steps of Adam move what each part gives, at widths from 64 to 1024.
+"""The coordinate check of muP: how much a few steps of Adam change the outputs of each part, at widths 64 to 1024.
 
-`python experiments/mup/coordinates.py` measures and keeps the numbers in coordinates.json; `make results` makes
+`python experiments/mup/coordinates.py` measures the numbers and writes them to coordinates.json; `make results` makes
 RESULTS.md and its picture from them.
 """
 
@@ -28,7 +28,7 @@ from gptlab.training.train import open_dataset
 from gptlab.training.trainer import Trainer
 
 KEPT = Path(__file__).parent / "coordinates.json"
-QUESTION = "Does one learning rate move models of all widths alike under muP, and does it not without?"
+QUESTION = "Does one learning rate change models of all widths by the same amount with muP, and not without?"
 WIDTHS = (64, 128, 256, 512, 1024)
 INITS = {"gpt2": "init=gpt2", "mup": "init=mup init.base_width=64 init.base_head_dim=16"}
 STEPS, SEEDS, LR = 4, 3, 4e-3
@@ -43,9 +43,9 @@ def measure() -> None:
     torch.set_num_threads(1)
     started, rows = time.perf_counter(), []
     for width in WIDTHS:
-        for init, words in INITS.items():
+        for init, overrides in INITS.items():
             for seed in range(SEEDS):
-                for step, changes in enumerate(_changes(f"{BASE} {words} size.dim={width} seed={seed}"), start=1):
+                for step, changes in enumerate(_changes(f"{BASE} {overrides} size.dim={width} seed={seed}"), start=1):
                     rows += [[init, width, seed, step, part, float(f"{changes[part]:.4g}")] for part in PARTS]
                 print(*rows[-1], flush=True)
     known = environment(None)
@@ -56,65 +56,69 @@ def measure() -> None:
 
 
 def _changes(overrides: str) -> list[dict[str, float]]:
-    """For each step the RMS, over all coordinates, of what it and those before it have changed."""
+    """Return, for each step, the RMS change of each part's output since the start, over all its coordinates."""
     cfg = load_config(overrides.split())
     trainer = Trainer(cfg, make_plan(cfg), choose_machine(cfg), open_dataset(cfg))
     tokens, _ = next(validation_batches(trainer.dataset.val, cfg.data.window, cfg.train.batch_size, None))
-    start, found = _outputs(trainer.model, tokens), []
+    start, changes = _outputs(trainer.model, tokens), []
     for _ in range(STEPS):
         trainer.training_step()
         now = _outputs(trainer.model, tokens)
-        found.append({part: (now[part] - start[part]).square().mean().sqrt().item() for part in PARTS})
-    return found
+        changes.append({part: (now[part] - start[part]).square().mean().sqrt().item() for part in PARTS})
+    return changes
 
 
 @torch.no_grad()
 def _outputs(model: GPT, tokens: Tensor) -> dict[str, Tensor]:
     block = model.blocks[-1]
     attention = block.attention
-    seen: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def watch(part: str, module: nn.Module):
-        return module.register_forward_hook(lambda _, x, y: seen.update({part: y}))
+        return module.register_forward_hook(lambda _, x, y: outputs.update({part: y}))
 
     parts = {"q": attention.q, "k": attention.k, "attention": attention, "FFN": block.ffn, "stream": block}
     hooks = [watch(part, module) for part, module in {**parts, "logits": model.head}.items()]
     model(tokens)
     for hook in hooks:
         hook.remove()
-    q, k = (seen[n].unflatten(-1, (attention.n_head, -1)).transpose(1, 2) for n in "qk")  # (B, H, T, D)
-    return seen | {"attention scores": attention.scale * q @ k.mT}
+    q, k = (outputs[n].unflatten(-1, (attention.n_head, -1)).transpose(1, 2) for n in "qk")  # (B, H, T, D)
+    return outputs | {"attention scores": attention.scale * q @ k.mT}
 
 
 def kept() -> tuple[pd.DataFrame, int, str]:
-    """RMS over the seeds, by init, part, step and width; the seconds it took; the machine."""
-    found = json.loads(KEPT.read_text())
-    rows = pd.DataFrame(found["rows"], columns=["init", "width", "seed", "step", "part", "rms"])
+    """Return the RMS over the seeds by init, part, step and width; the seconds of the measurement; the machine."""
+    numbers = json.loads(KEPT.read_text())
+    rows = pd.DataFrame(numbers["rows"], columns=["init", "width", "seed", "step", "part", "rms"])
     by = ["init", "part", "step", "width"]
-    return rows.groupby(by)["rms"].apply(lambda x: float(np.sqrt(np.mean(x**2)))), found["seconds"], found["machine"]
+    return (
+        rows.groupby(by)["rms"].apply(lambda x: float(np.sqrt(np.mean(x**2)))),
+        numbers["seconds"],
+        numbers["machine"],
+    )
 
 
 def row() -> dict[str, object]:
-    """What the page of all experiments says of this one."""
+    """Return the line on the page of all experiments."""
     rms, seconds, _ = kept()
-    said = [f"{init} {min(e):+.2f} to {max(e):+.2f}" for init in INITS for e in [_exponents(rms, init).values()]]
+    exponents = [f"{init} {min(e):+.2f} to {max(e):+.2f}" for init in INITS for e in [_exponents(rms, init).values()]]
     return {
         "question": QUESTION,
         "baseline": "gpt2",
-        "said": f"a change goes by the width to the power of: {'; '.join(said)}",
+        "verdicts": f"exponent p in change ~ width^p: {'; '.join(exponents)}",
         "runs": len(WIDTHS) * len(INITS) * SEEDS,
         "seconds": seconds,
     }
 
 
 def _exponents(rms: pd.Series, init: str) -> dict[str, float]:
-    """By part: p in change ~ width^p after the last step, least squares over the logarithms."""
+    """Return p in change ~ width^p after the last step for each part, by least squares over the logarithms."""
     last = {part: rms[init, part, STEPS] for part in PARTS}
     return {part: float(np.polyfit(np.log(x.index), np.log(x), 1)[0]) for part, x in last.items()}
 
 
 def main() -> dict[str, bytes]:
-    """The files that the kept numbers come to, by name."""
+    """Return the files made from the kept numbers, by name."""
     rms, seconds, machine = kept()
     return {"RESULTS.md": _text(rms, seconds, machine).encode(), "results.png": _picture(rms)}
 
@@ -129,11 +133,12 @@ def _text(rms: pd.Series, seconds: int, machine: str) -> str:
     return f"""# {QUESTION}
 
 What others found: Yang et al. 2022 (arXiv:2203.03466, figure 5 and appendix D.1): in the usual parametrisation the
-logits and scores of a Transformer blow up with its width after a few steps of Adam, under muP they change alike.
+logits and attention scores of a Transformer blow up with its width after a few steps of Adam; with muP they change by
+the same amount at all widths.
 
-RMS of the change of what the last block's parts and the head give for the same tokens, after {STEPS} steps of Adam with
-a learning rate of {LR:g}, over {SEEDS} seeds. `power` is p in change ~ width^p: 0 if widths move alike. At a width of
-64, muP's base here, the two inits are the same.
+The table shows the RMS change in the outputs of the last block's parts and of the head, for the same tokens, after
+{STEPS} steps of Adam with a learning rate of {LR:g}, over {SEEDS} seeds. `power` is p in change ~ width^p; it is 0 if
+the change does not depend on the width. At a width of 64, the base width of muP here, the two inits are identical.
 
 | part | init | {" | ".join(map(str, WIDTHS))} | power |
 | --- | --- |{" ---: |" * (len(WIDTHS) + 1)}
@@ -141,12 +146,12 @@ a learning rate of {LR:g}, over {SEEDS} seeds. `power` is p in change ~ width^p:
 
 ![Change by width, after each step](results.png)
 
-## How it was made
+## How to reproduce
 
     python experiments/mup/coordinates.py
     make results
 
-{len(WIDTHS) * len(INITS) * SEEDS} runs, {seconds:,} seconds in all, of
+{len(WIDTHS) * len(INITS) * SEEDS} runs, {seconds:,} seconds in all, with these settings:
 
     {BASE.replace(" schedule=", chr(10) + "    schedule=", 1)}
     {INITS["gpt2"]}

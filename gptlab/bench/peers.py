@@ -242,9 +242,10 @@ class XTransformers(Peer):
             attn_dropout=dropout,
             ff_dropout=dropout,
         )
-        return TransformerWrapper(
+        model: torch.nn.Module = TransformerWrapper(
             num_tokens=cfg.model.vocab_size, max_seq_len=cfg.data.window, attn_layers=layers, emb_dropout=dropout
         )
+        return model
 
 
 PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (NanoGPT, TransformersGPT2, XTransformers)}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gptlab.config import ConfigError
-from gptlab.diagnostics.activations import Look
+from gptlab.diagnostics.activations import Snapshot
 from gptlab.diagnostics.plot import draw_runs
 from gptlab.files import write_bytes
 from gptlab.runs.record import read_snapshots
@@ -58,7 +58,7 @@ def check_picture(path: Path) -> None:
         raise ConfigError(f"png={path}: the name must end in {' or '.join(PICTURE_ENDINGS)}")
 
 
-def _read_snapshots(folder: Path) -> list[Look]:
+def _read_snapshots(folder: Path) -> list[Snapshot]:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
     if not (snapshots := read_snapshots(folder)):
@@ -67,7 +67,7 @@ def _read_snapshots(folder: Path) -> list[Look]:
     return snapshots
 
 
-def require_blocks(place: str, snapshot: Look) -> None:
+def require_blocks(place: str, snapshot: Snapshot) -> None:
     """Reject a model without blocks, which has nothing to show by layer."""
     if not snapshot["stream_rms"]:
         raise ConfigError(f"{place}: the model has no blocks, so there is nothing to show by layer; leave it out")
@@ -80,7 +80,7 @@ def _name(folder: Path) -> str:
     return f"{folder.resolve().parent.name}: {' '.join(overrides).strip() or folder.resolve().name}"
 
 
-def _table(snapshot: Look) -> Table:
+def _table(snapshot: Snapshot) -> Table:
     """Return a row for each block: root mean squares and norms. Columns without any value are left out."""
     title = f"step {snapshot['step']:,}"
     table = Table(box=None, pad_edge=False, header_style="", title=title, title_justify="left")

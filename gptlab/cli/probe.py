@@ -13,7 +13,7 @@ from rich.table import Table
 
 from gptlab.cli.inspect_run import check_picture, require_blocks
 from gptlab.config.compose import load_config
-from gptlab.diagnostics.activations import Look, measure
+from gptlab.diagnostics.activations import Snapshot, probe_activations
 from gptlab.diagnostics.plot import draw_arms
 from gptlab.diagnostics.watch import probe_batch
 from gptlab.files import write_bytes
@@ -22,7 +22,7 @@ from gptlab.sweeps.grid import plan_sweep
 from gptlab.training.prepare import Memo, prepare
 
 
-def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Look]:
+def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Snapshot]:
     """Print and return a snapshot of each arm of a sweep; with several seeds, of each arm and seed.
 
     Raises ConfigError for a model without blocks, and for a picture's name with an unknown ending.
@@ -31,7 +31,7 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
         check_picture(png)
     planned = plan_sweep(words)
     memo = Memo()
-    snapshots: dict[str, Look] = {}
+    snapshots: dict[str, Snapshot] = {}
     for seed in planned.seeds:
         for arm in planned.arms:
             name = f"{arm.name} seed={seed}" if len(planned.seeds) > 1 else arm.name
@@ -45,17 +45,17 @@ def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str,
     return snapshots
 
 
-def _take_snapshot(overrides: Sequence[str], memo: Memo) -> Look:
+def _take_snapshot(overrides: Sequence[str], memo: Memo) -> Snapshot:
     run = prepare(load_config(overrides), memo=memo)
     device = run.device.device
     model = build_model(run.cfg).to(device)
     if run.start:
         run.start.apply(model)
     inputs, targets = probe_batch(run.dataset, run.cfg.data.window, run.cfg.train.batch_size)
-    return measure(model, inputs.to(device), targets.to(device), nullcontext(), full=True)
+    return probe_activations(model, inputs.to(device), targets.to(device), nullcontext(), full=True)
 
 
-def _table(snapshots: dict[str, Look]) -> Table:
+def _table(snapshots: dict[str, Snapshot]) -> Table:
     """Return the values of the first and the last block, and the ratio of the last to the first."""
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("arm")

@@ -39,7 +39,7 @@ def _compare(args: Namespace) -> Result:
     files = {key: getattr(args, key) for key in ("csv", "png", "markdown", "html", "keep")}
     options = {key: getattr(args, key) for key in ("metric", "baseline", "against", "margin")}
     defaults = plain(load_config())
-    comparison = compare_runs(args.paths, files=files, console=result_console(args), defaults=defaults, **options)
+    comparison = compare_runs(args.paths, outputs=files, console=result_console(args), defaults=defaults, **options)
     if not wants_document(args):
         return Result()
     from gptlab.compare.views.json_document import comparison_document

@@ -90,8 +90,7 @@ def build(
     Args:
         collected: the runs.
         metric: a key of summary.json.
-        baseline: the label or the changes of an arm. By default the baseline of sweep.yaml, or else the arm nearest to
-            `defaults`.
+        baseline: label or changes of an arm; by default sweep.yaml's baseline, or the arm nearest to `defaults`.
         against: compare each arm with the "baseline" or with the "previous" arm.
         margin: differences below it do not matter, in the unit of the metric; by default 0.5 % of the baseline's mean.
         defaults: the config of gptlab's own baseline, nested or flat.
@@ -103,8 +102,7 @@ def build(
     sweep = SweepFile.of(collected.sweep)
     first = choose_baseline(collected.arms, baseline, sweep, defaults)
     arms = [first, *(arm for arm in collected.arms if arm is not first)]
-    labels = names(arms)
-    by_label = dict(zip(labels, arms, strict=True))
+    by_label = dict(zip(labels := names(arms), arms, strict=True))
     scores = {label: _scores(arm, metric) for label, arm in by_label.items()}
     diverged = {label: _seeds(arm, RunState.DIVERGED) for label, arm in by_label.items()}
     margin = _margin(margin, scores[labels[0]].mean())

@@ -1,4 +1,4 @@
-"""Between gptlab and Hugging Face transformers, both ways: `from_hf(hf_model)`, `to_hf(model)`."""
+"""Conversion between models of gptlab and of Hugging Face transformers: `from_hf(hf_model)`, `to_hf(model)`."""
 
 from gptlab.convert.models import from_hf, to_hf
 

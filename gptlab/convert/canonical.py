@@ -1,14 +1,13 @@
-"""What a config's model part comes to, resolved and flat, so that two ways of saying the same compare as equal."""
+"""The model part of a config in one canonical form, so that two configs of the same model compare as equal."""
 
 from typing import Any
 
-from gptlab.config import Settings as DictConfig
-from gptlab.config import flatten, plain, registry
+from gptlab.config import AnyConfig, flatten, plain, registry
 from gptlab.model.build import with_switches
 from gptlab.model.ffn import Gated, Plain, hidden_width
 from gptlab.model.position import yarn_attention_factor
 
-SCALING_KNOBS: dict[str, set[str]] = {  # of rope, by position.scaling
+SCALING_SETTINGS: dict[str, set[str]] = {  # of rope, by position.scaling
     "none": set(),
     "linear": {"factor"},
     "llama3": {"factor", "original_window", "low_freq_factor", "high_freq_factor"},
@@ -17,9 +16,12 @@ SCALING_KNOBS: dict[str, set[str]] = {  # of rope, by position.scaling
 MODEL = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head", "size")
 
 
-def resolved(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """{"norm": "rmsnorm", "norm.eps": 1e-6, "ffn.hidden": 3072, ...}: no null that stands for a number, nothing that
-    has no effect, and of patterns the value in each layer."""
+def resolved(cfg: AnyConfig | dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the model by name: {"norm": "rmsnorm", "norm.eps": 1e-6, "ffn.hidden": 3072, ...}.
+
+    Nulls that stand for a number are replaced by it, patterns by the value in each layer, and settings without effect
+    are left out.
+    """
     tree = with_switches(cfg if isinstance(cfg, dict) else plain(cfg))
     parts = {slot: dict(tree[slot]) for slot in MODEL}
     size, layers = tree["size"], range(tree["size"]["n_layer"])
@@ -39,7 +41,7 @@ def resolved(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
         parts["embedding"]["scale"] *= size["dim"] ** 0.5
     for part in (parts["embedding"], parts["head"]):
         part["width"] = part.get("width") or size["dim"]
-    parts["head"].pop("z_loss", None)  # of the training, not of the model
+    parts["head"].pop("z_loss", None)  # belongs to the training
     return flatten({**parts, "model": tree["model"], "data": {"window": tree["data"]["window"]}})
 
 
@@ -61,17 +63,17 @@ def _resolve_position(position: dict[str, Any], attention: dict[str, Any], layer
     position["fraction"] = round(position["fraction"] * attention["head_dim"]) / attention["head_dim"]
     if position["scaling"] == "yarn":
         position["attention_factor"] = position["attention_factor"] or yarn_attention_factor(position["factor"])
-    used = SCALING_KNOBS[position["scaling"]]
-    for knob in set().union(*SCALING_KNOBS.values()) - used:
-        position.pop(knob)
+    used = SCALING_SETTINGS[position["scaling"]]
+    for setting in set().union(*SCALING_SETTINGS.values()) - used:
+        position.pop(setting)
 
 
-def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """The places where two resolved configs differ; numbers may do so in their last digits."""
-    return [k for k in {**a, **b} if not _alike(a.get(k), b.get(k))]
+def conflicts(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Return the settings in which two resolved configs differ by more than the last digits."""
+    return [k for k in {**a, **b} if not _equal(a.get(k), b.get(k))]
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, float) or isinstance(b, float):
         return a is not None and b is not None and abs(a - b) <= 1e-9 * max(abs(a), abs(b))
-    return a == b
+    return bool(a == b)

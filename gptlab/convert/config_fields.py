@@ -1,7 +1,7 @@
-"""How flags of a transformers config and settings of gptlab say the same thing: one Field reads them and writes them.
+"""How flags of a transformers config and settings of gptlab translate: a Field reads flags, and writes them.
 
-Flags are a config's own names and values, {"n_embd": 768}; settings are ours, {"size.dim": 768}. What `read` gives are
-overrides of the baseline; what `write` gets are the resolved settings of settings.py.
+Flags are a config's own names and values, {"n_embd": 768}. A FlatConfig has gptlab's settings, {"size.dim": 768}:
+`read` returns overrides of the baseline, and `write` gets the resolved settings of canonical.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +11,9 @@ from typing import Any
 from gptlab.config import ConfigError
 
 Flags = dict[str, Any]
-Settings = dict[str, Any]
+FlatConfig = dict[str, Any]
 
-# transformers' names of activations -> ffn, plain and gated.  Several names are one function.
+# The names of activations in transformers -> the option of ffn, plain or gated. Several names are one function.
 PLAIN = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -42,26 +42,33 @@ GATED = {
 
 
 class Unsupported(ConfigError):
-    """A flag whose meaning no component has."""
+    """A flag, or a composition of components, that the other side cannot express."""
 
 
 def refuse(flag: str, value: Any, reason: str) -> Unsupported:
+    """Return the error for a flag whose value gptlab cannot express."""
     return Unsupported(f"{flag}={value}: {reason}")
 
 
 @dataclass(frozen=True)
 class Field:
-    """Some flags of a config, and what they are in settings. `read` raises Unsupported, `write` KeyError."""
+    """Flags of a config, and how they translate. `read` may raise Unsupported, and `write` KeyError."""
 
     flags: tuple[str, ...]
-    read: Callable[[Flags], Settings]
-    write: Callable[[Settings], Flags]
+    read: Callable[[Flags], FlatConfig]
+    write: Callable[[FlatConfig], Flags]
 
 
 def same(flag: str, *settings: str, null: Callable[[Flags], Any] | None = None) -> Field:
-    """One value under another name; under several, which must agree. `null`: what the flag's null stands for."""
+    """Return a field for a value that one setting, or several that agree, have too.
 
-    def read(c: Flags) -> Settings:
+    Args:
+        flag: The flag.
+        settings: The settings; the first one is written back.
+        null: What the flag's null stands for.
+    """
+
+    def read(c: Flags) -> FlatConfig:
         value = null(c) if c[flag] is None and null else c[flag]
         return dict.fromkeys(settings, value)
 
@@ -69,41 +76,41 @@ def same(flag: str, *settings: str, null: Callable[[Flags], Any] | None = None) 
 
 
 def choice(flag: str, setting: str, table: dict[Any, Any]) -> Field:
-    """A flag's values translated; of several that mean the same, the first is written."""
+    """Return a field that translates values by a table, and writes the first of those that mean the same."""
 
-    def read(c: Flags) -> Settings:
+    def read(c: Flags) -> FlatConfig:
         if c[flag] not in table:
             raise refuse(flag, c[flag], f"not among {', '.join(map(str, table))}")
         return {setting: table[c[flag]]}
 
-    def write(s: Settings) -> Flags:
-        names = [k for k, v in table.items() if v == s[setting]]
-        return {flag: names[0]} if names else {}  # then it shows when read back
+    def write(s: FlatConfig) -> Flags:
+        values = [flag_value for flag_value, value in table.items() if value == s[setting]]
+        return {flag: values[0]} if values else {}  # a missing one is noticed when the config is read back
 
     return Field((flag,), read, write)
 
 
-def either(flag: str, yes: Settings, no: Settings) -> Field:
-    """A boolean that stands for several settings. `yes` and `no` have the same keys."""
+def either(flag: str, yes: FlatConfig, no: FlatConfig) -> Field:
+    """Return a field for a boolean that stands for several settings; `yes` and `no` have the same keys."""
 
-    def read(c: Flags) -> Settings:
+    def read(c: Flags) -> FlatConfig:
         return dict(yes if c[flag] else no)
 
-    def write(s: Settings) -> Flags:
+    def write(s: FlatConfig) -> Flags:
         return {flag: all(s.get(k) == v for k, v in yes.items())}
 
     return Field((flag,), read, write)
 
 
 def biases(flag: str, *settings: str) -> Field:
-    """A boolean that gives these places a bias."""
+    """Return a field for a boolean that switches these biases on."""
     return either(flag, dict.fromkeys(settings, True), dict.fromkeys(settings, False))
 
 
 def only(flag: str, *values: Any, why: str = "only {} is supported") -> Field:
-    """A flag that must have one of `values`, which all mean the same here; the first is written."""
+    """Return a field for a flag that must have one of `values`, which mean the same; it writes the first."""
 
-    def read(c: Flags) -> Settings:
+    def read(c: Flags) -> FlatConfig:
         if flag in c and c[flag] not in values:
             raise refuse(flag, c[flag], why.format(" or ".join(map(str, values))))
         return {}
@@ -112,22 +119,24 @@ def only(flag: str, *values: Any, why: str = "only {} is supported") -> Field:
 
 
 def activation(flag: str, *, gated: bool) -> Field:
+    """Return a field for the name of an activation."""
     return choice(flag, "ffn", GATED if gated else PLAIN)
 
 
 def head_dim(flag: str = "head_dim") -> Field:
-    """Null: the width divided by the heads."""
+    """Return a field for the width of a head; null stands for the model's width divided by the heads."""
     return Field((flag,), lambda c: {"attention.head_dim": c.get(flag)}, lambda s: {flag: s["attention.head_dim"]})
 
 
 def kv_heads(flag: str = "num_key_value_heads") -> Field:
+    """Return a field for the number of key/value heads."""
     return Field((flag,), lambda c: {"attention.n_kv_head": c[flag]}, lambda s: {flag: s["attention.n_kv_head"]})
 
 
 def padding(flag: str = "pad_token_id") -> Field:
-    """For classes whose embedding has a padding_idx: that row gets no gradient."""
+    """Return a field for classes whose embedding has a padding_idx: the row of that token gets no gradient."""
 
-    def read(c: Flags) -> Settings:
+    def read(c: Flags) -> FlatConfig:
         if c[flag] is not None and c[flag] < 0:
             raise refuse(flag, c[flag], "must be a token or null")
         return {"embedding.padding_idx": c[flag]}
@@ -136,14 +145,20 @@ def padding(flag: str = "pad_token_id") -> Field:
 
 
 def windows(flag: str = "sliding_window", types: str | None = "layer_types", *, switch: str | None = None) -> Field:
-    """Sliding windows: in all layers, or in those that `types` calls sliding_attention."""
-    names = {"sliding_attention": "L", "full_attention": "G"}
+    """Return a field for sliding windows.
 
-    def read(c: Flags) -> Settings:
+    Args:
+        flag: The flag of the window's width.
+        types: The flag that lists the type of each layer; None if all layers have the window.
+        switch: The flag that switches windows on; None if there is none.
+    """
+    letters = {"sliding_attention": "L", "full_attention": "G"}
+
+    def read(c: Flags) -> FlatConfig:
         layers = (c.get(types) if types else None) or ["sliding_attention"]
-        if unknown := set(layers) - set(names):
-            raise refuse(types or "", unknown.pop(), f"not among {', '.join(names)}")
-        pattern = shortest_unit([names[t] for t in layers])
+        if unknown := set(layers) - set(letters):
+            raise refuse(types or "", unknown.pop(), f"not among {', '.join(letters)}")
+        pattern = shortest_unit([letters[t] for t in layers])
         if (switch and not c[switch] and not c.get(types or "")) or "L" not in pattern:
             return {"attention.window": None}
         if c[flag] is None:
@@ -152,9 +167,9 @@ def windows(flag: str = "sliding_window", types: str | None = "layer_types", *, 
             return {"attention.window": None}
         return {"attention.window": c[flag], "attention.pattern": pattern}
 
-    def write(s: Settings) -> Flags:
+    def write(s: FlatConfig) -> Flags:
         width = max((w for w in s["attention.windows"] if w is not None), default=None)
-        # Where `types` says it of each layer, the width may not be null, even if no layer has one.
+        # Where `types` says it for each layer, the width must not be null, even if no layer has a window.
         flags: Flags = {} if width is None and types else {flag: width}
         if types:
             flags[types] = [("full" if w is None else "sliding") + "_attention" for w in s["attention.windows"]]
@@ -166,11 +181,12 @@ def windows(flag: str = "sliding_window", types: str | None = "layer_types", *, 
 
 
 def shortest_unit(letters: Sequence[str]) -> str:
-    """The shortest pattern that, repeated over the layers and cut, gives `letters`: LGLGL -> LG."""
+    """Return the shortest pattern that gives `letters` when it is repeated over the layers and cut: LGLGL -> LG."""
     n = len(letters)
     unit = next(u for u in range(1, n + 1) if all(letters[i] == letters[i % u] for i in range(n)))
     return "".join(letters[:unit])
 
 
 def flags_of(fields: Iterable[Field]) -> set[str]:
+    """Return the flags that these fields know."""
     return {flag for field in fields for flag in field.flags}

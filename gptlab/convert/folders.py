@@ -1,9 +1,9 @@
-"""`gptlab convert`: a folder of transformers as a run's folder, and the way back.
+"""`gptlab convert`: a folder of transformers becomes a run's folder, or the reverse.
 
-A run's folder that comes from transformers has config.yaml, overrides.txt, env.json, tokenizer.json and
-checkpoint/best.safetensors as after training. It has no status.json, which is what makes a folder a run for `compare`:
-nothing was trained. In its subfolder transformers/ is what stood beside the weights, config.json and the tokenizer's
-files, for the way back and for tokenizer.path.
+A run's folder that was converted has config.yaml, overrides.txt, env.json, tokenizer.json and
+checkpoint/best.safetensors, as after training. It has no status.json, without which `compare` does not take it for a
+run: nothing was trained. Its subfolder transformers/ has the files that lay beside the weights (config.json and those
+of the tokenizer), for tokenizer.path and for the conversion back.
 """
 
 import json
@@ -19,8 +19,7 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
-from gptlab.config import ConfigError, to_yaml
-from gptlab.config import Settings as DictConfig
+from gptlab.config import ConfigError, Settings, to_yaml
 from gptlab.config.compose import edit, load_config, typed
 from gptlab.config.diff import diff_from_baseline
 from gptlab.convert.models import from_hf, read_config, to_hf
@@ -41,24 +40,34 @@ from gptlab.runs.weights import best_weights, folder_kind, weights_files, weight
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-THEIRS = "transformers"
-BESIDE_THE_WEIGHTS = (".json", ".jinja", ".model", ".txt")  # endings of the tokenizer's files and of configs
+ORIGIN = "transformers"  # subfolder of a run's folder
+SMALL_FILES = (".json", ".jinja", ".model", ".txt")  # suffixes of configs and of the tokenizer's files
 CONFIGS = ("config.json", "generation_config.json")
-HERE: Any = {"local_files_only": True, "trust_remote_code": False}  # no network, no code of the folder's, no question
-TYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+LOCAL: Any = {"local_files_only": True, "trust_remote_code": False}  # no network, and no code from the folder
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def convert(source: Path, target: Path, *, model_type: str | None = None, console: Console | None = None) -> None:
-    """Write `source`, of either kind, as `target`, of the other, which must not exist or be empty; tell about it.
+    """Convert a run's folder to one of transformers, or the reverse, and print what was done.
 
-    Raises ConfigError, one line, before anything is written at `target`; a kill leaves nothing there.
+    An error or a kill leaves nothing at `target`.
+
+    Args:
+        source: A run's folder, or one of transformers.
+        target: The folder to write, which must not exist or be empty.
+        model_type: The class of transformers to write; None for the first that fits.
+        console: Where to print.
+
+    Raises:
+        ConfigError: The source cannot be read or converted, or the target cannot be written.
     """
     console = console or Console()
     source, target = source.expanduser(), target.expanduser()
     _require_transformers()
     to_run = folder_kind(source, "--from") == "transformers"
     if to_run and model_type:
-        raise ConfigError(f"--model-type={model_type}: is for the way to transformers; {source} comes from there")
+        rule = f"names the class to export to, but {source} is a folder of transformers"
+        raise ConfigError(f"--model-type={model_type}: {rule}; leave it out")
     with _new_folder(target) as folder:
         lines = _to_run(source, target, folder) if to_run else _to_transformers(source, target, folder, model_type)
     for line in [f"from       {source}", f"to         {target}", *lines]:
@@ -66,6 +75,7 @@ def convert(source: Path, target: Path, *, model_type: str | None = None, consol
 
 
 def _require_transformers() -> None:
+    """Raise ConfigError if transformers is not installed."""
     try:
         import transformers  # noqa: F401
     except ImportError as e:
@@ -74,16 +84,16 @@ def _require_transformers() -> None:
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, moved to its place once it is whole."""
+    """Give a folder beside `target`, and move it to `target` if the block succeeds."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"--to={target}: is there already; give another, or delete it")
+        raise ConfigError(f"--to={target}: exists already; give another folder, or delete it")
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
         yield partial
         os.replace(partial, target)
     except OSError as e:
-        raise ConfigError(f"--to={target}: cannot be written ({e}); give another") from e
+        raise ConfigError(f"--to={target}: cannot be written ({e}); give another folder") from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -92,108 +102,124 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 
 def _to_run(source: Path, target: Path, folder: Path) -> list[str]:
+    """Write a run's folder, and return the lines that describe it."""
     model = open_transformers(source, "--from")
-    for file in _beside_the_weights(source):
-        (folder / THEIRS).mkdir(exist_ok=True)
-        shutil.copyfile(file, folder / THEIRS / file.name)
+    for file in _small_files(source):
+        (folder / ORIGIN).mkdir(exist_ok=True)
+        shutil.copyfile(file, folder / ORIGIN / file.name)
     tokenizer = HuggingFaceVocabulary(path=str(source)).fit("", "") if (source / "tokenizer.json").is_file() else None
     cfg, overrides = _config(model, source if tokenizer else None, target)
-    told = {"converted_from": str(source), "weights_sha256": weights_hash(source, "--from")}
-    write_run_files(folder, to_yaml(cfg), overrides, environment(None) | told, [])
+    origin = {"converted_from": str(source), "weights_sha256": weights_hash(source, "--from")}
+    write_run_files(folder, to_yaml(cfg), overrides, environment(None) | origin, [])
     if tokenizer:
         write_json(folder / "tokenizer.json", tokenizer.to_json())
     checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, model)
     if tokenizer is None:
-        said = f"none: no tokenizer.json in {source}; AutoTokenizer's save_pretrained writes it for an older folder"
+        tokenizer_line = f"none: no tokenizer.json in {source}; save_pretrained of AutoTokenizer writes one"
     else:
-        said = f"huggingface, {tokenizer.vocab_size:,} tokens; the model has {cfg.model.vocab_size:,}"
-    words = ["gptlab", "train", *overrides, f"train.init_from={typed(str(target))}"]
+        tokenizer_line = f"huggingface, {tokenizer.vocab_size:,} tokens; the model has {cfg.model.vocab_size:,}"
+    command = ["gptlab", "train", *overrides, f"train.init_from={typed(str(target))}"]
     return [
         f"model      {_about(model)}",
-        f"tokenizer  {said}",
+        f"tokenizer  {tokenizer_line}",
         f"differs    {' '.join(overrides)}",
-        f"go on      {' '.join(map(_for_shell, words))}",
+        f"train on   {' '.join(map(_for_shell, command))}",
     ]
 
 
 def _for_shell(word: str) -> str:
-    """Quoted where a shell needs it; Hydra's own quotes stay readable."""
+    """Quote a word if a shell needs it, and keep Hydra's own quotes readable."""
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
-def _config(model: LanguageModel, tokenizer: Path | None, target: Path) -> tuple[DictConfig, list[str]]:
-    """The model's config with its own tokenizer, and the overrides that give it again."""
-    words = {k: v for k, v in diff_from_baseline(model.cfg).items() if not k.startswith("tokenizer")}
-    words["model.vocab_size"] = model.cfg.model.vocab_size
+def _config(model: LanguageModel, tokenizer: Path | None, target: Path) -> tuple[Settings, list[str]]:
+    """Return the model's config with its own tokenizer, and the overrides that compose it."""
+    settings = {k: v for k, v in diff_from_baseline(model.cfg).items() if not k.startswith("tokenizer")}
+    settings["model.vocab_size"] = model.cfg.model.vocab_size
     if tokenizer:
-        words |= {"tokenizer": "huggingface", "tokenizer.path": str(tokenizer)}
-    cfg = load_config(f"{k}={typed(v)}" for k, v in words.items())
-    words = diff_from_baseline(cfg)  # asks the tokenizer for its size: so far the path is one that exists
+        settings |= {"tokenizer": "huggingface", "tokenizer.path": str(tokenizer)}
+    cfg = load_config(f"{k}={typed(v)}" for k, v in settings.items())
+    settings = diff_from_baseline(cfg)  # reads the tokenizer's size, so its path must still be one that exists
     if tokenizer:
-        words["tokenizer.path"] = str(target / THEIRS)
-        cfg = edit(cfg, tokenizer__path=words["tokenizer.path"])
-    return cfg, [f"{k}={typed(v)}" for k, v in words.items()]
+        settings["tokenizer.path"] = str(target / ORIGIN)
+        cfg = edit(cfg, tokenizer__path=settings["tokenizer.path"])
+    return cfg, [f"{k}={typed(v)}" for k, v in settings.items()]
 
 
-def read_transformers(folder: Path, place: str) -> DictConfig:
-    """The config in a folder of transformers as one of gptlab; its weights are not looked at."""
+def read_transformers(folder: Path, key: str) -> Settings:
+    """Return the config of a folder of transformers as one of gptlab, without reading its weights.
+
+    Args:
+        folder: The folder.
+        key: The flag or setting that named it, for the error.
+
+    Raises:
+        ConfigError: transformers is missing, or the config cannot be read or converted.
+    """
     _require_transformers()
     from transformers import AutoConfig
 
-    with _one_line(place, folder):
+    with _one_line(key, folder):
         if "quantization_config" in json.loads((folder / "config.json").read_bytes()):
-            raise ConfigError("its weights are quantised; give those that they were made from")
-        return read_config(AutoConfig.from_pretrained(folder, **HERE))
+            raise ConfigError("its weights are quantised; give the original ones")
+        return read_config(AutoConfig.from_pretrained(folder, **LOCAL))
 
 
-def open_transformers(folder: Path, place: str) -> LanguageModel:
-    """The model in a folder of transformers, its weights in the type that they are saved in.
+def open_transformers(folder: Path, key: str) -> LanguageModel:
+    """Return the model of a folder of transformers, in the dtype that its weights are saved in.
 
-    Nothing is downloaded, no code of the folder's is run, and a weight that the class lacks or the folder is an error.
+    Nothing is downloaded, and no code from the folder is run.
+
+    Args:
+        folder: The folder.
+        key: The flag or setting that named it, for the error.
+
+    Raises:
+        ConfigError: The folder cannot be read or converted, or a weight is missing, unexpected or of another shape.
     """
-    files = weights_files(folder, place)[1:]
-    read_transformers(folder, place)  # what cannot be converted says so before gigabytes are read
+    files = weights_files(folder, key)[1:]
+    read_transformers(folder, key)  # refuses what cannot be converted before gigabytes are read
     from transformers import AutoModelForCausalLM
 
     read: Any = AutoModelForCausalLM.from_pretrained
-    with _one_line(place, folder), _quiet():
-        model, info = read(folder, use_safetensors=True, dtype=_type(files), output_loading_info=True, **HERE)
+    with _one_line(key, folder), _quiet():
+        model, info = read(folder, use_safetensors=True, dtype=_dtype(files), output_loading_info=True, **LOCAL)
     wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")}
     for kind, names in wrong.items():
         if names:
-            said = f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
+            some = f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
             raise ConfigError(
-                f"{place}={folder}: {kind.replace('_', ' ')} for {type(model).__name__}: {said}; "
+                f"{key}={folder}: {kind.replace('_', ' ')} for {type(model).__name__}: {some}; "
                 f"mend the folder with save_pretrained"
             )
-    with _one_line(place, folder):
+    with _one_line(key, folder):
         return from_hf(model.eval())
 
 
-def _type(files: list[Path]) -> torch.dtype:
-    """Of all weights, where they have one; else the type that holds them all."""
-    found = set()
+def _dtype(files: list[Path]) -> torch.dtype:
+    """Return the dtype of the weights; if they have several, the one that holds them all."""
+    names = set()
     for path in files:
         with safe_open(path, "pt") as file:
-            found |= {file.get_slice(k).get_dtype() for k in file.keys()} & set(TYPES)  # noqa: SIM118
-    return TYPES[found.pop()] if len(found) == 1 else TYPES["F64" if "F64" in found else "F32"]
+            names |= {file.get_slice(k).get_dtype() for k in file.keys()} & set(DTYPES)  # noqa: SIM118
+    return DTYPES[names.pop()] if len(names) == 1 else DTYPES["F64" if "F64" in names else "F32"]
 
 
 @contextmanager
-def _one_line(place: str, folder: Path) -> Iterator[None]:
-    """transformers fails in many ways and on many lines."""
+def _one_line(key: str, folder: Path) -> Iterator[None]:
+    """Turn any error of transformers into a ConfigError of one line."""
     try:
         yield
     except ConfigError as e:
-        raise ConfigError(f"{place}={folder}: {e}") from e
+        raise ConfigError(f"{key}={folder}: {e}") from e
     except Exception as e:
         reason = " ".join(str(e).split())[:200]
-        raise ConfigError(f"{place}={folder}: transformers cannot read it ({type(e).__name__}: {reason})") from e
+        raise ConfigError(f"{key}={folder}: transformers cannot read it ({type(e).__name__}: {reason})") from e
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars, and without the report of what is refused here anyway."""
+    """Switch off the progress bars and warnings of transformers; what they warn of is refused here."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -207,11 +233,12 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _beside_the_weights(folder: Path) -> list[Path]:
+def _small_files(folder: Path) -> list[Path]:
+    """Return the configs and the tokenizer's files, which lie beside the weights."""
     return [
         file
         for file in sorted(folder.iterdir())
-        if file.is_file() and file.suffix in BESIDE_THE_WEIGHTS and not file.name.endswith(".index.json")
+        if file.is_file() and file.suffix in SMALL_FILES and not file.name.endswith(".index.json")
     ]
 
 
@@ -219,28 +246,31 @@ def _beside_the_weights(folder: Path) -> list[Path]:
 
 
 def _to_transformers(source: Path, target: Path, folder: Path, model_type: str | None) -> list[str]:
-    """The model in the type of its checkpoint, with the tokenizer and the ids that begin and end a text."""
+    """Write a folder of transformers, and return the lines that describe it.
+
+    The model has the dtype of its checkpoint. The tokenizer comes with it, and the ids that begin and end a text.
+    """
     from transformers import AutoConfig, GenerationConfig
 
     cfg, weights, tokenizer = open_config(source), checkpoint.read_weights(best_weights(source)), open_tokenizer(source)
     model = build_model(cfg).to(next(iter(weights.values())).dtype).eval()
     model.load_state_dict(weights)
-    origin = source / THEIRS
+    origin = source / ORIGIN
     if origin.is_dir():
-        model.hf_config = AutoConfig.from_pretrained(origin, **HERE)
-    with _quiet():  # its configs dislike the usual ids of classes with a larger vocabulary; ours are set below
+        model.hf_config = AutoConfig.from_pretrained(origin, **LOCAL)
+    with _quiet():  # it warns of default ids beyond the vocabulary, which are replaced below
         theirs = to_hf(model, model_type=model_type)
     their_tokenizer = to_hf_tokenizer(tokenizer) if tokenizer else None
     ids = _special_ids(model.hf_config or their_tokenizer)
-    for name, number in ids.items():  # a class has numbers of its own, which mean nothing here
+    for name, number in ids.items():  # the defaults of the class mean nothing for this tokenizer
         setattr(theirs.config, name, number)
     theirs.generation_config = GenerationConfig(**ids)
     if (origin / CONFIGS[1]).is_file():
         theirs.generation_config = GenerationConfig.from_pretrained(origin)
     with _quiet():
         theirs.save_pretrained(folder)
-    if (origin / "tokenizer.json").is_file():  # as it came, with what gptlab has no use for
-        for file in _beside_the_weights(origin):
+    if (origin / "tokenizer.json").is_file():  # unchanged, with the parts that gptlab does not use
+        for file in _small_files(origin):
             if file.name not in CONFIGS:
                 shutil.copyfile(file, folder / file.name)
     elif their_tokenizer:
@@ -248,20 +278,20 @@ def _to_transformers(source: Path, target: Path, folder: Path, model_type: str |
     return [
         f"model      {type(theirs).__name__}, {_about(model)}",
         f"tokenizer  {_about_tokenizer(their_tokenizer)}",
-        f'read it    AutoModelForCausalLM.from_pretrained("{target}")',
+        f'load it    AutoModelForCausalLM.from_pretrained("{target}")',
         f"test it    lm_eval --model hf --model_args pretrained={target}{_prefix(tokenizer, ids)} --tasks TASK",
     ]
 
 
 def _special_ids(origin: Any) -> dict[str, Any]:
-    """Which tokens begin and end a text: those of the config that the model came from, or else of its tokenizer."""
+    """Return the tokens that begin and end a text, from the config that the model came from or from its tokenizer."""
     return {name: getattr(origin, name, None) for name in ("bos_token_id", "eos_token_id")}
 
 
 def _about(model: LanguageModel) -> str:
-    kind = str(next(model.parameters()).dtype).removeprefix("torch.")
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     n = sum(p.numel() for p in model.parameters())
-    return f"{kind}, {n:,} parameters, {non_embedding(model):,} without embeddings"
+    return f"{dtype}, {n:,} parameters, {non_embedding(model):,} without embeddings"
 
 
 def _about_tokenizer(theirs: "PreTrainedTokenizerFast | None") -> str:
@@ -269,11 +299,11 @@ def _about_tokenizer(theirs: "PreTrainedTokenizerFast | None") -> str:
 
 
 def _prefix(tokenizer: Tokenizer | None, ids: dict[str, Any]) -> str:
-    """lm-evaluation-harness begins texts with a token; where there is none for that, a line break is honest."""
+    """Return the token that lm-evaluation-harness begins a text with: a line break, if there is no special one."""
     if tokenizer is None or any(number is not None for number in ids.values()):
         return ""
     try:
         tokens = tokenizer.encode("\n").tolist()
-    except ConfigError:  # it has none
+    except ConfigError:  # it has no line break
         tokens = []
     return f",prefix_token_id={tokens[0]}" if len(tokens) == 1 else ""

@@ -1,11 +1,11 @@
-"""Rotary positions: transformers' `rope_parameters` and its ways to leave layers out, as settings of position=rope."""
+"""Rotary positions: `rope_parameters` of transformers, and layers without rotation, as settings of position=rope."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-from gptlab.convert.canonical import SCALING_KNOBS
-from gptlab.convert.config_fields import Field, Flags, Settings, refuse, shortest_unit
+from gptlab.convert.canonical import SCALING_SETTINGS
+from gptlab.convert.config_fields import Field, Flags, FlatConfig, refuse, shortest_unit
 from gptlab.model.position import yarn_attention_factor
 
 YARN = {"beta_slow": 1.0, "beta_fast": 32.0}
@@ -13,11 +13,16 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 def rope(*, partial: bool = False, pairing: str = "half") -> Field:
-    """`rope_parameters`: base, rotary share of a head, and scaling for longer windows."""
+    """Return a field for `rope_parameters`: base, rotary share of a head, and scaling for longer windows.
 
-    def read(c: Flags) -> Settings:
+    Args:
+        partial: Whether the class rotates a share of each head.
+        pairing: half or interleaved, as in position.pairing.
+    """
+
+    def read(c: Flags) -> FlatConfig:
         p = dict(c["rope_parameters"])
-        settings: Settings = {"position": "rope", "position.pairing": pairing, "position.theta": p.pop("rope_theta")}
+        settings: FlatConfig = {"position": "rope", "position.pairing": pairing, "position.theta": p.pop("rope_theta")}
         fraction = p.pop("partial_rotary_factor", 1.0)
         if partial:
             settings["position.fraction"] = rotary_share(c, fraction)
@@ -26,7 +31,7 @@ def rope(*, partial: bool = False, pairing: str = "half") -> Field:
         settings |= rope_scaling(p, c.get("max_position_embeddings"))
         return settings
 
-    def write(s: Settings) -> Flags:
+    def write(s: FlatConfig) -> Flags:
         p = parameters(s)
         if partial:
             p["partial_rotary_factor"] = s["position.fraction"]
@@ -35,17 +40,25 @@ def rope(*, partial: bool = False, pairing: str = "half") -> Field:
     return Field(("rope_parameters",), read, write)
 
 
-def rope_scaling(p: Flags, window: int | None) -> Settings:
-    """The settings of what `rope_parameters` has beside base and share; emptied of what is understood."""
+def rope_scaling(p: Flags, window: int | None) -> FlatConfig:
+    """Return the settings for what `rope_parameters` has beside base and share.
+
+    Args:
+        p: `rope_parameters`, from which the entries that are understood are removed.
+        window: max_position_embeddings.
+
+    Raises:
+        Unsupported: The type is unknown, or an entry is left that is not null.
+    """
     kind = p.pop("rope_type", p.pop("type", "default")) or "default"
-    settings: Settings = {"position.scaling": "none"}
+    settings: FlatConfig = {"position.scaling": "none"}
     if kind not in ("default", "linear", "dynamic", "llama3", "yarn"):
         raise refuse("rope_parameters.rope_type", kind, "not among default, linear, dynamic, llama3, yarn")
-    if kind == "dynamic":  # it is the default up to max_position_embeddings, which is our window
+    if kind == "dynamic":  # the same as default up to max_position_embeddings, which is gptlab's window
         p.pop("factor")
     elif kind != "default":
         factor = p.pop("factor")
-        if kind != "linear":  # where it is left out, transformers takes the window itself
+        if kind != "linear":  # transformers takes the window if it is left out
             original: Any = p.pop("original_max_position_embeddings", None) or window
             factor = factor or (window or original) / original
             settings["position.original_window"] = original
@@ -64,33 +77,35 @@ def rope_scaling(p: Flags, window: int | None) -> Settings:
 
 
 def _attention_factor(p: Flags, factor: float) -> float:
-    """Of YaRN: given, or from the two `mscale`s, or by the paper."""
-    given, scale, of_all = (p.pop(k, None) for k in ("attention_factor", "mscale", "mscale_all_dim"))
-    if given is None and scale and of_all and factor > 1:
-        return (0.1 * scale * math.log(factor) + 1) / (0.1 * of_all * math.log(factor) + 1)
-    return given or yarn_attention_factor(factor)
+    """Return YaRN's factor: as given, or from the two `mscale`s, or by the paper."""
+    given, scale, scale_all_dim = (p.pop(k, None) for k in ("attention_factor", "mscale", "mscale_all_dim"))
+    if given is None and scale and scale_all_dim and factor > 1:
+        return float((0.1 * scale * math.log(factor) + 1) / (0.1 * scale_all_dim * math.log(factor) + 1))
+    return float(given or yarn_attention_factor(factor))
 
 
-def parameters(s: Settings) -> Flags:
-    """`rope_parameters` for these settings, without a share."""
+def parameters(s: FlatConfig) -> Flags:
+    """Return `rope_parameters` for these settings, without a rotary share."""
     kind = s["position.scaling"]
     p: Flags = {"rope_theta": s["position.theta"], "rope_type": "default" if kind == "none" else kind}
-    for knob in sorted(SCALING_KNOBS[kind]):
-        p["original_max_position_embeddings" if knob == "original_window" else knob] = s[f"position.{knob}"]
+    for name in sorted(SCALING_SETTINGS[kind]):
+        p["original_max_position_embeddings" if name == "original_window" else name] = s[f"position.{name}"]
     return p
 
 
 def rotary_share(c: Flags, fraction: float) -> float:
-    """Of a head's width: transformers takes the whole part of the product."""
+    """Return the rotary share of a head; transformers rounds the number of channels down."""
     width = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
-    return int(width * fraction) / width
+    return float(int(width * fraction) / width)
 
 
 def rope_by_layer_type() -> Field:
-    """`rope_parameters` for each of `layer_types`: the sliding ones have a base of their own and no scaling, or what
-    the others have."""
+    """Return a field for `rope_parameters` by `layer_types`.
 
-    def read(c: Flags) -> Settings:
+    Sliding layers have their own base and no scaling, or the same parameters as the others.
+    """
+
+    def read(c: Flags) -> FlatConfig:
         given = {k: dict(v) for k, v in c["rope_parameters"].items() if k in (SLIDING, FULL)}
         if left := set(c["rope_parameters"]) - set(given):
             raise refuse(f"rope_parameters.{left.pop()}", "...", f"must be within {SLIDING} or {FULL}")
@@ -99,7 +114,7 @@ def rope_by_layer_type() -> Field:
                 raise refuse(f"rope_parameters.{layer_type}.truncate", False, "this class does not read it")
         window = c["max_position_embeddings"]
         kinds = {k: {"position.theta": p.pop("rope_theta"), **rope_scaling(p, window)} for k, p in given.items()}
-        settings: Settings = {"position": "rope"}
+        settings: FlatConfig = {"position": "rope"}
         sliding, full = kinds[SLIDING], kinds[FULL]
         if SLIDING not in c["layer_types"] or sliding == full:
             return settings | full
@@ -110,7 +125,7 @@ def rope_by_layer_type() -> Field:
         pattern = shortest_unit(["L" if t == SLIDING else "R" for t in c["layer_types"]])
         return {**settings, **full, "position.pattern": pattern, "position.local_theta": sliding["position.theta"]}
 
-    def write(s: Settings) -> Flags:
+    def write(s: FlatConfig) -> Flags:
         p = parameters(s)
         local = {"rope_theta": s["position.local_theta"], "rope_type": "default"}
         return {"rope_parameters": {FULL: p, SLIDING: local if s["position.local_theta"] else p}}
@@ -121,14 +136,20 @@ def rope_by_layer_type() -> Field:
 def rotated(
     flags: tuple[str, ...], where: Callable[[Flags], list[bool]], write: Callable[[list[bool]], Flags] | None = None
 ) -> Field:
-    """Which layers are rotated at all. Without `write`, other fields' flags decide it."""
+    """Return a field that says which layers are rotated.
 
-    def read(c: Flags) -> Settings:
-        return {"position.pattern": shortest_unit(["R" if turns else "N" for turns in where(c)])}
+    Args:
+        flags: The flags that say it.
+        where: Whether each layer is rotated, from the flags.
+        write: The flags, from whether each layer is rotated; None if other fields write them.
+    """
+
+    def read(c: Flags) -> FlatConfig:
+        return {"position.pattern": shortest_unit(["R" if is_rotated else "N" for is_rotated in where(c)])}
 
     return Field(flags, read, lambda s: write([k != "N" for k in s["position.layers"]]) if write else {})
 
 
 def sliding_only(c: Flags) -> list[bool]:
-    """Positions are for the layers with a window; the others find their way without (Command R7B)."""
+    """Return whether each layer is rotated, for classes that rotate only the layers with a window (Command R7B)."""
     return [t == SLIDING for t in c["layer_types"]]

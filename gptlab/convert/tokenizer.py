@@ -1,4 +1,4 @@
-"""A run's tokenizer as one of transformers, which needs nothing of gptlab."""
+"""Conversion of a run's tokenizer to one of transformers, which does not need gptlab."""
 
 import math
 import re
@@ -16,24 +16,29 @@ if TYPE_CHECKING:
     from tokenizers.models import Model
     from transformers import PreTrainedTokenizerFast
 
-END = "<|endoftext|>"  # in all that OpenAI published
+END = "<|endoftext|>"  # in every encoding that OpenAI published
 ANY_CHARACTER = r"[\s\S]"
 
 
 def to_hf_tokenizer(tokenizer: Tokenizer) -> "PreTrainedTokenizerFast":
-    """The same ids for any text and the same text for any ids, also once saved and read again by AutoTokenizer.
+    """Return a tokenizer with the same ids for any text, and the same text for any ids.
 
-    Half a surrogate pair is no text to transformers. A character that char does not know is an error there as well.
+    This holds also after it was saved and read by AutoTokenizer. transformers rejects half a surrogate pair, and, as in
+    gptlab, a character that tokenizer=char has not seen.
 
-    Those that tiktoken publishes have an end token, and huggingface's what its folder names; char, byte and bpe have
-    no special token, and none is added: the model has no weights for one. lm-evaluation-harness (0.4.13) then scores
-    only if `prefix_token_id=` gives it the token to begin a text with, such as a line end's, and cannot generate.
+    The encodings of tiktoken have an end token, and tokenizer=huggingface the one that its folder names. char, byte and
+    bpe have no special token, and none is added, as the model has no weights for one. With these,
+    lm-evaluation-harness (0.4.13) cannot generate, and scores only if `prefix_token_id=` names the token that begins a
+    text, such as a line break.
+
+    Raises:
+        ConfigError: transformers is not installed, or the tokenizer has no equivalent there.
     """
     try:
         from transformers import PreTrainedTokenizerFast
     except ImportError as e:
-        raise ConfigError("tokenizer: needs transformers to become one of its; pip install 'gptlab[hf]'") from e
-    config: dict[str, Any] = {"split_special_tokens": True}  # as ours, which never reads them from a text
+        raise ConfigError("tokenizer: conversion needs transformers; pip install 'gptlab[hf]'") from e
+    config: dict[str, Any] = {"split_special_tokens": True}  # gptlab never reads special tokens from a text
     if isinstance(tokenizer, HuggingFaceTokenizer):
         library, config = tokenizer.library, tokenizer.state["config"]
     elif isinstance(tokenizer, EncodingTokenizer):
@@ -46,11 +51,13 @@ def to_hf_tokenizer(tokenizer: Tokenizer) -> "PreTrainedTokenizerFast":
         library = _characters(tokenizer)
     else:
         kind = type(tokenizer).__name__
-        raise ConfigError(f"tokenizer={kind}: has no form in transformers; train with one of gptlab's to have it there")
+        raise ConfigError(
+            f"tokenizer={kind}: has no equivalent in transformers; train with a tokenizer of gptlab instead"
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=library,
         clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],  # else there are token types too, which few decoders take
+        model_input_names=["input_ids", "attention_mask"],  # no token types, which few decoders take
         **config,
     )
 
@@ -59,7 +66,7 @@ def _characters(tokenizer: CharTokenizer) -> "LibraryTokenizer":
     from tokenizers import decoders, models
 
     vocabulary = {c: i for i, c in enumerate(tokenizer.characters)}
-    library = _library(models.WordLevel(vocabulary), ANY_CHARACTER)  # without a token for unknown ones: hence the error
+    library = _library(models.WordLevel(vocabulary), ANY_CHARACTER)  # no token for unknown characters: an error
     library.decoder = decoders.Fuse()
     return library
 
@@ -67,7 +74,7 @@ def _characters(tokenizer: CharTokenizer) -> "LibraryTokenizer":
 def _byte_pairs(encoding: "Encoding") -> "LibraryTokenizer":
     special = {i: encoding.decode_single_token_bytes(i).decode() for i in encoding._special_tokens.values()}
     library = _byte_level(encoding._mergeable_ranks, {name: i for i, name in special.items()}, _ruby(encoding._pat_str))
-    library.add_special_tokens([special[i] for i in sorted(special)])  # in the vocabulary: they keep their ids
+    library.add_special_tokens([special[i] for i in sorted(special)])  # they are in the vocabulary and keep their ids
     return library
 
 
@@ -80,7 +87,7 @@ def _byte_level(ranks: dict[bytes, int], special: dict[str, int], split: str) ->
     model = models.BPE(
         {name[token]: rank for token, rank in ranks.items()} | special,
         [(name[pair[0]], name[pair[1]]) for pair in merges if pair],
-        ignore_merges=True,  # as tiktoken, which takes a whole word that is a token as it is
+        ignore_merges=True,  # a word that is a token stays whole, as in tiktoken
     )
     library = _library(model, split)
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -100,9 +107,9 @@ def _library(model: "Model", split: str) -> "LibraryTokenizer":
 
 
 def _last_merge(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
-    """The two tokens that tiktoken makes this one of; none if its merges never lead there.
+    """Return the two tokens that tiktoken merges into this one; None if its merges never lead to it.
 
-    They are the same in any text: what becomes one token is merged as if there were nothing around it.
+    They do not depend on the text: the bytes of a token are merged as if nothing surrounded them.
     """
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
@@ -114,9 +121,10 @@ def _last_merge(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | 
 
 
 def _ruby(pattern: str) -> str:
-    """A pattern of tiktoken's for the tokenizers library, where `$` is also before a line end, and `{1,3}+` a loop.
+    """Translate a pattern of tiktoken for the tokenizers library, where `$` also matches before a line break.
 
-    Possessive quantifiers become greedy: in the published patterns nothing that follows one matches what it took.
+    Possessive quantifiers, which the library reads as loops, become greedy. In the published patterns this matches the
+    same, as nothing that follows one could match what it took.
     """
     greedy = re.sub(r"([*+?]|\{\d+(?:,\d*)?\})\+", r"\1", pattern)
     return greedy.replace("$", r"(?![\s\S])")

@@ -49,17 +49,14 @@ class Dataset:
 
     @property
     def vocab_size(self) -> int:
-        """The tokenizer's vocabulary size in tokens."""
         return self.tokenizer.vocab_size
 
     def describe(self) -> str:
-        """Return sizes for the header of a run."""
         return f"{self.n_train:,} to train on, {self.n_val:,} to validate; vocabulary {self.vocab_size:,}"
 
     def train_batches(
         self, window: int, batch_size: int, seed: int, sampling: str, device: "torch.device | None" = None
     ) -> TrainBatches:
-        """Return the batches of a run; see TrainBatches."""
         return TrainBatches(self.train, window, batch_size, seed, sampling, device)
 
     def slices(self, window: int) -> list[str]:

@@ -90,7 +90,6 @@ class TaskDataset:
 
     @property
     def vocab_size(self) -> int:
-        """The task's vocabulary size in tokens."""
         return self.task.vocab_size
 
     @property
@@ -99,17 +98,14 @@ class TaskDataset:
         return "val/loss", f"val/{self.task.score}"
 
     def describe(self) -> str:
-        """Return one line for the header of a run."""
         return f"new examples at every step; vocabulary {self.vocab_size:,}"
 
     def train_batches(
         self, window: int, batch_size: int, seed: int, sampling: str, device: "torch.device | None" = None
     ) -> TaskBatches:
-        """Return the batches of a run; `sampling` is for texts only."""
         return TaskBatches(self.task, window, batch_size, seed, device)
 
     def slices(self, window: int) -> list[str]:
-        """Return the names of the difficulties that metrics are split by."""
         return self.task.slices(window)
 
     def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> "Iterator[tuple[Tensor, ...]]":

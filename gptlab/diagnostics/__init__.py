@@ -1,6 +1,6 @@
-"""What goes on inside a model: measured beside the training, written a look at a time, drawn.
+"""Diagnostics: measurements from inside a model, taken during training as snapshots, and drawn.
 
-inside   one pass over a probe batch: the scale of stream, branches and gradients by layer, attention by head
-watch    the looks of a run: a pass, and of the training step around it gradients, weights and their update
-draw     looks as pictures      inspect    both of a run, on the command line
+activations   one pass over a probe batch: the scale of stream, branches and gradients by layer, attention by head
+watch         the snapshots of a run: such a pass, and gradients, weights and updates of the training step around it
+plot          snapshots as pictures
 """

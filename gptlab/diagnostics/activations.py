@@ -1,8 +1,8 @@
-"""One eager pass of a model over a probe batch, and what is seen in it. It changes nothing: neither weights, gradients,
-the streams of random numbers nor who is in training mode.
+"""Measurements of one eager pass of a model over a probe batch.
 
-Hooks hang on what every block has, `blocks` in the model and in each of them `attention` and `ffn`, so that all wirings
-and users' own components are measured; what a component has no such part for is NaN. Values by layer are lists.
+The pass changes nothing: neither weights, gradients, random streams nor any module's training mode. Its hooks need only
+what every model has, `blocks`, and in each block `attention` and `ffn`, so that all wirings and users' own components
+are measured. A measurement is NaN where a model lacks the part. Values by layer are lists.
 """
 
 import math
@@ -20,72 +20,81 @@ from gptlab.model.loss import cross_entropy
 from gptlab.model.roles import role_of
 
 BRANCHES = ("attention", "ffn")
-BINS, REACH = 64, 4.0  # of a histogram, which goes from -REACH to REACH root mean squares; what is beyond, at its ends
-SILENT = 0.01  # of the layer's root mean square: a unit below it passes nothing on
-SATURATED = 0.97  # of a tanh: hardly any gradient comes through
-QUERIES = 512  # that have attention scores at once
+BINS, REACH = 64, 4.0  # a histogram goes from -REACH to REACH root mean squares; values beyond are counted at its ends
+SILENT = 0.01  # times the layer's root mean square: a unit below it passes on next to nothing
+SATURATED = 0.97  # a tanh output beyond this lets hardly any gradient through
+QUERIES = 512  # queries whose attention scores are in memory at once
 NAN = float("nan")
 
-Look = dict[str, Any]
+Snapshot = dict[str, Any]
 
 
-def measure(
-    model: LanguageModel, inputs: Tensor, targets: Tensor, autocast: AbstractContextManager, *, full: bool = False
-) -> Look:
-    """Of inputs and targets (B, T), int64.
+def probe_activations(
+    model: LanguageModel, inputs: Tensor, targets: Tensor, autocast: AbstractContextManager[Any], *, full: bool = False
+) -> Snapshot:
+    """Measure a pass over inputs and targets, (B, T) int64; L is the number of blocks.
 
-    stream_rms      root mean square of the stream before the first block and after each: L + 1 values
-    attention_rms, ffn_rms   of what the branch gives, before whatever norm or scale comes after it
-    logits/max, logits/entropy   the largest; the mean entropy of the prediction, in nats
+    stream_rms               root mean square of the stream before the first block and after each: L + 1 values
+    attention_rms, ffn_rms   root mean square of a branch's output, before any norm or scale that follows
+    logits/max               the largest logit
+    logits/entropy           mean entropy of the prediction, nats
+
+    `full` adds the measurements of `_with_gradients`.
     """
     with ExitStack() as stack:
         stack.enter_context(_evaluating(model))
-        seen = stack.enter_context(_Hooks(model, whole=full))
+        hooks = stack.enter_context(_Hooks(model, keep_tensors=full))
         stack.enter_context(torch.set_grad_enabled(full))
         stack.enter_context(autocast)
         logits = model.logits(model.stream(inputs)).flatten(0, 1)  # (B T, V)
-        look: Look = {"stream_rms": _floats(map(rms, seen.stream))}
-        look |= {f"{name}_rms": _floats(map(rms, seen.branches[name])) for name in BRANCHES}
+        snapshot: Snapshot = {"stream_rms": _floats(map(rms, hooks.stream))}
+        snapshot |= {f"{name}_rms": _floats(map(rms, hooks.branches[name])) for name in BRANCHES}
         log_p = logits.detach().float().log_softmax(-1)
         largest, entropy = _floats([logits.max(), -(log_p.exp() * log_p).sum(-1).mean()])
-        look |= {"logits/max": largest, "logits/entropy": entropy}
+        snapshot |= {"logits/max": largest, "logits/entropy": entropy}
         if full:
             loss, extra = cross_entropy(logits, targets.flatten()), model.auxiliary_loss(logits)
-            look |= _full(model, seen, loss if extra is None else loss + extra)
-    return look
+            snapshot |= _with_gradients(model, hooks, loss if extra is None else loss + extra)
+    return snapshot
 
 
-def _full(model: LanguageModel, seen: "_Hooks", loss: Tensor) -> Look:
-    """With the gradients of `loss`, which training minimises, as means over the probe's tokens.
+def _with_gradients(model: LanguageModel, hooks: "_Hooks", loss: Tensor) -> Snapshot:
+    """Return the measurements that need whole tensors or the gradients of `loss`, which training minimises.
 
-    stream_grad_rms          of the loss's gradient with respect to the stream: L + 1 values
-    stream_effective_rank    exp of the entropy of its singular values as shares (Roy & Vetterli 2007): L + 1 values
-    attention_entropy, attention_logit_max   by layer and head: nats, mean over the queries; after scale and soft cap
-    ffn_silent, ffn_dead     share of hidden values that are next to nothing, and of units that are so for every token
-    tanh_saturated           share of a block's tanh outputs beyond 0.97, in norms, soft caps or activations
-    probe/grad_norm, probe/residual_grad_norm   of the parameters' gradient, as `by_layer` and `residual_by_layer`
-    histogram/...            stream, stream_grad, weights and grads, for each block
+    stream_grad_rms            root mean square of the loss's gradient with respect to the stream: L + 1 values
+    stream_effective_rank      exp of the entropy of its normalised singular values (Roy & Vetterli 2007): L + 1 values
+    attention_entropy          nats by layer and head, mean over the queries
+    attention_logit_max        by layer and head, after scale and soft cap
+    ffn_silent, ffn_dead       share of hidden values close to zero, and of units close to zero for every token
+    tanh_saturated             share of a block's tanh outputs beyond 0.97, in norms, soft caps or activations
+    probe/grad_norm            norm of the gradient of each block's parameters
+    probe/residual_grad_norm   the same of its matrices that write into the stream
+    histogram/...              of stream, stream_grad, weights and grads, for each block
     """
-    saturated = _floats(_saturated(end, start) for start, end in zip(seen.stream, seen.stream[1:], strict=False))
+    saturated = _floats(_saturated(end, start) for start, end in zip(hooks.stream, hooks.stream[1:], strict=False))
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    wanted = [*seen.stream, *params.values()]
-    found = torch.autograd.grad(loss, wanted, allow_unused=True)  # into no parameter's .grad
-    gradients = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found, strict=True)]
-    of_stream, of_params = gradients[: len(seen.stream)], gradients[len(seen.stream) :]
+    tensors = [*hooks.stream, *params.values()]
+    gradients = [
+        torch.zeros_like(t) if g is None else g
+        for t, g in zip(
+            tensors, torch.autograd.grad(loss, tensors, allow_unused=True), strict=True
+        )  # leaves .grad alone
+    ]
+    of_stream, of_params = gradients[: len(hooks.stream)], gradients[len(hooks.stream) :]
     norms = dict(zip(params, _floats(torch._foreach_norm(of_params)), strict=True))
     weights = _matrices(model, list(params.values()), params)
     grads = _matrices(model, of_params, params)
     return {
         "stream_grad_rms": _floats(map(rms, of_stream)),
-        "stream_effective_rank": [effective_rank(x) for x in seen.stream],
-        "attention_entropy": [_listed(x) for x in seen.entropy],
-        "attention_logit_max": [_listed(x) for x in seen.largest],
-        "ffn_silent": _floats(map(_share_silent, seen.hidden)),
-        "ffn_dead": _floats(map(_share_dead, seen.hidden)),
+        "stream_effective_rank": [effective_rank(x) for x in hooks.stream],
+        "attention_entropy": [_listed(x) for x in hooks.entropy],
+        "attention_logit_max": [_listed(x) for x in hooks.largest],
+        "ffn_silent": _floats(map(_share_silent, hooks.hidden)),
+        "ffn_dead": _floats(map(_share_dead, hooks.hidden)),
         "tanh_saturated": saturated,
         "probe/grad_norm": by_layer(norms, len(model.blocks)),
         "probe/residual_grad_norm": residual_by_layer(norms, model),
-        "histogram/stream": [histogram(x) for x in seen.stream[1:]],
+        "histogram/stream": [histogram(x) for x in hooks.stream[1:]],
         "histogram/stream_grad": [histogram(x) for x in of_stream[1:]],
         "histogram/weights": [histogram(x) for x in weights],
         "histogram/grads": [histogram(x) for x in grads],
@@ -93,16 +102,16 @@ def _full(model: LanguageModel, seen: "_Hooks", loss: Tensor) -> Look:
 
 
 class _Hooks:
-    """What forward hooks see of a pass. Whole tensors where `whole`, else only their root mean squares."""
+    """Forward hooks that record a pass: tensors if `keep_tensors`, else only their root mean squares."""
 
-    def __init__(self, model: LanguageModel, *, whole: bool):
+    def __init__(self, model: LanguageModel, *, keep_tensors: bool):
         n = len(model.blocks)
         self.blocks: list[Any] = list(model.blocks)
-        self.whole = whole
-        self.layer = 0  # the block we are in
+        self.keep_tensors = keep_tensors
+        self.layer = 0  # the block that is being computed
         self.stream: list[Tensor] = []
         self.branches: dict[str, list[Tensor | None]] = {name: [None] * n for name in BRANCHES}
-        self.hidden: list[Tensor | None] = [None] * n  # of the FFN, what its last matrix reads
+        self.hidden: list[Tensor | None] = [None] * n  # the input of the FFN's last matrix
         self.entropy: list[Tensor | None] = [None] * n  # (H,)
         self.largest: list[Tensor | None] = [None] * n  # (H,)
         self._stack = ExitStack()
@@ -114,9 +123,9 @@ class _Hooks:
             for name in BRANCHES:
                 if isinstance(branch := getattr(block, name, None), nn.Module):
                     self._on(branch.register_forward_hook(partial(self._leave_branch, name)))
-            for last in _writers(getattr(block, "ffn", None)) if self.whole else ():
+            for last in _residual_layers(getattr(block, "ffn", None)) if self.keep_tensors else ():
                 self._on(last.register_forward_pre_hook(self._enter_last))
-        if self.whole:
+        if self.keep_tensors:
             self._stack.enter_context(observe_attention(self._attend))
         return self
 
@@ -127,7 +136,7 @@ class _Hooks:
         self._stack.callback(handle.remove)
 
     def _keep(self, x: Tensor) -> Tensor:
-        return x if self.whole else rms(x)
+        return x if self.keep_tensors else rms(x)
 
     def _enter_block(self, layer: int, block: nn.Module, args: tuple[Any, ...]) -> None:
         self.layer = layer
@@ -135,7 +144,7 @@ class _Hooks:
             self.stream = [self._keep(args[0])]
 
     def _leave_block(self, block: nn.Module, args: Any, x: Any) -> None:
-        self.stream.append(self._keep(x[0] if isinstance(x, tuple) else x))  # a recurrent one gives its state too
+        self.stream.append(self._keep(x[0] if isinstance(x, tuple) else x))  # a recurrent block also returns its state
 
     def _leave_branch(self, name: str, branch: nn.Module, args: Any, y: Tensor) -> None:
         self.branches[name][self.layer] = self._keep(y)
@@ -145,7 +154,7 @@ class _Hooks:
 
     @torch.no_grad()
     def _attend(self, q: Tensor, k: Tensor, rule: ScoreRule) -> None:
-        """q (B, H, T, D), k (B, H_kv, T, D): the scores of all heads, by the equation, some queries at a time."""
+        """Compute the attention scores of all heads, QUERIES queries at a time; q (B, H, T, D), k (B, H_kv, T, D)."""
         entropies, largest = [], []
         for end in range(QUERIES, q.shape[-2] + QUERIES, QUERIES):
             s = scores(q[..., end - QUERIES : end, :].float(), k[..., :end, :].float(), rule)  # (B, H, ., .)
@@ -157,7 +166,7 @@ class _Hooks:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout; afterwards each module is in the mode that it was in."""
+    """Turn dropout off, and afterwards put each module back into its mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -168,12 +177,12 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def rms(x: Tensor | None) -> Tensor:
-    """Root mean square, of a root mean square itself; NaN of nothing."""
+    """Return the root mean square, which of a root mean square is itself; NaN for None."""
     return torch.tensor(NAN) if x is None else x.detach().float().square().mean().sqrt()
 
 
 def by_layer(norms: dict[str, float], n_layer: int) -> list[float]:
-    """For each block the norm of all its parameters together, from the norm of each by name."""
+    """Combine norms of single parameters, by name, into one norm for each block."""
     squares = [0.0] * n_layer
     for name, norm in norms.items():
         if (layer := layer_of(name)) is not None:
@@ -182,26 +191,30 @@ def by_layer(norms: dict[str, float], n_layer: int) -> list[float]:
 
 
 def residual_by_layer(norms: dict[str, float], model: LanguageModel) -> list[float]:
-    """The same of the matrices that write into the stream, which arXiv:2002.04745 compares layers by; NaN of none."""
+    """Combine the norms of the matrices that write into the stream, as arXiv:2002.04745 compares layers.
+
+    NaN for a model without such matrices.
+    """
     roles = {name: role_of(p) for name, p in model.named_parameters()}
-    found = by_layer({k: v for k, v in norms.items() if roles[k] == "residual"}, len(model.blocks))
-    return found if "residual" in roles.values() else [NAN] * len(found)
+    if "residual" not in roles.values():
+        return [NAN] * len(model.blocks)
+    return by_layer({k: v for k, v in norms.items() if roles[k] == "residual"}, len(model.blocks))
 
 
 def layer_of(name: str) -> int | None:
-    """Of a parameter in a block; None of the others."""
-    words = name.split(".")
-    return int(words[1]) if words[0] == "blocks" else None
+    """Return the layer of a parameter in a block, and None for other parameters."""
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "blocks" else None
 
 
-def _writers(ffn: object) -> list[nn.Module]:
-    """The layers within it that write into the stream."""
+def _residual_layers(ffn: object) -> list[nn.Module]:
+    """Return the layers of an FFN that write into the stream."""
     modules = ffn.modules() if isinstance(ffn, nn.Module) else ()
     return [m for m in modules if isinstance(w := getattr(m, "weight", None), Tensor) and role_of(w) == "residual"]
 
 
 def _matrices(model: LanguageModel, tensors: list[Tensor], params: dict[str, nn.Parameter]) -> list[Tensor]:
-    """For each block its matrices, or their gradients, flat and one after the other."""
+    """Return for each block its matrices, or their gradients, flattened into one vector."""
     parts: list[list[Tensor]] = [[] for _ in model.blocks]
     for (name, p), t in zip(params.items(), tensors, strict=True):
         if (layer := layer_of(name)) is not None and p.ndim >= 2:
@@ -210,7 +223,7 @@ def _matrices(model: LanguageModel, tensors: list[Tensor], params: dict[str, nn.
 
 
 def histogram(x: Tensor) -> dict[str, Any]:
-    """Counts of the finite values in BINS equal bins from `low` to `high`."""
+    """Count the finite values in BINS equal bins from `low` to `high`."""
     x = x.detach().float().flatten()
     x = x[x.isfinite()]
     end = REACH * float(x.square().mean().sqrt()) if len(x) else 0.0
@@ -221,7 +234,7 @@ def histogram(x: Tensor) -> dict[str, Any]:
 
 
 def effective_rank(x: Tensor) -> float:
-    """Of (B, T, C): from 1 to C, how many directions the tokens spread over."""
+    """Return over how many directions the tokens of x (B, T, C) spread: from 1 to C."""
     flat = x.detach().flatten(0, -2).cpu().double()
     gram = flat @ flat.T if flat.shape[0] < flat.shape[1] else flat.T @ flat
     if not gram.isfinite().all():
@@ -243,25 +256,25 @@ def _share_dead(h: Tensor | None) -> Tensor:
 
 
 def _saturated(end: Tensor, start: Tensor) -> Tensor:
-    """From the results that autograd keeps of each tanh between a block's end and its start."""
+    """Return the share of saturated tanh outputs between a block's end and its start, found in autograd's graph."""
     outputs: list[Tensor] = []
-    seen, waiting = {start.grad_fn}, [end.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
+    visited, pending = {start.grad_fn}, [end.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if node.name() == "TanhBackward0":
             outputs.append(node._saved_result.flatten())  # type: ignore[attr-defined]
-        waiting += [before for before, _ in node.next_functions]
+        pending += [earlier for earlier, _ in node.next_functions]
     return (torch.cat(outputs).abs() > SATURATED).float().mean() if outputs else torch.tensor(NAN)
 
 
 def _floats(tensors: Any) -> list[float]:
-    """One wait for the device, not one for each."""
-    own = [t.detach().float() for t in tensors]
-    there = next((t.device for t in own if t.device.type != "cpu"), torch.device("cpu"))
-    return torch.stack([t.to(there) for t in own]).tolist() if own else []
+    """Return single-element tensors as numbers, with one wait for the device instead of one for each."""
+    values = [t.detach().float() for t in tensors]
+    device = next((t.device for t in values if t.device.type != "cpu"), torch.device("cpu"))
+    return torch.stack([t.to(device) for t in values]).tolist() if values else []
 
 
 def _listed(x: Tensor | None) -> list[float]:

@@ -20,7 +20,7 @@ MAX_PRODUCTS_WINDOW = 2048  # tokens; `attend_by_products` keeps all weights, wh
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """How causal attention turns q k^T into the scores that the softmax reads.
+    """The rule by which causal attention turns q k^T into the scores that the softmax reads.
 
     Attributes:
         scale: Factor of q k^T; None is 1 / sqrt(D).
@@ -36,7 +36,7 @@ class ScoreRule:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a causal mask and a scale are all there is."""
+        """Return whether the rule has only a scale and the causal mask."""
         return self.window is None and self.softcap is None and self.position is None
 
     def scale_for(self, q: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""How attention and FFN are joined to the residual stream: (B, T, C) -> (B, T, C).
+"""Blocks join attention and FFN to the residual stream: (B, T, C) -> (B, T, C).
 
 branch_scale   factor of the outputs of attention and FFN, before they are normed or added (Granite, arXiv:2408.13359).
 """

@@ -126,7 +126,7 @@ def _check_heads(tree: dict[str, Any], head_dim: int | None) -> None:
     if head_dim is not None and head_dim < 1:
         raise ConfigError(f"attention.head_dim={head_dim}: must be at least 1")
     if over != "head" and tree["qk_norm"]["name"] == "none":
-        raise ConfigError(f"attention.qk_norm_over={over}: there is no norm; choose a qk_norm")
+        raise ConfigError(f"attention.qk_norm_over={over}: needs a norm; choose a qk_norm")
 
 
 def _max_len(tree: dict[str, Any], used: set[str]) -> int:

@@ -1,4 +1,4 @@
-"""The state of generation: what a model keeps of the tokens it has read, so that it need not read them again."""
+"""The state of generation: a model keeps it so that it need not read earlier tokens again."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class LayerCache:
-    """What one layer keeps: `tensors`, empty before the first token.
+    """The cache of one layer: `tensors`, empty before the first token.
 
     A layer makes its own in `new_cache()`. It may return this class, a subclass, or any object that has `n_bytes()`.
     """

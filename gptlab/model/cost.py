@@ -1,4 +1,4 @@
-"""What a model costs: parameters, FLOPs, bytes. Counted on the meta device, where weights take no memory.
+"""The cost of a model: parameters, FLOPs, bytes. Counted on the meta device, where weights take no memory.
 
 Counting takes about 50 ms. The thousands of cells of a sweep have few architectures, so each architecture is counted
 once per process.
@@ -29,6 +29,7 @@ FIGURES = ("parameters", "parameters_non_embedding", "flops_per_token")
 
 
 def meta_model(cfg: Any) -> LanguageModel:
+    """Return the model of a config on the meta device, with shapes alone."""
     with torch.device("meta"):
         return build_model(cfg)
 
@@ -159,17 +160,16 @@ def figure(cfg: AnyConfig, name: str) -> float:
 class Architecture:
     """The counts of one architecture: parameters at once, FLOPs, which take longest, when they are first asked for."""
 
-    def __init__(self, components: tuple[type, ...], settings: str):
-        self._key = components, settings
-        model = _last_model(*self._key)
-        self.parameters = sum(p.numel() for p in model.parameters())
-        self.parameters_non_embedding = non_embedding(model)
-        self.kinds = _kinds(model)
+    def __init__(self, settings: dict[str, Any]):
+        self._settings = settings
+        self._model = meta_model(settings)
+        self.parameters = sum(p.numel() for p in self._model.parameters())
+        self.parameters_non_embedding = non_embedding(self._model)
+        self.kinds = _kinds(self._model)
 
     @functools.cached_property
     def flops_per_token(self) -> float:
-        _, settings = self._key
-        return flops_per_token(_last_model(*self._key), json.loads(settings)["data"]["window"])
+        return flops_per_token(self._model, self._settings["data"]["window"])
 
 
 def architecture(cfg: AnyConfig) -> Architecture:
@@ -185,9 +185,4 @@ def architecture(cfg: AnyConfig) -> Architecture:
 @functools.cache
 def _counted(components: tuple[type, ...], settings: str) -> Architecture:
     """Memoise by the classes too: two files of the user's may define different components of one name."""
-    return Architecture(components, settings)
-
-
-@functools.lru_cache(maxsize=1)  # parameters and FLOPs of one architecture are usually asked for in turn
-def _last_model(components: tuple[type, ...], settings: str) -> LanguageModel:
-    return meta_model(json.loads(settings))
+    return Architecture(json.loads(settings))

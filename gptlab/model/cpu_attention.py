@@ -1,11 +1,12 @@
-"""Causal attention on a CPU: matrix products and softmax of 64 queries at a time, with the gradient written out.
+"""Causal attention on a CPU: matrix products and softmax for 64 queries at a time, with a hand-written gradient.
 
-Keys that none of the 64 sees are left out. In windows of more than 64, torch's scaled_dot_product_attention takes 1.1
-to 1.6 times as long in float32, with dropout in any window 1.6 to 3 times, and backwards in bfloat16 3 to 9 times. It
-keeps no weights for that, though.
+Keys that none of the 64 queries sees are skipped. torch's scaled_dot_product_attention takes 1.1 to 1.6 times as long
+in float32 windows of more than 64 tokens, 1.6 to 3 times with dropout, and 3 to 9 times for the bfloat16 backward pass.
+It needs less memory, as it does not keep the attention weights.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,29 +14,38 @@ from torch.autograd.function import once_differentiable
 
 from gptlab.model.dropout import draw_kept, scale_of_kept
 
-QUERIES = 64  # at once; 32 and 128 are slower, or in windows of 1,024 no faster
+QUERIES = 64  # at a time; 32 and 128 are slower, or no faster in windows of 1,024 tokens
 
 
 def attend_by_products(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float, window: int | None, dropout: float
 ) -> Tensor:
-    """q, k and v (B, H, T, D) -> (B, H, T, D).
+    """Return causal attention with its gradient: q, k and v (B, H, T, D) -> (B, H, T, D).
 
-    `mask` is added to the scores, (T, T) or (H, T, T), and is -inf where a query sees no key, as `window` has it; None
-    where that is all, and there is no window.
+    `mask`, (T, T) or (H, T, T), is added to the scores and is -inf where a query sees no key. It must agree with
+    `window`. None is the causal mask alone, without a window.
     """
     y = _Attention.apply(*(t.flatten(0, 1) for t in (q, k, v)), mask, scale, window, dropout)  # contiguous for bmm
     return y.unflatten(0, q.shape[:2])
 
 
 class _Attention(torch.autograd.Function):
-    """With s = scale q k^T + mask, p = softmax(s), y = c (p * kept) v, where c makes up for what is dropped.
+    """y = c (p * kept) v with p = softmax(scale q k^T + mask), where c makes up for the dropped weights.
 
-    All of (B H, T, ...), in blocks of queries.
+    All tensors are (B H, T, ...), and are computed in blocks of queries.
     """
 
     @staticmethod
-    def forward(ctx, q, k, v, mask, scale: float, window: int | None, dropout: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        window: int | None,
+        dropout: float,
+    ) -> Tensor:
         y, weights, kept = q.new_empty(*q.shape[:2], v.shape[-1]), [], []
         for queries, seen in _blocks(q.shape[1], window):
             shape = (len(q), queries.stop - queries.start, seen.stop - seen.start)
@@ -55,7 +65,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *saved = ctx.saved_tensors
         dy = dy * scale_of_kept(ctx.dropout) if ctx.dropout else dy.contiguous()
         dq = torch.empty_like(q)
@@ -73,12 +83,12 @@ class _Attention(torch.autograd.Function):
 
 
 def _blocks(T: int, window: int | None) -> Iterator[tuple[slice, slice]]:
-    """Queries that go together, and the keys from the first that one of them sees."""
+    """Yield the blocks of queries, each with the range of keys that at least one of them sees."""
     for start in range(0, T, QUERIES):
         stop = min(start + QUERIES, T)
         yield slice(start, stop), slice(0 if window is None else max(0, start - window + 1), stop)
 
 
 def _future(n: int, like: Tensor) -> Tensor:
-    """(n, n), -inf where the key comes after the query."""
+    """Return an (n, n) mask that is -inf where the key comes after the query."""
     return like.new_full((n, n), -torch.inf).triu_(1)

@@ -1,4 +1,4 @@
-"""A block's wiring as text, found by running the block on a symbol instead of a tensor, so that it cannot be wrong."""
+"""A block's wiring as a text diagram. It cannot be wrong: the block is run on a symbol instead of a tensor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import nn
 
 from gptlab.config import registry
 
-LEAVES = ("norm", "attention", "ffn")  # kinds whose components are drawn by their names
+LEAVES = ("norm", "attention", "ffn")  # kinds whose components appear by name
 
 
 class Node:
-    """A value of the stream: what was done, to which values."""
+    """A value of the residual stream: an operation and its inputs."""
 
     def __init__(self, label: str, *inputs: Node):
         self.label, self.inputs = label, inputs
@@ -28,7 +28,7 @@ class Node:
 
 
 class Leaf(nn.Module):
-    """Stands for a component and only writes down that it was called."""
+    """Stand-in for a component that only records the call."""
 
     def __init__(self, label: str):
         super().__init__()
@@ -39,26 +39,26 @@ class Leaf(nn.Module):
 
 
 def draw_block(block: nn.Module) -> str:
-    """The block from its input x at the top to its output; changes `block`, which is good for nothing else then."""
+    """Return the diagram of a block, from its input x at the top to its output. The block is unusable afterwards."""
     names = {e.cls: e.name for kind in LEAVES for e in registry.entries(kind)}
     attention = {e.cls for e in registry.entries("attention")}
-    drawn: list[str] = []
+    replaced: list[str] = []
     for path, module in list(block.named_modules()):
-        inside = path.startswith(tuple(f"{leaf}." for leaf in drawn))  # such as the norms of queries and keys
-        if type(module) in names and path and not inside:
+        within_leaf = path.startswith(tuple(f"{leaf}." for leaf in replaced))  # such as the norms of queries and keys
+        if type(module) in names and path and not within_leaf:
             parent, _, child = path.rpartition(".")
             label = "attention" if type(module) in attention else names[type(module)]
             setattr(block.get_submodule(parent), child, Leaf(label))
-            drawn.append(path)
+            replaced.append(path)
     x = Node("x")
     try:
         return dedent("\n".join(row.rstrip() for row in _column(block(x, None), x)))
-    except (TypeError, AttributeError):  # a user's block does more than call and add
+    except (TypeError, AttributeError):  # a user's block that does more than call, add and scale
         return f"{type(block).__name__}: {type(block).__doc__ or ''}".strip()
 
 
 def _column(node: Node, base: Node) -> list[str]:
-    """What happens between `base` and `node`, as centred rows of one width."""
+    """Return the operations between `base` and `node` as centred rows of one width."""
     if node is base:
         return ["│"]
     if len(node.inputs) == 1:
@@ -70,7 +70,7 @@ def _column(node: Node, base: Node) -> list[str]:
 
 
 def _terms(node: Node) -> list[Node]:
-    """What a sum adds: x + (a + b) as x, a, b where all three leave the stream at one place."""
+    """Return the terms of a sum: x + (a + b) as x, a, b if all three leave the stream at the same value."""
     left, right = node.inputs
     if right.label == "+" and _fork(_terms(right)) is _fork([left, right]):
         return [left, *_terms(right)]
@@ -78,20 +78,20 @@ def _terms(node: Node) -> list[Node]:
 
 
 def _fork(terms: list[Node]) -> Node:
-    """The last value that all terms are made of."""
+    """Return the last value that all terms depend on."""
     return next(n for n in _ancestors(terms[0]) if all(n in _ancestors(t) for t in terms))
 
 
 def _ancestors(node: Node) -> list[Node]:
-    """The nodes that every way to `node` passes, itself first."""
+    """Return the nodes that every path to `node` passes, from `node` backwards."""
     if not node.inputs:
         return [node]
-    lines = [_ancestors(i) for i in node.inputs]
-    return [node, *(n for n in lines[0] if all(n in line for line in lines))]
+    paths = [_ancestors(i) for i in node.inputs]
+    return [node, *(n for n in paths[0] if all(n in path for path in paths))]
 
 
 def _side_by_side(columns: list[list[str]]) -> list[str]:
-    """Branches of a fork, joined by a sum under the first."""
+    """Draw the branches of a fork side by side, joined by a sum under the first."""
     height = max(map(len, columns))
     blocks = [_centred([*c, *["│"] * (height - len(c))]) for c in columns]
     widths = [max(len(b[0]) + 4, 9) for b in blocks]
@@ -107,7 +107,7 @@ def _side_by_side(columns: list[list[str]]) -> list[str]:
 
 
 def _shifted(rows: list[str], axis: int) -> list[str]:
-    """Rows padded so that column `axis` is their middle."""
+    """Pad rows so that column `axis` is in their middle."""
     width = len(rows[0])
     left, right = max(0, width - 1 - 2 * axis), max(0, 2 * axis + 1 - width)
     return [" " * left + row + " " * right for row in rows]

@@ -1,4 +1,4 @@
-"""From the stream to logits: (B, T, C) -> (B, T, V)."""
+"""From the residual stream to logits: (B, T, C) -> (B, T, V)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,12 @@ from gptlab.model.roles import Linear, table, tag
 
 @register("head", "linear", source="arXiv:1608.05859")
 class LinearHead(nn.Module):
-    """One matrix: the token table itself when tied (the source), or one of its own.
+    """W x, where W is the token table if tied, as in the source, or a matrix of its own.
 
-    scale      multiplies the logits, before the soft cap (Cohere).
+    scale      factor of the logits, before the soft cap (Cohere).
     softcap    logits z become c * tanh(z / c) (arXiv:2408.00118).
-    width      of the matrix; null: C. To another one the stream is projected, without bias (OPT-350m).
-    z_loss     weight of mean(logsumexp(z)^2), added to the training loss (arXiv:2204.02311, section 5).
+    width      width of the matrix; null: C. The stream is projected to another width without bias (OPT-350m).
+    z_loss     weight of mean(logsumexp(z)^2), which is added to the training loss (arXiv:2204.02311, section 5).
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class LinearHead(nn.Module):
         self.weight = None if tied else table(vocab_size, width or dim, "head", std=0.02)
         self.bias = tag(nn.Parameter(torch.zeros(vocab_size)), "bias") if bias else None
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """`embedding` is the token table, (V, C)."""
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """(..., C) -> (..., V). A tied head needs the token table `embedding`, (V, width)."""
         x = x if self.project is None else self.project(x)
-        logits = F.linear(x, embedding if self.weight is None else self.weight, self.bias)
+        logits = F.linear(x, embedding if self.weight is None else self.weight, self.bias)  # type: ignore[arg-type]
         logits = logits if self.scale == 1 else logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def auxiliary_loss(self, logits: Tensor) -> Tensor | None:
-        """What the training loss gets on top, in nats; the validation loss stays without."""
+        """Return the term that is added to the training loss, in nats. The validation loss does not have it."""
         return None if self.z_loss is None else self.z_loss * logits.float().logsumexp(-1).square().mean()

@@ -1,7 +1,7 @@
-"""The training loss: cross-entropy in nats per token, and what components add to it.
+"""The training loss: cross-entropy in nats per token, plus the losses that components add.
 
-With a large vocabulary the logits of all tokens are the largest thing in memory. They are never all there: a chunk of
-tokens at a time gets its logits, its loss and at once its gradients, which is cheaper than making logits twice.
+With a large vocabulary, the logits of all tokens would be the largest tensor in memory. So they are computed for a
+chunk of tokens at a time, and each chunk's gradients with them, which is cheaper than computing logits twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,16 +14,18 @@ from torch.autograd.function import once_differentiable
 
 from gptlab.model.gpt import LanguageModel
 
-UNCOUNTED = -100  # a target that takes no part in the loss: the default ignore_index of F.cross_entropy
-LOGIT_BYTES = 2**28  # of float32 logits, at once
+LOGIT_BYTES = 2**28  # most bytes of float32 logits at a time
 
 
 class NextTokenLoss(nn.Module):
-    """Of a model on inputs and targets, each (B, T). `chunk` is in tokens; null: what takes LOGIT_BYTES.
+    """Next-token loss of a model.
 
-    A target below 0 does not count. In training it gives what is to be minimised and the cross-entropy in it, means
-    over the tokens that count; in evaluation, without what components add in training, the cross-entropy of each token,
-    0 where it does not count, and whether the likeliest token is the right one, (B, T) each.
+    A target of -100, F.cross_entropy's own default, does not count.
+
+    Args:
+        model: The model.
+        chunk: Number of tokens whose logits exist at a time; None: as many as fit in LOGIT_BYTES.
+        compile: Compile the model and the loss.
     """
 
     def __init__(self, model: LanguageModel, chunk: int | None, *, compile: bool = False):
@@ -32,11 +34,17 @@ class NextTokenLoss(nn.Module):
         vocab_size = model.embedding.weight.shape[0]
         self.chunk = chunk or max(1, LOGIT_BYTES // (4 * vocab_size))
         if model.has_auxiliary_loss_outside_head():
-            self.chunk = 2**62  # it may ask for the logits of all tokens
+            self.chunk = 2**62  # such a loss may depend on the logits of all tokens
         self.stream: Callable[..., Tensor] = torch.compile(model.stream, dynamic=False) if compile else model.stream
         self.of_chunk = torch.compile(_loss, dynamic=False) if compile else _loss
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Any:
+        """Return the loss of inputs and targets, (B, T) each.
+
+        In training: the total to minimise and the cross-entropy in it, means over the tokens that count. In evaluation,
+        without the losses of components: the cross-entropy of each token, 0 where it does not count, and whether the
+        likeliest token is the right one, (B, T) each.
+        """
         shape = targets.shape
         x, targets = self.stream(inputs).flatten(0, 1), targets.flatten()  # (B T, C), (B T)
         if not self.training:
@@ -50,34 +58,37 @@ class NextTokenLoss(nn.Module):
         return _Chunked.apply(self, x, targets, *head)
 
     def chunks(self, n_tokens: int) -> Iterator[slice]:
-        """As few as there must be, of nearly the same size."""
+        """Return the fewest chunks that are small enough, of nearly the same size."""
         n = -(-n_tokens // self.chunk)
         size = -(-n_tokens // n)
         return (slice(i, min(i + size, n_tokens)) for i in range(0, n_tokens, size))
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Of (N, V) and (N,), in float32; what does not count is 0, and no part of the mean."""
-    return F.cross_entropy(logits.float(), targets, reduction=reduction, ignore_index=UNCOUNTED)
+    """Return the cross-entropy of logits (N, V) and targets (N,) in float32; targets of -100 give 0 uncounted."""
+    return F.cross_entropy(logits.float(), targets, reduction=reduction)
 
 
 def _each(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, V), (N,) -> nats and hits, (N,) each."""
+    """Return nats and hits, (N,) each, of logits (N, V) and targets (N,)."""
     return cross_entropy(logits, targets, "none"), logits.argmax(-1) == targets
 
 
 def _loss(model: LanguageModel, x: Tensor, targets: Tensor, n_counted: Tensor, n_tokens: int) -> tuple[Tensor, Tensor]:
-    """These tokens' part in means over n_counted ones and, of what components add, over n_tokens."""
+    """Return the share of these tokens in the total and in the cross-entropy.
+
+    The cross-entropy is a mean over n_counted tokens, the losses of components over n_tokens.
+    """
     logits = model.logits(x)  # (N, V)
     loss, extra = cross_entropy(logits, targets, "sum") / n_counted, model.auxiliary_loss(logits)
     return loss if extra is None else loss + extra * (len(targets) / n_tokens), loss
 
 
 class _Chunked(torch.autograd.Function):
-    """(x, the head's parameters) -> total, loss; the gradients are there when the forward pass ends."""
+    """The loss of x and the head's parameters; the forward pass computes the gradients too."""
 
     @staticmethod
-    def forward(ctx, loss_of: NextTokenLoss, x: Tensor, targets: Tensor, *head: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, loss_of: NextTokenLoss, x: Tensor, targets: Tensor, *head: Tensor) -> tuple[Tensor, Tensor]:
         dx = torch.empty_like(x)
         dhead: list[Tensor | None] = [None for _ in head]  # summed in float32
         totals = torch.zeros(2, device=x.device)
@@ -89,7 +100,7 @@ class _Chunked(torch.autograd.Function):
                 gradients: Any = torch.autograd.grad(total, [part, *head], allow_unused=True)
             dx[chunk] = gradients[0]
             for i, gradient in enumerate(gradients[1:]):
-                if gradient is not None:  # None: of a token table that the head does not read
+                if gradient is not None:  # as it is for a token table that the head does not read
                     so_far = dhead[i]
                     dhead[i] = gradient.float() if so_far is None else so_far.add_(gradient)
             totals += torch.stack([total.detach(), loss.detach()])
@@ -99,6 +110,6 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         dx, *dhead = ctx.saved_tensors
         return None, dx * scale, None, *(d if d is None else d * scale for d in dhead)

@@ -1,7 +1,7 @@
-"""Where the norms of a sublayer f sit. A placement joins f to the residual stream x: (B, T, C) -> (B, T, C).
+"""Placements of norms. A placement joins a sublayer f to the residual stream x: (B, T, C) -> (B, T, C).
 
-It does so in two parts, so that a parallel block can add two branches before they are merged:
-`branch(x, f)` is what f contributes, `merge(x, y)` the stream after that.
+It works in two parts, so that a parallel block can add two branches before they are merged: `branch(x, f)` is the
+contribution of f, and `merge(x, y)` the stream after it.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,19 @@ from torch import Tensor, nn
 from gptlab.config.registry import register
 
 Sublayer = Callable[[Tensor], Tensor]
+NormFactory = Callable[[], nn.Module]
 
 
 class Placement(nn.Module):
-    """x + f(x), the plain residual; a placement overrides what it does otherwise."""
+    """Base of placements: x + f(x), the plain residual.
 
-    norms_branch = True  # whether norms are a branch's alone, so that two branches can have different ones
-    final_norm = True  # whether the stream is left unnormalised and the head needs a norm before it
+    Attributes:
+        norms_branch: Whether all norms are on the branch, so that two branches can have different ones.
+        final_norm: Whether the stream is left unnormalised, so that the head needs a norm before it.
+    """
+
+    norms_branch = True
+    final_norm = True
 
     def branch(self, x: Tensor, f: Sublayer) -> Tensor:
         return f(x)
@@ -26,14 +32,15 @@ class Placement(nn.Module):
         return x + y
 
     def forward(self, x: Tensor, f: Sublayer) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
         return self.merge(x, self.branch(x, f))
 
 
 @register("placement", "pre", source="arXiv:2002.04745")
 class Pre(Placement):
-    """x + f(n(x)): GPT-2 and most since."""
+    """x + f(n(x)), as in GPT-2 and most models since."""
 
-    def __init__(self, norm):
+    def __init__(self, norm: NormFactory = nn.Identity):
         super().__init__()
         self.norm = norm()
 
@@ -43,7 +50,7 @@ class Pre(Placement):
 
 @register("placement", "pre_residual", source="arXiv:1909.08053, --apply-residual-connection-post-layernorm")
 class PreResidual(Pre):
-    """y + f(y), y = n(x): the residual too is taken after the norm; a switch of Megatron-LM and Bloom."""
+    """y + f(y) with y = n(x): the residual is taken after the norm too, an option of Megatron-LM and Bloom."""
 
     norms_branch = False
 
@@ -57,12 +64,12 @@ class PreResidual(Pre):
 
 @register("placement", "post", source="arXiv:1706.03762")
 class Post(Placement):
-    """n(x + f(x)): the transformer of 2017 and GPT-1."""
+    """n(x + f(x)), as in the transformer of 2017 and GPT-1."""
 
     norms_branch = False
     final_norm = False
 
-    def __init__(self, norm):
+    def __init__(self, norm: NormFactory = nn.Identity):
         super().__init__()
         self.norm = norm()
 
@@ -72,9 +79,9 @@ class Post(Placement):
 
 @register("placement", "double", source="arXiv:2408.00118")
 class Double(Placement):
-    """x + n2(f(n1(x))): Gemma 2, Grok."""
+    """x + n2(f(n1(x))), as in Gemma 2 and Grok."""
 
-    def __init__(self, norm):
+    def __init__(self, norm: NormFactory = nn.Identity):
         super().__init__()
         self.norm_in = norm()
         self.norm_out = norm()
@@ -85,9 +92,9 @@ class Double(Placement):
 
 @register("placement", "output", source="arXiv:2501.00656")
 class Output(Placement):
-    """x + n(f(x)): OLMo 2."""
+    """x + n(f(x)), as in OLMo 2."""
 
-    def __init__(self, norm):
+    def __init__(self, norm: NormFactory = nn.Identity):
         super().__init__()
         self.norm = norm()
 
@@ -97,7 +104,7 @@ class Output(Placement):
 
 @register("placement", "none")
 class NoPlacement(Placement):
-    """x + f(x): no norm in the blocks nor before the head."""
+    """x + f(x), with no norm in the blocks or before the head."""
 
     norms_branch = False
     final_norm = False

@@ -145,13 +145,13 @@ class NoRecorder(Recorder):
         return self
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Do nothing."""
+        pass
 
     def finish(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing."""
+        pass
 
     def tracker_hint(self) -> None:
-        """Return None: there is no tracker."""
+        pass
 
     def __exit__(self, *error: Any) -> None:
         pass

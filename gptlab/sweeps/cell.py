@@ -7,7 +7,7 @@ from pathlib import Path
 from gptlab.config import ConfigError, registry
 from gptlab.config.compose import load_settings
 from gptlab.files import write_json
-from gptlab.model.match_cost import Matched
+from gptlab.model.match_cost import CostMatch
 from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import RunState
@@ -26,7 +26,7 @@ class Cell:
     folder: Path
     budget: Plan
     device: str
-    match: Matched | None
+    match: CostMatch | None
     failure: str = ""  # a reason that could not be written into its folder
 
     @property

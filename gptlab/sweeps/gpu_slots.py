@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock, Timeout
 
 SECONDS_BETWEEN_TRIES = 1.0
-_last_slot: Path | None = None  # the slot that this process held last
+last_slot: Path | None = None  # the slot that this process held last
 
 
 def gpus_for(device: str) -> dict[str, int | None]:
@@ -32,15 +32,15 @@ def gpu_slot(device: str, per_gpu: int | None, folder: Path) -> Iterator[None]:
     slot that it held last, because it keeps some hundred MiB on every GPU that it has used. With `per_gpu` None the
     block runs at once on whatever GPU there is.
     """
-    global _last_slot
+    global last_slot
     gpus = gpus_for(device) if per_gpu else {}
     slots = {folder / f"{gpu}-{n}.lock": index for n in range(per_gpu or 0) for gpu, index in gpus.items()}
     if not slots:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path, lock = _acquire_any(sorted(slots, key=lambda path: path != _last_slot))
-    _last_slot, index = path, slots[path]
+    path, lock = _acquire_any(sorted(slots, key=lambda path: path != last_slot))
+    last_slot, index = path, slots[path]
     try:
         if index is not None:
             torch.cuda.set_device(index)

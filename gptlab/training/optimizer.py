@@ -1,72 +1,68 @@
-"""Optimizers. An option turns parameters into a list of steppers, or of torch's optimizers, with weight decay by role.
+"""Optimizers. An option turns parameters into a list of torch.optim.Optimizer, with weight decay by role.
 
-Matrices are decayed; norms, biases and embeddings are not, unless `decay=all`.
-`slots` says how many float32 numbers of state a parameter costs. `elementwise`: a step changes each weight by about the
-learning rate, however large the gradient; an init with learning rates by role (mup) is for those.
+Matrices are decayed; norms, biases and embeddings are not, unless `decay=all`. `slots(p)` says how many float32 tensors
+of state a parameter costs. `elementwise` marks optimizers whose step changes each weight by about the learning rate,
+however large its gradient; an init with learning rates by role (mup) needs one.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gptlab.config.registry import register
 from gptlab.model.roles import HIDDEN, MATRICES, lr_scale_of, role_of
 
 Decay = Literal["matrices", "all"]
-Group = dict[str, Any]  # params, lr, weight_decay, lr_scale
+Group = dict[str, Any]  # params, lr, lr_scale, weight_decay and the optimizer's own settings
 
 
-class Optimizer(Protocol):
-    """What training needs of an optimizer; torch's own have it."""
+class FusedOptimizer(Optimizer):
+    """Base of optimizers around torch's fused updates.
 
-    param_groups: list[Group]
-    state: Any  # {parameter: {name: tensor or number}}
-
-    def step(self) -> Any: ...
-
-    def zero_grad(self) -> None: ...
-
-
-class Stepper:
-    """An Optimizer around one of torch's fused updates, without torch.optim.Optimizer.
-
-    Making one of those imports torch's compiler, which takes longer than all else before the first step.
+    torch's own import its compiler when they are made, which takes longer than everything else before the first step.
+    The methods that do so are replaced here by the functions that they wrap. `lr_scale` of a group multiplies its
+    learning rate, so that schedulers can set one `lr` for all groups.
     """
 
-    def __init__(self, groups: list[Group], lr: float):
-        self.param_groups = [{"lr_scale": 1.0, **group, "lr": lr} for group in groups]
-        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+    def __init__(self, groups: list[Group], lr: float, **settings: Any):
+        super().__init__(groups, {"lr": lr, "lr_scale": 1.0, "weight_decay": 0.0, **settings})
+
+    def add_param_group(self, param_group: Group) -> None:
+        Optimizer.add_param_group.__wrapped__(self, param_group)  # type: ignore[attr-defined]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, whatever `set_to_none` says."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
             if params := [p for p in group["params"] if p.grad is not None]:
                 scaled = {**group, "lr": group["lr"] * group["lr_scale"]}
                 self.update(scaled, params, [p.grad for p in params])
 
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        """Update the parameters of a group in place, with the learning rate `group["lr"]`."""
         raise NotImplementedError
 
-    def slot(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
-        """A tensor of state for each parameter, of its shape and zero at first."""
+    def state_of(self, params: Sequence[Tensor], name: str) -> list[Tensor]:
+        """Return the state `name` of each parameter: a tensor of its shape, zero at first."""
         for p in params:
             if name not in self.state[p]:
                 self.state[p][name] = torch.zeros_like(p)
         return [self.state[p][name] for p in params]
 
-    def zero_grad(self) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.grad = None
-
 
 def _groups(parameters: Iterable[nn.Parameter], weight_decay: float, decay: str) -> list[Group]:
-    """Parameter groups: the decayed and the others, each for every scale of the learning rate.
+    """Return the parameter groups: with and without decay, each for every factor of the learning rate.
 
-    The decay of a step is lr * weight_decay, which a scale of the learning rate leaves as it is (mup's MuAdamW).
+    A step decays a weight by lr * weight_decay, whatever the factor (mup's MuAdamW).
     """
     groups: dict[tuple[bool, float], Group] = {}
     for p in parameters:
@@ -106,18 +102,18 @@ class AdamW:
         self.lr, self.weight_decay, self.betas, self.eps, self.decay = lr, weight_decay, (beta1, beta2), eps, decay
 
     def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
-        return [AdamWStepper(_groups(parameters, self.weight_decay, self.decay), self.lr, self.betas, self.eps)]
+        groups = _groups(parameters, self.weight_decay, self.decay)
+        return [FusedAdamW(groups, self.lr, betas=self.betas, eps=self.eps)]
 
     def slots(self, p: Tensor) -> int:
         return 2
 
 
-class AdamWStepper(Stepper):
-    """torch.optim.AdamW(fused=True)"""
+class FusedAdamW(FusedOptimizer):
+    """The same as torch.optim.AdamW(fused=True)."""
 
-    def __init__(self, groups: list[Group], lr: float, betas: tuple[float, float], eps: float):
-        super().__init__(groups, lr)
-        self.betas, self.eps = betas, eps
+    def __init__(self, groups: list[Group], lr: float, *, betas: tuple[float, float], eps: float):
+        super().__init__(groups, lr, betas=betas, eps=eps, fused=True)  # so load_state_dict moves `step` to the device
 
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         for p in params:
@@ -125,11 +121,11 @@ class AdamWStepper(Stepper):
         steps = [self.state[p]["step"] for p in params]
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
-            *(params, grads, self.slot("exp_avg", params), self.slot("exp_avg_sq", params), [], steps),
+            *(params, grads, self.state_of(params, "exp_avg"), self.state_of(params, "exp_avg_sq"), [], steps),
             lr=group["lr"],
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            eps=self.eps,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            eps=group["eps"],
             weight_decay=group["weight_decay"],
             amsgrad=False,
             maximize=False,
@@ -138,7 +134,7 @@ class AdamWStepper(Stepper):
 
 @register("optimizer", "sgd", source="torch.optim.SGD")
 class SGD:
-    """Stochastic gradient descent with momentum; weight decay is coupled, an L2 penalty."""
+    """Stochastic gradient descent with momentum; weight decay is coupled, that is, an L2 penalty."""
 
     def __init__(
         self,
@@ -157,27 +153,23 @@ class SGD:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
         groups = _groups(parameters, self.weight_decay, self.decay)
-        return [SGDStepper(groups, self.lr, self.momentum, self.nesterov)]
+        return [FusedSGD(groups, self.lr, momentum=self.momentum, nesterov=self.nesterov)]
 
     def slots(self, p: Tensor) -> int:
         return 1 if self.momentum else 0
 
 
-class SGDStepper(Stepper):
-    """torch.optim.SGD: g <- g + weight_decay * p;  m <- momentum * m + g;  p <- p - lr * m"""
-
-    def __init__(self, groups: list[Group], lr: float, momentum: float, nesterov: bool):
-        super().__init__(groups, lr)
-        self.momentum, self.nesterov = momentum, nesterov
+class FusedSGD(FusedOptimizer):
+    """g <- g + weight_decay * p;  m <- momentum * m + g;  p <- p - lr * m. The same as torch.optim.SGD."""
 
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         directions = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-        if self.momentum:
-            momenta = self.slot("momentum_buffer", params)
-            torch._foreach_mul_(momenta, self.momentum)
+        if group["momentum"]:
+            momenta = self.state_of(params, "momentum_buffer")
+            torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, directions)
-            if self.nesterov:
-                torch._foreach_add_(directions, momenta, alpha=self.momentum)
+            if group["nesterov"]:
+                torch._foreach_add_(directions, momenta, alpha=group["momentum"])
             else:
                 directions = momenta
         torch._foreach_add_(params, directions, alpha=-group["lr"])
@@ -185,9 +177,9 @@ class SGDStepper(Stepper):
 
 @register("optimizer", "muon", source="https://kellerjordan.github.io/posts/muon")
 class Muon:
-    """Orthogonalised momentum for the blocks' matrices, AdamW for everything else.
+    """Orthogonalised momentum for the matrices of the blocks, AdamW for everything else.
 
-    Updates are scaled to AdamW's RMS (arXiv:2502.16982, equation 4), so that one learning rate serves both.
+    Updates are scaled to the RMS of AdamW's (arXiv:2502.16982, equation 4), so that one learning rate serves both.
     """
 
     def __init__(
@@ -222,7 +214,7 @@ class Muon:
             nesterov=self.nesterov,
             adjust_lr_fn="match_rms_adamw",
         )
-        return [muon, AdamWStepper(rest, self.lr, self.betas, self.eps)]
+        return [muon, FusedAdamW(rest, self.lr, betas=self.betas, eps=self.eps)]
 
     def slots(self, p: Tensor) -> int:
         return 1 if self._takes(p) else 2
@@ -230,7 +222,7 @@ class Muon:
 
 @register("optimizer", "lion", source="arXiv:2302.06675, algorithm 2")
 class Lion:
-    """The sign of an interpolation between momentum and gradient."""
+    """The sign of an interpolation between momentum and gradient, with decoupled weight decay."""
 
     elementwise = True
 
@@ -247,22 +239,18 @@ class Lion:
         self.lr, self.weight_decay, self.betas, self.decay = lr, weight_decay, (beta1, beta2), decay
 
     def build(self, parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
-        return [LionStepper(_groups(parameters, self.weight_decay, self.decay), self.lr, self.betas)]
+        return [FusedLion(_groups(parameters, self.weight_decay, self.decay), self.lr, betas=self.betas)]
 
     def slots(self, p: Tensor) -> int:
         return 1
 
 
-class LionStepper(Stepper):
-    """p <- p - lr * (sign(b1 * m + (1 - b1) * g) + weight_decay * p);  m <- b2 * m + (1 - b2) * g"""
-
-    def __init__(self, groups: list[Group], lr: float, betas: tuple[float, float]):
-        super().__init__(groups, lr)
-        self.betas = betas
+class FusedLion(FusedOptimizer):
+    """p <- p - lr * (sign(b1 * m + (1 - b1) * g) + weight_decay * p);  m <- b2 * m + (1 - b2) * g."""
 
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
-        beta1, beta2 = self.betas
-        momenta = self.slot("momentum", params)
+        beta1, beta2 = group["betas"]
+        momenta = self.state_of(params, "momentum")
         directions = [m.lerp(g, 1 - beta1).sign_() for m, g in zip(momenta, grads, strict=True)]
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(params, directions, alpha=-group["lr"])

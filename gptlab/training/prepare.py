@@ -10,7 +10,7 @@ from gptlab.config.compose import edit
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.distributed import Processes, find_processes
 from gptlab.model.cost import architecture
-from gptlab.model.match_cost import Matched, matched
+from gptlab.model.match_cost import CostMatch, apply_cost_match
 from gptlab.runs.folder import run_dir
 from gptlab.runs.trackio_tracker import TrackioSettings
 from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode
@@ -30,7 +30,7 @@ class PreparedRun:
     budget: Plan
     local_device: Machine | None  # None if the run is prepared for another machine
     start: Start | None  # the weights of train.init_from; None if the run starts from `init`
-    match: Matched | None  # None if `match=none`
+    match: CostMatch | None  # None if `match=none`
     tracker: WandbSettings | TrackioSettings
     processes: Processes
 
@@ -95,7 +95,7 @@ def prepare(cfg: Settings, *, device_is_here: bool = True, memo: Memo | None = N
     return prepare_matched(*match_to_baseline(as_settings(cfg), memo), device_is_here=device_is_here, memo=memo)
 
 
-def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, Matched | None]:
+def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, CostMatch | None]:
     """Return the config with the FFN width that `match=` asks for, and what was done to reach it.
 
     The run's folder is named after this config.
@@ -106,7 +106,7 @@ def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, Matched | No
 
 
 def prepare_matched(
-    cfg: Settings, match: Matched | None, *, device_is_here: bool = True, memo: Memo | None = None
+    cfg: Settings, match: CostMatch | None, *, device_is_here: bool = True, memo: Memo | None = None
 ) -> PreparedRun:
     """Prepare a run whose config `match_to_baseline` has returned."""
     memo = memo or Memo()
@@ -167,11 +167,11 @@ def with_vocabulary(cfg: Settings, dataset: AnyDataset) -> Settings:
     return edit(cfg, model__vocab_size=size)
 
 
-def fair(cfg: Settings, dataset: AnyDataset | None = None) -> tuple[Settings, Matched | None]:
+def fair(cfg: Settings, dataset: AnyDataset | None = None) -> tuple[Settings, CostMatch | None]:
     """Return the config as `match=` makes it, and what was done to reach it."""
     if cfg.match.name == "none":
         return cfg, None
-    _, match = matched(with_vocabulary(cfg, dataset or open_dataset(cfg)))
+    _, match = apply_cost_match(with_vocabulary(cfg, dataset or open_dataset(cfg)))
     if match and match.width != match.width_before:
         cfg = edit(cfg, ffn__hidden=match.width)
     return cfg, match

@@ -12,7 +12,7 @@ from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json
 from gptlab.model.build import build_init, slots_missing, slots_used
-from gptlab.model.match_cost import Matched
+from gptlab.model.match_cost import CostMatch
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
 from gptlab.runs.folder import run_dir, use_files
@@ -64,7 +64,7 @@ def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: 
 
 
 def train_matched(
-    cfg: Settings, match: Matched | None, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None
+    cfg: Settings, match: CostMatch | None, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None
 ) -> dict[str, Any]:
     """Train a run whose config `match_to_baseline` has returned."""
     processes = find_processes(cfg)

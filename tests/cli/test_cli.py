@@ -13,8 +13,8 @@ from gptlab.cli.run_verbs import CHOSEN_BY_NAME, COMMON_SETTINGS
 from gptlab.config import COMMON, SLOTS, Config, flatten, registry
 from gptlab.config.compose import typed
 from gptlab.sweeps.grid import plan_sweep, split_arguments
+from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import prepare_launcher
-from gptlab.sweeps.run_sweep import run_cells
 from paths import ROOT
 
 

@@ -1,4 +1,4 @@
-"""`--keep`: one file from which every table can be made again, and which may be published."""
+"""`--keep` writes one file that makes every table again and that may be published."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ SECRETS = ("jane", "secret-host", "/home", "/work", "entity-of-jane")
 
 
 def write(top, *, arms=3, seeds=2, steps=4000, every=20):
-    """Runs of 200 evaluations on somebody's machine, one of them diverged; a tuned and a matched arm; two texts."""
+    """Write runs of 200 evaluations from somebody's machine: one diverged, an arm is tuned, one is matched."""
     top = top / "runs" / "norms"
     for arm in range(arms):
         for seed in range(seeds):
@@ -58,7 +58,7 @@ def write(top, *, arms=3, seeds=2, steps=4000, every=20):
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """The folder, and the file that was kept of it."""
+    """The folder of runs and the archive made from it."""
     monkeypatch.chdir(tmp_path)
     top = write(tmp_path)
     shown([top], keep="kept.json")
@@ -68,7 +68,7 @@ def kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options", [{}, {"metric": "val/bpb"}, {"baseline": "arm 2", "against": "baseline", "margin": 1}]
 )
-def test_a_kept_file_gives_the_same_table_text_and_readings(kept, options):
+def test_an_archive_gives_the_same_tables_text_and_verdicts_at_equal_budgets(kept, options):
     folder, file = kept
     assert shown([file], **options)[1] == shown([folder], **options)[1]
     before, after = (build_comparison([path], **options) for path in (folder, file))
@@ -82,7 +82,7 @@ def test_a_kept_file_gives_the_same_table_text_and_readings(kept, options):
         assert a.points.equals(b.points)
 
 
-def test_curves_are_thinned_and_keep_their_ends_and_the_points_of_the_readings(kept):
+def test_curves_in_an_archive_are_thinned_and_keep_their_ends_and_the_points_at_equal_budgets(kept):
     folder, file = kept
     before, after = (build_comparison([path]) for path in (folder, file))
     for arm, curve in after.curves.items():
@@ -95,13 +95,13 @@ def test_curves_are_thinned_and_keep_their_ends_and_the_points_of_the_readings(k
         assert list(curve.columns) == list(whole.columns)
 
 
-def test_a_kept_file_kept_again_is_the_same(kept, tmp_path):
+def test_an_archive_made_from_an_archive_is_the_same(kept, tmp_path):
     file = kept[1]
     shown([file], keep=tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == file.read_text()
 
 
-def test_nothing_in_it_says_whose_machine_it_was(kept, tmp_path):
+def test_nothing_in_an_archive_tells_whose_machine_it_was(kept, tmp_path):
     folder, file = kept
     shown([folder], markdown="text.md", csv="table.csv")
     for text in (file.read_text(), (tmp_path / "text.md").read_text(), (tmp_path / "table.csv").read_text()):
@@ -113,7 +113,7 @@ def test_nothing_in_it_says_whose_machine_it_was(kept, tmp_path):
     assert tree["sweep"]["command"] == "gptlab sweep x.yaml data.path=text.txt seed=0,1"
 
 
-def test_fifty_runs_are_small_and_a_line_each(tmp_path):
+def test_an_archive_of_fifty_runs_is_small_and_has_a_line_for_each_run(tmp_path):
     top = write(tmp_path, arms=10, seeds=5)
     shown([top], keep=tmp_path / "kept.json")
     text = (tmp_path / "kept.json").read_text()
@@ -129,7 +129,7 @@ def test_fifty_runs_are_small_and_a_line_each(tmp_path):
     assert '"seed": 8' in new
 
 
-def test_a_kept_file_stands_beside_folders(kept, tmp_path):
+def test_an_archive_and_folders_can_be_compared_together(kept, tmp_path):
     write_run(tmp_path / "other", 2.0, seed=0, size={"dim": 99}, optimizer={"lr": 0.1})
     frame, _ = shown([kept[1], tmp_path / "other"], baseline="arm 0")
     assert set(frame["arm"]) == {"arm 0", "arm 1", "arm 2", "size.dim=99 data=null use=null"}

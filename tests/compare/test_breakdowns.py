@@ -1,4 +1,4 @@
-"""The tables by position and by difficulty: from the runs, and from what is kept of them."""
+"""Tables by position and by difficulty, from runs and from an archive."""
 
 import json
 
@@ -15,7 +15,7 @@ from run_folders import RMS, shown, write_run
 
 @pytest.fixture
 def top(tmp_path):
-    """Two arms, two seeds each; the second arm has not been evaluated in longer windows."""
+    """Two arms with two seeds each; the second arm was not evaluated in longer windows."""
     for arm, changes in enumerate(({}, {"norm": RMS["norm"]})):
         for seed in (0, 1):
             easy, hard = 0.9 - 0.1 * arm, 0.5 - 0.2 * arm + 0.02 * seed
@@ -29,7 +29,7 @@ def top(tmp_path):
     return tmp_path
 
 
-def test_they_are_means_over_the_seeds_of_what_the_summaries_have(top):
+def test_breakdowns_are_means_over_the_seeds(top):
     found = {b.title: b.levels for b in build_comparison([top]).breakdowns}
     assert list(found) == [
         "val/accuracy by pairs",
@@ -44,7 +44,7 @@ def test_they_are_means_over_the_seeds_of_what_the_summaries_have(top):
     assert longer["3-4"][0] == pytest.approx((2.25, 0)) and np.isnan(longer["3-4"][1]).all()
 
 
-def test_they_are_made_again_from_what_is_kept(top):
+def test_breakdowns_are_made_again_from_an_archive(top):
     kept = top / "kept.json"
     shown([top], keep=kept)
     assert render_markdown(build_comparison([kept])) == render_markdown(build_comparison([top]))
@@ -52,7 +52,7 @@ def test_they_are_made_again_from_what_is_kept(top):
         assert not any("position" in key for key in run["points"])  # a column of nulls but for its end
 
 
-def test_text_and_page_show_them_and_leave_them_out_where_there_are_none():
+def test_text_and_page_show_breakdowns_if_there_are_any():
     levels = {"4": [(0.91, 0.01), (0.87, float("nan"))], "16": [(0.5, 0.1), (float("nan"), float("nan"))]}
     comparison = make_comparison(arms=2, breakdowns=[Breakdown("val/accuracy", "pairs", 1, levels)])
     text, page = render_markdown(comparison), " ".join(render_report(comparison).split())

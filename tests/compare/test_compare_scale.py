@@ -25,7 +25,7 @@ print(json.dumps([time.process_time(), resource.getrusage(resource.RUSAGE_SELF).
 
 
 def seconds_and_gib(what, top, **options):
-    """Of CPU time in a process of its own."""
+    """Return seconds of CPU time and memory of a separate process."""
     words = [sys.executable, "-c", CODE, what, str(top), json.dumps(options)]
     out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     seconds, gib = json.loads(out.splitlines()[-1])
@@ -34,7 +34,7 @@ def seconds_and_gib(what, top, **options):
 
 
 def write_many(top, *, arms, records, config=CONFIG):
-    """Runs of SEEDS seeds of so many arms, as a sweep leaves them."""
+    """Write the runs of a sweep with SEEDS seeds for each arm."""
     rng = np.random.default_rng(0)
     steps = np.arange(1, records + 1) * 10
     tail = np.exp(-steps / 4000) - np.exp(-steps[-1] / 4000)

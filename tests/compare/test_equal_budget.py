@@ -12,7 +12,7 @@ STEPS, LOSSES = 400, (2.0, 2.1, 2.2, 2.3)
 
 
 def write(top, *, speeds=(1e4, 1e4), flops=(FLOPS, FLOPS), losses=(0.0, -0.05), steps=(STEPS, STEPS), every=50):
-    """Two arms of four seeds, `losses` above LOSSES."""
+    """Write two arms with four seeds; their final losses are LOSSES plus `losses`."""
     for arm, label in enumerate(("base", "other")):
         for seed, loss in enumerate(LOSSES):
             about = {"steps": steps[arm], "speed": speeds[arm], "flops": flops[arm], "seed": seed, "every": every}
@@ -23,26 +23,26 @@ def write(top, *, speeds=(1e4, 1e4), flops=(FLOPS, FLOPS), losses=(0.0, -0.05), 
     return top
 
 
-def readings(top, **options):
-    return {reading.axis: reading for reading in build_comparison([top], **options).equal_budgets}
+def equal_budgets(top, **options):
+    return {equal.axis: equal for equal in build_comparison([top], **options).equal_budgets}
 
 
-def test_with_equal_budgets_and_costs_every_reading_is_the_end(tmp_path):
+def test_with_equal_costs_every_equal_budget_is_the_end_of_the_runs(tmp_path):
     comparison = build_comparison([write(tmp_path)])
     (effect,) = (r.effect for r in comparison.results if r.effect)
     assert [r.axis for r in comparison.equal_budgets] == ["steps", "tokens", "flops", "seconds"]
-    for reading in comparison.equal_budgets:
-        assert reading.effects == {"other": effect}
-        assert reading.means == {r.name: r.mean for r in comparison.results} and reading.reliable and not reading.note
+    for equal in comparison.equal_budgets:
+        assert equal.effects == {"other": effect}
+        assert equal.means == {r.name: r.mean for r in comparison.results} and equal.reliable and not equal.note
     assert list(disagreements(comparison)) == []
     tokens = STEPS * PER_STEP
     assert [r.budget for r in comparison.equal_budgets] == pytest.approx([STEPS, tokens, tokens * FLOPS, tokens / 1e4])
     text = shown([tmp_path])[1]
-    assert "At equal steps (400), tokens (307K), FLOPs (1.49T), seconds (30.7) the verdicts are the same." in text
+    assert "The verdicts are the same at equal steps (400), tokens (307K), FLOPs (1.49T), seconds (30.7)." in text
 
 
 def test_the_value_at_the_budget_lies_on_the_line_between_two_evaluations(tmp_path):
-    found = readings(write(tmp_path, flops=(FLOPS, 1.3 * FLOPS)))["flops"]
+    found = equal_budgets(write(tmp_path, flops=(FLOPS, 1.3 * FLOPS)))["flops"]
     assert found.budget == STEPS * PER_STEP * FLOPS  # all that the cheaper arm spent
     expected = {}
     for seed, loss in enumerate(LOSSES):
@@ -54,16 +54,16 @@ def test_the_value_at_the_budget_lies_on_the_line_between_two_evaluations(tmp_pa
     assert found.effects["other"].mean == pytest.approx(np.mean([expected[s] - LOSSES[s] for s in expected]))
 
 
-def test_a_slower_arm_is_read_where_it_and_the_others_had_the_time(tmp_path):
+def test_a_slower_arm_is_compared_at_the_time_that_all_arms_had(tmp_path):
     top = write(tmp_path, speeds=(1e4, 5e3))
-    found = readings(top)
+    found = equal_budgets(top)
     assert found["steps"].effects["other"].verdict == "better" and found["seconds"].effects["other"].verdict == "worse"
     assert found["seconds"].budget == pytest.approx(STEPS * PER_STEP / 1e4)
     (line,) = disagreements(build_comparison([top]))
     assert line.startswith("other: better at equal steps, tokens, FLOPs (-0.0485 ± ")
     assert "; worse at equal seconds (+0." in line
     text = one_line(shown([top], markdown=tmp_path / "x.md")[1])
-    assert line in text and "What is held equal matters: steps (400), tokens (307K)," in text
+    assert line in text and "The verdicts depend on what is held equal: steps (400), tokens (307K)," in text
     assert line in (tmp_path / "x.md").read_text()
 
 
@@ -79,9 +79,9 @@ def test_the_sign_alone_is_a_disagreement(tmp_path):
     assert len(list(disagreements(comparison))) == 1
 
 
-def test_nothing_is_read_before_a_first_evaluation(tmp_path):
+def test_a_budget_before_the_first_evaluation_is_left_out(tmp_path):
     top = write(tmp_path, speeds=(1e4, 5e3), every=400)
-    found = readings(top)["seconds"]
+    found = equal_budgets(top)["seconds"]
     assert not found.effects and not found.means
     assert found.note == "left out: other seed 0 and 3 more had no evaluation by then; set a smaller eval.every"
     text = shown([top], markdown=tmp_path / "x.md")[1]
@@ -89,36 +89,36 @@ def test_nothing_is_read_before_a_first_evaluation(tmp_path):
     assert "left out |" in (tmp_path / "x.md").read_text()
 
 
-def test_a_run_that_went_on_longer_is_cut(tmp_path):
+def test_a_longer_run_is_compared_at_the_common_budget(tmp_path):
     top = write(tmp_path, steps=(STEPS, 2 * STEPS))
-    found = readings(top)
+    found = equal_budgets(top)
     assert found["steps"].budget == STEPS
     curves = build_comparison([top]).curves["other"]
     assert found["steps"].means["other"] == pytest.approx(curves.loc[curves["step"] == STEPS, "val/loss"].mean())
 
 
-def test_seconds_count_only_if_the_runs_of_an_arm_went_at_one_speed(tmp_path):
+def test_equal_seconds_are_reliable_only_if_the_runs_of_an_arm_have_the_same_speed(tmp_path):
     top = write(tmp_path)
     for seed in (4, 5):
         run = learning(2.4, speed=(5e3, 2e4)[seed - 4], seed=seed)
         write_run(tmp_path / f"base-{seed}", 2.4, seed=seed, variant="base", size={"dim": 0}, **run)
-    found = readings(top)
+    found = equal_budgets(top)
     speeds = [1e4] * 4 + [5e3, 2e4]
     share = f"{np.std(speeds, ddof=1) / np.mean(speeds):.0%}"
     assert not found["seconds"].reliable and found["steps"].reliable
     assert found["seconds"].note.startswith(f"tokens/s of the runs of base vary by {share}, so the machine was shared")
 
 
-def test_a_diverged_seed_makes_every_reading_unstable(tmp_path):
+def test_a_diverged_seed_is_unstable_at_every_budget(tmp_path):
     top = write(tmp_path)
     lost = learning(5.0, steps=100)
     write_run(tmp_path / "lost", float("nan"), seed=9, state="diverged", variant="other", size={"dim": 1}, **lost)
-    found = readings(top)
+    found = equal_budgets(top)
     assert {r.effects["other"].verdict for r in found.values()} == {"unstable"}
     assert found["steps"].budget == STEPS  # not where that one ended
 
 
-def test_a_metric_whose_curve_does_not_end_in_its_number_is_not_read(tmp_path):
+def test_a_metric_whose_curve_does_not_end_in_its_final_number_has_no_equal_budgets(tmp_path):
     write_arm(tmp_path, "base", [2.0, 2.1], curve=[{"val/loss": 3.0}, {"val/loss": 2.9}])
     write_arm(tmp_path, "other", [2.0, 2.1], curve=[{"val/loss": 3.0}, {"val/loss": 2.9}], **RMS)
     assert not build_comparison([tmp_path]).equal_budgets
@@ -126,24 +126,24 @@ def test_a_metric_whose_curve_does_not_end_in_its_number_is_not_read(tmp_path):
     assert not build_comparison([top], metric="speed/tokens_per_s").equal_budgets
 
 
-def test_what_not_all_runs_have_recorded_is_not_read(tmp_path):
+def test_an_axis_that_not_all_runs_recorded_is_left_out(tmp_path):
     curve = [{"val/loss": 3.0, "step": 1}, {"val/loss": 2.0, "step": 2}]
     write_arm(tmp_path, "base", [2.0], curve=curve)
     write_arm(tmp_path, "other", [2.0], curve=curve, **RMS)
-    found = readings(tmp_path)
+    found = equal_budgets(tmp_path)
     assert found["steps"].budget == 2 and found["tokens"].budget == 100 and found["tokens"].effects
     assert found["seconds"].note == "left out: not all runs recorded it" and not found["seconds"].effects
 
 
-def test_readings_have_the_verdict_of_the_one_function(tmp_path):
+def test_equal_budgets_use_the_same_verdict_function(tmp_path):
     comparison = build_comparison([write(tmp_path, flops=(FLOPS, 1.3 * FLOPS))])
-    reading = comparison.equal_budgets[2]
+    equal = comparison.equal_budgets[2]
     scores = {r.name: r.scores for r in comparison.results}
-    at = np.array([reading.budget / PER_STEP / (FLOPS * share) for share in (1, 1.3)])
+    at = np.array([equal.budget / PER_STEP / (FLOPS * share) for share in (1, 1.3)])
     for arm, steps in zip(scores, at, strict=True):
         for seed, own in comparison.curves[arm].groupby("seed"):
             scores[arm][seed] = np.interp(steps, own["step"], own["val/loss"])
     lost = {arm: [] for arm in scores}
     expected = compare_scores(scores, {"other": "base"}, lost, metric="val/loss", margin=comparison.margin)["other"]
-    found = reading.effects["other"]
+    found = equal.effects["other"]
     assert found.verdict == expected.verdict and found.p == pytest.approx(expected.p)

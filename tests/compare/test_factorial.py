@@ -81,7 +81,7 @@ def test_effects_and_intervals_are_those_of_statsmodels_with_sum_contrasts():
     assert list(found["p_holm"]) == pytest.approx(multipletests(found["p"], method="holm")[1])
 
 
-def test_the_mean_of_every_two_settings():
+def test_the_means_for_each_pair_of_settings():
     found = factorial(results(grid(**LEVELS)))
     assert list(found.means) == [("norm", "ffn"), ("norm", "placement"), ("ffn", "placement")]
     means = found.means["ffn", "placement"]
@@ -92,7 +92,7 @@ def test_the_mean_of_every_two_settings():
 
 
 def half(letters, keep):
-    """Of a grid with two levels the arms with an even number of second levels among the `keep`."""
+    """Return the arms of a two-level grid with an even number of second levels among the settings `keep`."""
     levels = {letter: [f"{letter}0", f"{letter}1"] for letter in letters}
     return [arm for arm in grid(**levels) if sum(arm[k].endswith("1") for k in keep) % 2 == 0]
 
@@ -101,14 +101,14 @@ def test_a_half_grid_of_three_gives_main_effects_only_and_says_so():
     found = factorial(results(half("abc", "abc"), noise=0.01))
     assert list(found.effects["kind"]) == ["main"] * 3
     assert "16 runs of 4 of the 8 arms of a grid of 2 x 2 x 2." in found.note
-    assert "Main effects as if no two settings interacted." in found.note
-    assert found.note.endswith("What these runs cannot tell: a x b, a x c, b x c.")
+    assert "The main effects are estimated as if no two settings interacted." in found.note
+    assert found.note.endswith("These runs cannot determine a x b, a x c, b x c.")
 
 
 def test_a_half_grid_of_four_keeps_main_effects_clear_of_interactions():
     found = factorial(results(half("abcd", "abcd"), noise=0.01))
     assert list(found.effects["kind"]) == ["main"] * 4
-    assert "as if" not in found.note and "cannot tell: a x b, a x c, a x d, b x c, b x d, c x d." in found.note
+    assert "as if" not in found.note and "cannot determine a x b, a x c, a x d, b x c, b x d, c x d." in found.note
 
 
 def test_a_half_grid_of_five_gives_all():
@@ -128,7 +128,7 @@ def test_a_half_grid_of_five_gives_all():
     ],
     ids=["one at a time", "one setting", "always together", "nested", "ladder"],
 )
-def test_what_is_no_grid_has_no_effects(arms):
+def test_arms_that_are_no_grid_have_no_effects(arms):
     assert factorial(results(arms)) is None
 
 
@@ -138,7 +138,7 @@ def test_with_as_many_effects_as_runs_there_are_no_intervals():
     assert found.note.endswith("No intervals: there are no more runs than effects; add seeds.")
 
 
-def test_a_grid_on_disk_is_told_in_table_markdown_and_picture(tmp_path):
+def test_the_effects_of_a_grid_are_in_table_markdown_and_picture(tmp_path):
     rng = np.random.default_rng(0)
     for arm in grid(norm=["layer", "rms"], placement=["pre", "post"]):
         for seed in range(3):
@@ -155,7 +155,7 @@ def test_a_grid_on_disk_is_told_in_table_markdown_and_picture(tmp_path):
     _, text = shown([tmp_path / "runs"], **options, width=80)
     assert "norm x placement  rms, post" in text and "the full grid of 2 x 2" in text
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
-    assert "x matched in params: ffn.hidden 3 -> 4; 10 for the baseline's 10 (+5.00%)." in text
+    assert "x, matched in params: ffn.hidden 3 -> 4, which gives 10 (baseline: 10; +5.00%)." in text
     assert "| norm \\\\ placement | " in (tmp_path / "x.md").read_text()
-    assert "<!-- placement -->" in (tmp_path / "x.svg").read_text()
+    assert ">placement</text>" in (tmp_path / "x.svg").read_text()
     assert list(build_comparison([tmp_path / "runs"]).factorial.means) == [("norm", "placement")]

@@ -1,4 +1,4 @@
-"""The JSON document of a comparison: every field that its docstring names, and nothing that JSON cannot hold."""
+"""The JSON document of a comparison: every field that the module names, and nothing that JSON cannot hold."""
 
 import json
 import re
@@ -8,6 +8,7 @@ import pytest
 from comparisons import make_comparison
 from gptlab.compare import build_comparison
 from gptlab.compare.columns import COLUMNS
+from gptlab.compare.views import json_document
 from gptlab.compare.views.json_document import comparison_document
 from run_folders import POST, RMS, learning, write_run, write_sweep
 
@@ -79,8 +80,8 @@ def test_equal_budgets_tuning_and_the_grid_are_in_it():
 
 
 def test_every_field_is_documented():
-    document, text = comparison_document(make_comparison()), comparison_document.__doc__
-    documented = set(re.findall(r"\w+", text))
+    document = comparison_document(make_comparison())
+    documented = set(re.findall(r"\w+", json_document.__doc__))
     arm = document["arms"][1]
     for fields in (document, document["metric"], arm, arm["effect"], arm["costs"], arm["states"], arm["runs"][0]):
         assert set(fields) <= documented

@@ -1,4 +1,4 @@
-"""Tuning runs in a comparison: kept out of the scores, and what they tell of the settings they chose."""
+"""Tuning runs in a comparison: they do not enter the scores, and they show how an arm depends on a setting."""
 
 import json
 import math
@@ -20,7 +20,7 @@ def tune(top, label, lr, seed, loss, **changes):
 
 
 def write(top, chosen=(0.003, 0.01)):
-    """base does best in the middle of the grid; wide at its end, where it diverges once in the middle."""
+    """Write two arms: base is best inside the grid; wide is best at its end and diverges once inside."""
     for label, lr in zip(("base", "wide"), chosen, strict=True):
         for seed in range(2):
             settings = {"variant": label, "size": {"dim": len(label)}, "optimizer": {"lr": lr}}
@@ -42,7 +42,7 @@ def points(top, **options):
     return tuning, tuning.points.set_index(["arm", "value"])
 
 
-def test_tuning_runs_are_no_part_of_the_scores(tmp_path):
+def test_tuning_runs_do_not_enter_the_scores(tmp_path):
     comparison = build_comparison([write(tmp_path)])
     assert [list(r.scores) for r in comparison.results] == [[2.0, 2.1]] * 2
     assert [r.states["finished"] for r in comparison.results] == [2, 2]
@@ -63,7 +63,7 @@ def test_a_value_at_which_a_seed_diverged_is_the_worst(tmp_path):
     assert row["mean"] == math.inf and row["diverged"] == 1 and row["low"] == 2.2 and not row["chosen"]
 
 
-def test_with_a_metric_of_which_more_is_better_it_is_the_worst_too(tmp_path):
+def test_it_is_the_worst_also_if_a_higher_metric_is_better(tmp_path):
     found = points(write(tmp_path), metric="speed/tokens_per_s")[1]
     assert found.loc[("wide", 0.003)]["mean"] == -math.inf
 
@@ -73,7 +73,7 @@ def test_a_chosen_value_at_the_edge_is_warned_about(tmp_path):
     assert found.loc[("wide", 0.01)]["at_edge"] and found["at_edge"].sum() == 1
     text = one_line(shown([tmp_path], markdown=tmp_path / "x.md")[1])
     line = "optimizer.lr, tuned on seeds 1000, 1001: base 0.003; wide 0.01 (the highest tried)."
-    assert line in text and "Where optimizer.lr is at an edge of what was tried, the best may lie beyond" in text
+    assert line in text and "Where the lowest or highest optimizer.lr was chosen, a better value may lie beyond" in text
     assert f"- {line}" in (tmp_path / "x.md").read_text()
 
 
@@ -82,7 +82,7 @@ def test_the_value_that_the_compared_runs_have_is_the_chosen_one(tmp_path):
     assert found.loc[("base", 0.01)]["chosen"] and not found.loc[("base", 0.003)]["chosen"]
 
 
-def test_of_several_tuned_settings_each_is_shown_at_the_best_of_the_others(tmp_path):
+def test_with_several_tuned_settings_each_is_shown_at_the_best_of_the_others(tmp_path):
     top = write(tmp_path)
     for lr, decay, loss in ((0.003, 0.5, 1.9), (0.001, 0.5, 2.45)):
         for seed in (1000, 1001):

@@ -1,4 +1,4 @@
-"""The statistics of a comparison, against scipy and statsmodels, and the words that follow from them."""
+"""The statistics of a comparison, checked with scipy and statsmodels, and the verdicts that follow from them."""
 
 import math
 
@@ -107,7 +107,7 @@ def test_holm_is_statsmodels(n):
 
 
 def power(effect: float, pairs: int) -> float:
-    """statsmodels', or where it has no number because a tail vanishes, the integral over the sample's deviation."""
+    """Return statsmodels' power, or where it fails because a tail vanishes, an integral over the sample's deviation."""
     known = TTestPower().power(effect, pairs, 0.05)
     if known == known:
         return known
@@ -160,7 +160,7 @@ def test_the_bootstrap_is_always_the_same_and_near_the_t_interval_for_many_seeds
         ("no common seed: no verdict", {"pairs": 0, "mean": NAN, "p_holm": NAN}),
     ],
 )
-def test_the_word(expected, changes):
+def test_the_verdict(expected, changes):
     given = {"pairs": 5, "mean": 0.1, "p_holm": 0.01, "p_equivalent": 0.9, "diverged": False, "higher": False}
     assert decide_verdict(**given | changes) == expected
     assert expected in DEFINITIONS or expected.endswith("no verdict")
@@ -171,7 +171,7 @@ def test_the_word(expected, changes):
     [("val/loss", False), ("val/bpb", False), ("memory/peak_gib", False), ("seconds", False)]
     + [("speed/tokens_per_s", True), ("speed/mfu", True), ("recall/accuracy_4x", True)],
 )
-def test_more_of_a_speed_or_an_accuracy_is_better(metric, higher):
+def test_a_higher_speed_or_accuracy_is_better(metric, higher):
     assert metric_named(metric).higher_is_better is higher
 
 
@@ -185,7 +185,7 @@ def test_the_direction_of_a_metric_decides_between_better_and_worse(tmp_path):
     assert frame["verdict"][1] == "worse" and "higher is better" in text
 
 
-def test_a_small_difference_that_is_shown_is_said_to_be_within_the_margin(tmp_path):
+def test_a_shown_difference_smaller_than_the_margin_has_a_note(tmp_path):
     write_arm(tmp_path, "base", [2.0, 2.1, 2.2, 2.3])
     write_arm(tmp_path, "other", [2.0010, 2.1011, 2.2012, 2.3011], **RMS)
     frame, text = shown([tmp_path])
@@ -207,7 +207,7 @@ def test_p_is_corrected_over_the_arms(tmp_path):
 
 
 def shares(arms: int, seeds: int, experiments: int) -> dict[str, float]:
-    """How often an experiment with identical arms has each word at least once."""
+    """Return how often an experiment with identical arms has each verdict at least once."""
     rng = np.random.default_rng(seeds)
     counts: dict[str, int] = {}
     for scores in rng.normal(0, 1, (experiments, arms + 1, seeds)):
@@ -231,19 +231,19 @@ def shares(arms: int, seeds: int, experiments: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("seeds", [3, 8])
-def test_one_of_twenty_identical_arms_is_better_or_worse(seeds):
+def test_one_of_twenty_experiments_with_two_identical_arms_has_a_claim(seeds):
     found = shares(1, seeds, 4000)
     low, high = stats.binom.interval(0.9999, 4000, 0.05)
     assert low <= 4000 * (found["better"] + found["worse"]) <= high
     assert abs(found["better"] - found["worse"]) < 0.02
 
 
-def test_of_many_identical_arms_any_is_better_or_worse_in_at_most_one_of_twenty_experiments():
+def test_at_most_one_of_twenty_experiments_with_many_identical_arms_has_a_claim():
     found = shares(6, 5, 1500)
     assert found.get("better", 0) + found.get("worse", 0) <= stats.binom.ppf(0.9999, 1500, 0.05) / 1500
 
 
-def test_the_power_promised_is_the_power_there_is():
+def test_the_stated_power_is_the_actual_power():
     rng = np.random.default_rng(1)
     for pairs in (3, 6):
         draws = rng.normal(statistics.detectable(pairs), 1, (4000, pairs))
@@ -251,7 +251,7 @@ def test_the_power_promised_is_the_power_there_is():
         assert shown_in == pytest.approx(0.8, abs=0.025)
 
 
-def test_an_equivalence_that_is_not_there_is_found_in_one_of_twenty():
+def test_a_false_equivalence_is_claimed_in_one_of_twenty_experiments():
     draws = np.random.default_rng(2).normal(0.5, 1, (4000, 40))  # exactly at the margin
     found = np.mean([statistics.equivalence_p(own, 0.5) < 0.05 for own in draws])
     assert found == pytest.approx(0.05, abs=0.014)

@@ -6,9 +6,9 @@ pytest.importorskip("transformers")
 from test_sizes import THEIRS
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gptlab.convert.canonical import resolved, unlike
+from gptlab.convert.canonical import conflicts, resolved
 from gptlab.convert.families import FAMILIES
-from gptlab.convert.models import _code, read_config, write_config
+from gptlab.convert.models import read_config, source_of, write_config
 from published import sized
 from published_configs import BESIDES, FILES
 
@@ -20,7 +20,7 @@ OF_THE_DATA = {"embedding.padding_idx"}
 def test_a_published_size_is_what_its_config_says(size):
     kind, flags = THEIRS[size]
     config = AutoConfig.for_model(kind, **flags | BESIDES.get(size, {}))
-    assert set(unlike(resolved(sized(size)), resolved(read_config(config)))) <= OF_THE_DATA
+    assert set(conflicts(resolved(sized(size)), resolved(read_config(config)))) <= OF_THE_DATA
 
 
 @pytest.mark.parametrize("size", FILES)
@@ -28,8 +28,8 @@ def test_a_published_file_is_understood_whole(size):
     """No flag of it that means nothing is refused."""
     file = dict(FILES[size])
     config = AutoConfig.for_model(file.pop("model_type"), **file)
-    found = read_config(config, source=_code(AutoModelForCausalLM._model_mapping[type(config)]))
-    assert set(unlike(resolved(sized(size)), resolved(found))) <= OF_THE_DATA
+    found = read_config(config, source=source_of(AutoModelForCausalLM._model_mapping[type(config)]))
+    assert set(conflicts(resolved(sized(size)), resolved(found))) <= OF_THE_DATA
 
 
 @pytest.mark.parametrize("size", FILES)

@@ -1,4 +1,4 @@
-"""`gptlab convert`: folders of transformers as folders of runs and back, nothing lost and nothing half done."""
+"""`gptlab convert`: folders of transformers become folders of runs and back, without losses or partial results."""
 
 import json
 import shlex
@@ -16,12 +16,12 @@ from gptlab.cli.main import main
 from gptlab.compare.read.runs import load_runs
 from gptlab.config import ConfigError, flatten, plain
 from gptlab.convert.canonical import resolved
-from gptlab.convert.folders import THEIRS, convert
+from gptlab.convert.folders import ORIGIN, convert
+from gptlab.files import read_json, write_json
 from gptlab.model.generate import generate
 from gptlab.runs import checkpoint
 from gptlab.runs.folder import open_config
 from gptlab.runs.load import open_model, open_run
-from gptlab.runs.record import read_json, write_json
 from tiny import configure
 
 transformers = pytest.importorskip("transformers")
@@ -67,7 +67,7 @@ def their_tokenizer():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder of transformers with a tiny model and its tokenizer, made once."""
+    """Return a function that makes a folder of transformers with a tiny model and its tokenizer, once."""
 
     def make(model_type):
         folder = tmp_path_factory.getbasetemp() / "saved" / model_type
@@ -81,7 +81,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def neox(saved, tmp_path):
-    """One of one's own, to spoil."""
+    """Return a copy of the gpt_neox folder that a test may spoil."""
     return shutil.copytree(saved("gpt_neox"), tmp_path / "neox")
 
 
@@ -90,7 +90,7 @@ def read(folder, dtype=None):
 
 
 def refusal(source, target, **more):
-    """The one line; nothing is at `target` or on the way there."""
+    """Return the one line of a conversion's error, which leaves no file behind."""
     before = sorted(target.parent.iterdir())
     with pytest.raises(ConfigError) as error:
         convert(source, target, **more)
@@ -100,7 +100,7 @@ def refusal(source, target, **more):
 
 
 @pytest.mark.parametrize("model_type", MODELS)
-def test_there_and_back_is_the_same_model_bit_by_bit(model_type, saved, tmp_path):
+def test_a_round_trip_gives_the_same_model_bit_by_bit(model_type, saved, tmp_path):
     source, run, back = saved(model_type), tmp_path / "run", tmp_path / "back"
     convert(source, run)
     ids = torch.arange(20)[None] * 7
@@ -120,7 +120,7 @@ def test_there_and_back_is_the_same_model_bit_by_bit(model_type, saved, tmp_path
         assert (source / name).read_bytes() == (back / name).read_bytes()
 
 
-def test_a_converted_folder_has_what_a_run_has(saved, tmp_path):
+def test_a_converted_folder_opens_like_a_run(saved, tmp_path):
     run = tmp_path / "runs/neox"
     convert(saved("gpt_neox"), run)
     model, tokenizer = open_run(run)
@@ -129,14 +129,14 @@ def test_a_converted_folder_has_what_a_run_has(saved, tmp_path):
     cfg = open_config(run)
     overrides = (run / "overrides.txt").read_text().splitlines()
     again = load_config(overrides)
-    assert flatten(plain(again)) == flatten(plain(cfg)) and cfg.tokenizer.path == str(run / THEIRS)
+    assert flatten(plain(again)) == flatten(plain(cfg)) and cfg.tokenizer.path == str(run / ORIGIN)
     assert again.model.vocab_size == 259 and again.data.window == 24
     env = read_json(run / "env.json")
     assert env["converted_from"] == str(saved("gpt_neox")) and len(env["weights_sha256"]) == 64
     assert load_file(run / "checkpoint" / checkpoint.BEST)["embedding.weight"].dtype == torch.float16
 
 
-def test_a_converted_folder_is_no_trained_run(saved, tmp_path, train_tiny):
+def test_compare_ignores_a_converted_folder(saved, tmp_path, train_tiny):
     convert(saved("gpt2"), tmp_path / "runs/default/gpt2")
     trained = train_tiny()
     assert [str(run.folder) for run in load_runs([tmp_path / "runs"])] == [trained["run_dir"]]
@@ -144,7 +144,7 @@ def test_a_converted_folder_is_no_trained_run(saved, tmp_path, train_tiny):
         load_runs([tmp_path / "runs/default/gpt2"])
 
 
-def test_shards_are_read_as_one_file_is(neox, tmp_path):
+def test_shards_are_read_like_one_file(neox, tmp_path):
     convert(neox, tmp_path / "whole")
     (neox / "model.safetensors").unlink()
     read_back = their_model("gpt_neox")
@@ -155,7 +155,7 @@ def test_shards_are_read_as_one_file_is(neox, tmp_path):
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_weights_without_a_tokenizer_are_converted_and_read_no_text(neox, tmp_path, capsys):
+def test_a_folder_without_a_tokenizer_is_converted(neox, tmp_path, capsys):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (neox / name).unlink()
     convert(neox, tmp_path / "run")
@@ -167,13 +167,13 @@ def test_weights_without_a_tokenizer_are_converted_and_read_no_text(neox, tmp_pa
     assert read(tmp_path / "back").dtype == torch.float16
 
 
-def test_it_says_what_it_did_and_how_to_go_on(saved, tmp_path, capsys):
+def test_convert_prints_what_it_did_and_how_to_train_on(saved, tmp_path, capsys):
     convert(saved("gpt_neox"), tmp_path / "run")
     out = capsys.readouterr().out
     n = sum(p.numel() for p in their_model("gpt_neox").parameters())
     assert f"model      float16, {n:,} parameters" in out and "huggingface, 257 tokens; the model has 259" in out
     assert "differs    block=parallel block.shared_norm=false position=rope position.fraction=0.5" in out
-    command = shlex.split(out.partition("go on      gptlab train ")[2])
+    command = shlex.split(out.partition("train on   gptlab train ")[2])
     assert command[:-1] == (tmp_path / "run/overrides.txt").read_text().splitlines()
     assert load_config(command).train.init_from == str(tmp_path / "run")
 
@@ -200,11 +200,11 @@ def test_a_trained_run_works_in_transformers_without_gptlab(tokenizer, train_tin
     assert theirs.config.eos_token_id is theirs.generation_config.eos_token_id is reader.eos_token is None
     prefix = reader("\n")["input_ids"][0]
     assert f"pretrained={tmp_path / 'theirs'},prefix_token_id={prefix} --tasks" in capsys.readouterr().out
-    said = theirs.generate(ids, max_new_tokens=6, do_sample=False)[0]
-    assert said.tolist() == generate(model, ids[0].tolist(), 6, temperature=0)
+    generated = theirs.generate(ids, max_new_tokens=6, do_sample=False)[0]
+    assert generated.tolist() == generate(model, ids[0].tolist(), 6, temperature=0)
 
 
-def test_a_run_trained_on_from_there_keeps_the_tokenizers_end(saved, train_tiny, tmp_path, capsys):
+def test_a_run_with_the_tokenizer_of_a_folder_keeps_its_end_token(saved, train_tiny, tmp_path, capsys):
     trained = train_tiny(f"tokenizer=huggingface tokenizer.path={saved('gpt_neox')}")["run_dir"]
     convert(tmp_path / trained, tmp_path / "theirs")
     theirs = read(tmp_path / "theirs")
@@ -213,7 +213,7 @@ def test_a_run_trained_on_from_there_keeps_the_tokenizers_end(saved, train_tiny,
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs").eos_token == END
 
 
-def test_one_composition_can_be_several_classes(train_tiny, tmp_path):
+def test_a_composition_can_become_one_of_several_classes(train_tiny, tmp_path):
     run = tmp_path / train_tiny("position=rope head.tied=false")["run_dir"]
     convert(run, tmp_path / "first")
     convert(run, tmp_path / "chosen", model_type="starcoder2")
@@ -225,9 +225,10 @@ def test_one_composition_can_be_several_classes(train_tiny, tmp_path):
     assert refusal(run, tmp_path / "no", model_type="t5").startswith("model_type=t5: not among gpt2, ")
 
 
-def test_a_composition_that_no_class_has_is_refused_by_its_component(train_tiny, tmp_path):
+def test_a_composition_without_a_class_is_refused_by_component(train_tiny, tmp_path):
     run = tmp_path / train_tiny("norm=dyt")["run_dir"]
-    assert "norm=dyt" in (said := refusal(run, tmp_path / "no")) and "no class of transformers has this" in said
+    line = refusal(run, tmp_path / "no")
+    assert "norm=dyt" in line and "no class of transformers has this" in line
 
 
 def edit_json(file, **values):
@@ -266,24 +267,24 @@ SPOILT = {
     ),
     "shape": (lambda f: edit_json(f / "config.json", vocab_size=300), "transformers cannot read it"),
     "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 20), "transformers cannot read it"),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "is none of the tokenizers library"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "is not a file of the tokenizers library"),
 }
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_what_is_wrong_with_a_folder_is_one_line(how, neox, tmp_path):
-    spoil, said = SPOILT[how]
+def test_an_error_in_a_folder_is_one_line(how, neox, tmp_path):
+    spoil, message = SPOILT[how]
     spoil(neox)
     line = refusal(neox, tmp_path / "run")
-    assert said in line and str(neox) in line
+    assert message in line and str(neox) in line
 
 
-def test_a_folder_that_is_there_is_not_written_over(neox, tmp_path):
+def test_an_existing_folder_is_not_overwritten(neox, tmp_path):
     (tmp_path / "full/of").mkdir(parents=True)
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     for name in ("full", "file"):
-        assert refusal(neox, tmp_path / name).startswith(f"--to={tmp_path / name}: is there already")
+        assert refusal(neox, tmp_path / name).startswith(f"--to={tmp_path / name}: exists already")
     with pytest.raises(ConfigError, match="cannot be written"):
         convert(neox, tmp_path / "file/below")
     convert(neox, tmp_path / "empty")
@@ -291,7 +292,7 @@ def test_a_folder_that_is_there_is_not_written_over(neox, tmp_path):
     assert open_config(tmp_path / "empty").size.dim == open_config(tmp_path / "far/below").size.dim == 16
 
 
-def test_a_mishap_halfway_leaves_nothing(neox, tmp_path, monkeypatch):
+def test_an_error_halfway_leaves_nothing(neox, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -299,7 +300,7 @@ def test_a_mishap_halfway_leaves_nothing(neox, tmp_path, monkeypatch):
     assert "cannot be written ([Errno 28] No space left" in refusal(neox, tmp_path / "run")
 
 
-def test_without_transformers_it_says_what_to_install(neox, tmp_path, monkeypatch):
+def test_without_transformers_the_error_says_what_to_install(neox, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert refusal(neox, tmp_path / "run") == "convert: needs transformers; pip install 'gptlab[hf]'"
 
@@ -308,8 +309,11 @@ def test_without_transformers_it_says_what_to_install(neox, tmp_path, monkeypatc
     ("words", "line"),
     [
         ("--from nowhere --to x", "gptlab: --from=nowhere: no such folder; nothing is downloaded: give one on this"),
-        ("--from neox --to neox", "gptlab: --to=neox: is there already; give another, or delete it"),
-        ("--from neox --to x --model-type gpt2", "gptlab: --model-type=gpt2: is for the way to transformers; neox"),
+        ("--from neox --to neox", "gptlab: --to=neox: exists already; give another folder, or delete it"),
+        (
+            "--from neox --to x --model-type gpt2",
+            "gptlab: --model-type=gpt2: names the class to export to, but neox is",
+        ),
         ("--from neox", "gptlab: convert: the following arguments are required: --to; see `gptlab convert --help`"),
         ("--from run --to x", "gptlab: run: has no checkpoint yet; one is written at every evaluation"),
     ],
@@ -325,7 +329,7 @@ def test_a_mistake_on_the_command_line_exits_2(words, line, neox, tmp_path, monk
     assert not (tmp_path / "x").exists()
 
 
-def test_the_verb_converts(neox, tmp_path, monkeypatch, capsys):
+def test_the_command_converts(neox, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for words in ("--from neox --to run", "--from run --to back"):
         with pytest.raises(SystemExit) as exit:
@@ -335,7 +339,7 @@ def test_the_verb_converts(neox, tmp_path, monkeypatch, capsys):
     assert "from       neox\nto         run\n" in out and 'AutoModelForCausalLM.from_pretrained("back")' in out
 
 
-def test_best_weights_are_the_ones_converted(train_tiny, tmp_path):
+def test_the_best_weights_are_converted(train_tiny, tmp_path):
     run = tmp_path / train_tiny()["run_dir"]
     best = run / "checkpoint" / checkpoint.BEST
     model = build_model(configure(load_config(), "size.dim=16 size.n_layer=2 size.n_head=2 data.window=16"))
@@ -344,6 +348,6 @@ def test_best_weights_are_the_ones_converted(train_tiny, tmp_path):
     assert set(marked) == set(model.state_dict())
     save_file(marked, best)
     convert(run, tmp_path / "theirs")
-    got = read(tmp_path / "theirs").get_input_embeddings().weight
-    np.testing.assert_array_equal(got.detach().numpy(), marked["embedding.weight"].numpy())
+    embedding = read(tmp_path / "theirs").get_input_embeddings().weight
+    np.testing.assert_array_equal(embedding.detach().numpy(), marked["embedding.weight"].numpy())
     assert resolved(open_config(run))["norm"] == "layernorm"

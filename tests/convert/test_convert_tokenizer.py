@@ -43,7 +43,7 @@ MERGED = [b"  ", b"    ", b"th", b"the", b" the", b"qu", b"ick", b"\n\n", b"12",
 
 
 def byte_level(split=None, special=(END,), before=(), normalizer=None):
-    """As GPT-2's, or as Llama 3's if it has a split of its own."""
+    """Return a tokenizer like GPT-2's, or like Llama 3's if it has its own split."""
     library = LibraryTokenizer(models.BPE())
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
     steps = [*before, pre_tokenizers.Split(Regex(split), "isolated"), to_bytes] if split else [*before, to_bytes]
@@ -55,7 +55,7 @@ def byte_level(split=None, special=(END,), before=(), normalizer=None):
 
 
 def sentencepiece(metaspace):
-    """Bytes for what is not in the vocabulary, and a space before the text: as Llama 2's, or with Metaspace."""
+    """Return a tokenizer like Llama 2's: it falls back to bytes, and puts a space before the text."""
     library = LibraryTokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     special = ["<unk>", "<s>", "</s>"]
@@ -149,7 +149,7 @@ def saved(tokenizer, place):
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-def test_a_folder_gives_the_ids_and_texts_that_transformers_gives(name, folder):
+def test_a_folder_gives_the_same_ids_and_texts_as_transformers(name, folder):
     theirs = transformers.AutoTokenizer.from_pretrained(folder(name))
     ours = HuggingFaceVocabulary(path=str(folder(name))).fit("", "")
     for text in TEXTS:
@@ -161,7 +161,7 @@ def test_a_folder_gives_the_ids_and_texts_that_transformers_gives(name, folder):
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-def test_its_tokens_have_the_bytes_of_the_text(name, make):
+def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(name, make):
     tokenizer = make(name)
     for text in TEXTS:
         if "</s>" in text or (name == "qwen" and "e\u0301" in text):  # special tokens; composed, so another text
@@ -171,7 +171,7 @@ def test_its_tokens_have_the_bytes_of_the_text(name, make):
         assert n_bytes == len(text.encode()) + space_before, text
 
 
-def test_special_tokens_and_numbers_without_a_token_have_no_bytes(tmp_path):
+def test_special_tokens_and_unused_ids_have_no_bytes(tmp_path):
     library = byte_level(special=[END])
     library.add_tokens([AddedToken("  é ", normalized=False)])
     settings = json.loads(library.to_str())
@@ -193,7 +193,7 @@ def test_a_decoder_that_puts_spaces_between_tokens_counts_them(tmp_path):
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-def test_a_long_text_is_cut_only_where_no_id_changes(name, make, monkeypatch):
+def test_cutting_a_long_text_changes_no_id(name, make, monkeypatch):
     tokenizer, text = make(name), "\n" + EVERY_TEXT + "/\n/\n!\nx\n\n'll\n\u0301\n7\n7"
     assert tokenizer.encodes_in_pieces == (name in CUT)
     whole = tokenizer.library.encode(text, add_special_tokens=False).ids
@@ -213,7 +213,7 @@ def test_a_long_text_is_cut_only_where_no_id_changes(name, make, monkeypatch):
         {"pre_tokenizer": json.loads(byte_level(r"\S+\s+").to_str())["pre_tokenizer"]},
     ],
 )
-def test_where_a_line_end_could_matter_it_is_not_cut(change):
+def test_a_text_is_not_cut_where_a_line_break_could_matter(change):
     plain = json.loads(byte_level().to_str())
     assert hf_tokenizer.can_encode_in_pieces(plain)
     added = {"id": 500, "single_word": False, "rstrip": False, "normalized": False, "special": False}
@@ -222,7 +222,7 @@ def test_where_a_line_end_could_matter_it_is_not_cut(change):
     assert not hf_tokenizer.can_encode_in_pieces(plain | change)
 
 
-def test_a_run_stands_alone(folder, tmp_path, train_tiny):
+def test_a_run_does_not_need_the_folder_again(folder, tmp_path, train_tiny):
     place = tmp_path / "model"
     shutil.copytree(folder("llama2"), place)
     summary = train_tiny("tokenizer=huggingface", f"tokenizer.path={place}")
@@ -234,18 +234,18 @@ def test_a_run_stands_alone(folder, tmp_path, train_tiny):
     assert model.cfg.model.vocab_size == tokenizer.vocab_size == 500 and summary
 
 
-def test_the_vocabulary_is_known_before_a_text_is(folder):
+def test_the_vocabulary_is_known_without_a_text(folder):
     cfg = load_config(["tokenizer=huggingface", f"tokenizer.path={folder('llama3')}"])
     assert cfg.model.vocab_size == 500
 
 
-def test_another_vocabulary_is_another_entry_of_the_cache(folder):
+def test_vocabularies_are_cached_apart(folder):
     keys = {HuggingFaceVocabulary(path=str(folder(name))).cache_key for name in LIBRARY}
     assert len(keys) == len(LIBRARY)
     assert HuggingFaceVocabulary(path=str(folder("llama2") / "tokenizer.json")).cache_key in keys
 
 
-def test_a_folder_that_changes_is_read_again_and_one_that_does_not_is_not(folder, tmp_path):
+def test_a_folder_is_read_again_only_if_it_changed(folder, tmp_path):
     shutil.copytree(folder("llama2"), tmp_path / "model")
     first, again = (HuggingFaceVocabulary(path=str(tmp_path / "model")) for _ in range(2))
     assert again.state is first.state
@@ -266,7 +266,7 @@ def test_a_folder_that_changes_is_read_again_and_one_that_does_not_is_not(folder
         ("bytes.model", "cannot be read"),
     ],
 )
-def test_what_is_no_tokenizer_is_refused_in_a_line(path, rule, tmp_path, monkeypatch):
+def test_a_folder_without_a_usable_tokenizer_is_refused_in_one_line(path, rule, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.json").write_text('{"model_type": "llama"}')
@@ -290,7 +290,7 @@ def test_what_is_no_tokenizer_is_refused_in_a_line(path, rule, tmp_path, monkeyp
         ({"tokenizer_config.json": {"split_special_tokens": True}}, {"split_special_tokens": True}),
     ],
 )
-def test_special_tokens_are_those_that_the_folder_names_and_the_vocabulary_has(files, expected, tmp_path):
+def test_special_tokens_are_named_by_the_folder_and_in_the_vocabulary(files, expected, tmp_path):
     byte_level().save(str(tmp_path / "tokenizer.json"))
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
@@ -306,7 +306,7 @@ def test_special_tokens_are_those_that_the_folder_names_and_the_vocabulary_has(f
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_transformers_gives_the_ids_and_texts_that_we_give(name, make, tmp_path):
+def test_a_converted_tokenizer_gives_the_same_ids_and_texts(name, make, tmp_path):
     ours = make(name)
     theirs = saved(ours, tmp_path / "out")
     for text in TEXTS:
@@ -323,7 +323,7 @@ def test_transformers_gives_the_ids_and_texts_that_we_give(name, make, tmp_path)
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_way_back_is_the_same_tokenizer(name, make, tmp_path):
+def test_a_round_trip_gives_the_same_tokenizer(name, make, tmp_path):
     ours = make(name)
     saved(ours, tmp_path)
     again = HuggingFaceVocabulary(path=str(tmp_path)).fit("", "")
@@ -355,21 +355,21 @@ def test_any_ranks_are_merged_as_tiktoken_does(seed):
         assert theirs(text)["input_ids"] == ours.encode(text).tolist(), text
 
 
-def test_a_character_that_char_does_not_know_is_an_error_there_too():
+def test_an_unknown_character_is_an_error_in_transformers_too():
     with pytest.raises(Exception, match="Missing"):
         to_hf_tokenizer(Char().fit("abc", ""))("abcd")
 
 
-def test_what_has_no_form_there_is_refused():
+def test_a_tokenizer_without_an_equivalent_is_refused():
     class Own(Byte):
         pass
 
-    with pytest.raises(ConfigError, match="^tokenizer=object: has no form in transformers; "):
+    with pytest.raises(ConfigError, match="^tokenizer=object: has no equivalent in transformers; "):
         to_hf_tokenizer(object())
     assert to_hf_tokenizer(Own())("é")["input_ids"] == [195, 169]
 
 
-def test_without_transformers_it_says_what_to_install(monkeypatch):
+def test_without_transformers_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ConfigError, match="^tokenizer: needs transformers .*; pip install"):
+    with pytest.raises(ConfigError, match="^tokenizer: conversion needs transformers; pip install"):
         to_hf_tokenizer(Byte())

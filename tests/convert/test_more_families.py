@@ -1,4 +1,4 @@
-"""What the further families refuse, by name, and rotary scalings against transformers' own frequencies."""
+"""Flags that the families without a preset refuse, and rotary scaling against the frequencies of transformers."""
 
 import inspect
 import sys
@@ -56,7 +56,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("model_type", "flags", "named"), REFUSED, ids=[f"{t}: {n}" for t, _, n in REFUSED])
-def test_what_no_component_has_is_refused_by_name(model_type, flags, named):
+def test_a_flag_without_a_component_is_refused_by_name(model_type, flags, named):
     config = AutoConfig.for_model(model_type, **flags)
     with pytest.raises(Unsupported) as e:
         read_config(config, source=code_of(config))
@@ -82,7 +82,7 @@ FACTORS = [
 
 @pytest.mark.parametrize("flags", FACTORS, ids=lambda flags: str(list(flags["rope_parameters"].values())))
 @pytest.mark.parametrize("head_dim", [8, 32])
-def test_scaled_rotations_are_those_of_transformers(flags, head_dim):
+def test_scaled_rotations_equal_those_of_transformers(flags, head_dim):
     config = AutoConfig.for_model("qwen2", vocab_size=37, **LLAMA | flags | {"head_dim": head_dim})
     frequency, gain = ROPE_INIT_FUNCTIONS[config.rope_parameters["rope_type"]](config)
     position = build_model(read_config(config)).position
@@ -92,7 +92,7 @@ def test_scaled_rotations_are_those_of_transformers(flags, head_dim):
     assert read_config(write_config(read_config(config), model_type="qwen2")) == read_config(config)
 
 
-def test_a_model_of_its_own_becomes_what_is_most_common():
+def test_a_model_without_an_origin_becomes_the_most_common_class():
     ours = from_hf(redrawn("iquestcoder", LLAMA | {"head_dim": 8}))
     ours.hf_config = None
     assert to_hf(ours).config.model_type == "llama"

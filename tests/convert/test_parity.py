@@ -1,6 +1,6 @@
-"""Every family of transformers computes the same in gptlab; what gptlab cannot compute, it refuses by name.
+"""Every family of transformers computes the same in gptlab, and what gptlab cannot compute is refused by name.
 
-`make parity` prints what is held here as a table.
+`make parity` prints the same comparisons as a table.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from gptlab.model.generate import generate
 from parity import CONFIGS, GRADIENTS, LOGITS, SILENT, WINDOW, furthest, greedy, measure, random_tokens, redrawn
 from parity_configs import FALCON, FALCON_2, GEMMA, GPT, LLAMA, NEOX, OPT, PHI, TIED, UNTIED, XGLM, layers, rope
 
-# The further families are a table each over what the sixteen have proved: one config of theirs is quick enough.
+# Families without a preset reuse what the sixteen others prove, so one config of each is enough for the fast tests.
 CASES = [
     pytest.param(family, i, marks=[pytest.mark.slow] if i and family not in tiny_configs.CONFIGS else [])
     for family, i in parity.CASES
@@ -46,7 +46,7 @@ def test_a_family_computes_the_same(family, i):
 
 
 @pytest.mark.parametrize("place", ["logits", "gradients", "silent", "written"])
-def test_what_is_no_number_is_no_agreement(place):
+def test_nan_is_a_disagreement(place):
     agreeing = parity.Parity("", 0.0, 1.0, 0.0, 0.0, [], 0.0, [[1], [1]])
     assert agreeing.good and not dataclasses.replace(agreeing, **{place: math.nan}).good
     for values in ([math.nan, 1.0], [1.0, math.nan, 2.0]):
@@ -54,7 +54,7 @@ def test_what_is_no_number_is_no_agreement(place):
 
 
 @pytest.mark.parametrize("at", [0, -1])
-def test_a_gradient_that_is_no_number_is_no_agreement(at):
+def test_a_nan_among_gradients_is_a_disagreement(at):
     theirs, ours = (redrawn("gpt2", GPT) for _ in range(2))
     for p, own in zip(theirs.parameters(), ours.parameters(), strict=True):
         p.grad = own.detach().clone()
@@ -65,8 +65,8 @@ def test_a_gradient_that_is_no_number_is_no_agreement(at):
 
 
 @pytest.mark.parametrize("family", tiny_configs.CONFIGS)
-def test_tiny_configs_leave_no_flag_at_its_default(family):
-    """Of those that the family's table reads; of a boolean they have both values."""
+def test_tiny_configs_vary_every_flag(family):
+    """They vary every flag that the family's table reads, and have both values of each boolean."""
     usual, *configs = (AutoConfig.for_model(family, **flags).to_dict() for flags in [{}, *tiny_configs.CONFIGS[family]])
     for flag in flags_of(FAMILIES[family].fields) - {"add_cross_attention", "vocab_size"}:  # the first is refused
         values = [c.get(flag) for c in configs]
@@ -75,7 +75,7 @@ def test_tiny_configs_leave_no_flag_at_its_default(family):
 
 
 @pytest.mark.parametrize(("name", "ffn"), [*PLAIN.items(), *GATED.items()])
-def test_an_activation_is_transformers_own(name, ffn):
+def test_an_activation_equals_that_of_transformers(name, ffn):
     x = torch.linspace(-6, 6, 1001, dtype=torch.float64)
     ours = registry.entry("ffn", ffn).cls.activation
     assert furthest(ours(x), ACT2FN[name](x)) < 1e-7  # gelu_fast has a rounded constant
@@ -86,11 +86,11 @@ FEW = [("llama", LLAMA), ("gemma2", CONFIGS["gemma2"][0]), ("falcon", CONFIGS["f
 
 @pytest.mark.parametrize(("family", "flags"), FEW)
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-6), (torch.bfloat16, 0.05)])
-def test_a_model_keeps_its_type(family, flags, dtype, limit):
+def test_a_model_keeps_its_dtype(family, flags, dtype, limit):
     theirs = redrawn(family, flags).to(dtype)
     with torch.no_grad():
         for p in theirs.parameters():
-            p.mul_(1 + 1 / 3)  # all digits of the type, which float32 has not
+            p.mul_(1 + 1 / 3)  # digits beyond those of float32
     ours = from_hf(theirs)
     tokens = random_tokens(theirs, 2, WINDOW)
     a, b = theirs(tokens).logits, ours(tokens)
@@ -99,26 +99,26 @@ def test_a_model_keeps_its_type(family, flags, dtype, limit):
     assert parity.different(theirs, to_hf(ours)) == []
 
 
-def test_a_model_of_two_types_is_refused():
+def test_a_model_of_two_dtypes_is_refused():
     theirs = redrawn("llama", LLAMA)
     theirs.model.norm.to(torch.bfloat16)
     with pytest.raises(ConfigError, match="dtype=torch.bfloat16: other weights are torch.float32"):
         from_hf(theirs)
 
 
-def test_a_model_keeps_its_mode_and_the_original_its_weights():
+def test_a_model_keeps_its_mode_and_shares_no_weights_with_the_original():
     theirs = redrawn("gpt2", GPT).train()
     ours = from_hf(theirs)
     assert ours.training and to_hf(ours).training
     tokens = random_tokens(theirs, 2, WINDOW)
-    assert furthest(ours(tokens), theirs.eval()(tokens).logits) < 1e-5  # dropout is the recipe's
+    assert furthest(ours(tokens), theirs.eval()(tokens).logits) < 1e-5  # the converted model has no dropout
     with torch.no_grad():
         ours.embedding.weight.zero_()
     assert theirs.get_input_embeddings().weight.abs().max() > 0
 
 
-def test_a_family_name_of_another_class_can_be_asked_for():
-    """A model that came from Llama is an OLMo if it is one."""
+def test_another_class_can_be_requested():
+    """A model that came from Llama can become an OLMo only if it is one."""
     ours = from_hf(redrawn("llama", LLAMA))
     with pytest.raises(ConfigError, match="norm=rmsnorm"):
         to_hf(ours, model_type="olmo")
@@ -133,7 +133,7 @@ REFUSED = [
     ("llama", LLAMA | {"pad_token_id": -1}, "pad_token_id=-1"),
     ("llama", LLAMA | {"is_causal": False}, "is_causal=False"),
     ("llama", LLAMA | {"attention_chunk_size": 3}, "attention_chunk_size=3"),
-    ("llama", LLAMA | {"sliding_window": 3}, "sliding_window=3"),  # it reads that with a cache only
+    ("llama", LLAMA | {"sliding_window": 3}, "sliding_window=3"),  # the class reads it only with a cache
     ("llama", LLAMA | {"chunk_size_feed_forward": 3}, "chunk_size_feed_forward=3"),
     ("gpt2", GPT | {"activation_function": "quick_gelu"}, "activation_function=quick_gelu"),
     ("gpt2", GPT | {"add_cross_attention": True}, "add_cross_attention=True"),
@@ -154,7 +154,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("family", "flags", "named"), REFUSED)
-def test_what_no_component_computes_is_refused_by_name(family, flags, named):
+def test_a_flag_without_a_component_is_refused_by_name(family, flags, named):
     theirs = redrawn(family, flags)
     with pytest.raises(ConfigError) as e:
         from_hf(theirs)
@@ -162,7 +162,7 @@ def test_what_no_component_computes_is_refused_by_name(family, flags, named):
 
 
 @pytest.mark.parametrize("kind", ["GPT2Model", "GPT2ForSequenceClassification", "T5ForConditionalGeneration"])
-def test_a_class_that_is_no_language_model_of_a_family_is_refused(kind):
+def test_a_class_that_is_not_a_language_model_is_refused(kind):
     import transformers
 
     cls = getattr(transformers, kind)
@@ -174,14 +174,14 @@ def test_a_class_that_is_no_language_model_of_a_family_is_refused(kind):
 
 
 @pytest.mark.parametrize("flags", [GPT | TIED, GPT | UNTIED])
-def test_a_head_that_is_not_tied_as_the_config_says_is_refused(flags):
+def test_a_head_that_contradicts_its_config_is_refused(flags):
     theirs = redrawn("gpt2", flags)
     theirs.config.tie_word_embeddings = not theirs.config.tie_word_embeddings
     with pytest.raises(ConfigError, match="tie_word_embeddings"):
         from_hf(theirs)
 
 
-def test_a_flag_that_the_class_reads_and_the_table_does_not_know_is_refused():
+def test_an_unknown_flag_that_the_class_reads_is_refused():
     theirs = redrawn("llama", LLAMA)
     theirs.config.temperature_of_scores = 2.0
     read_config(theirs.config, source="self.temperature_of_scores = config.temperature_of_scores_too")
@@ -190,7 +190,7 @@ def test_a_flag_that_the_class_reads_and_the_table_does_not_know_is_refused():
             read_config(theirs.config, source=f"self.temperature = {line}")
 
 
-def test_a_flag_that_the_config_has_and_the_table_does_not_know_is_refused_unless_usual(monkeypatch):
+def test_an_unknown_flag_is_refused_unless_it_has_its_default():
     from transformers import LlamaConfig
 
     class Other(LlamaConfig):
@@ -201,7 +201,7 @@ def test_a_flag_that_the_config_has_and_the_table_does_not_know_is_refused_unles
         read_config(Other(**LLAMA, residual_scale=0.5))
 
 
-def test_a_weight_that_the_table_does_not_know_is_refused():
+def test_an_unknown_weight_is_refused():
     theirs = redrawn("llama", LLAMA)
     theirs.model.layers[0].mlp.gate_proj.bias = torch.nn.Parameter(torch.ones(48))
     with pytest.raises(ConfigError, match="model.layers.0.mlp.gate_proj.bias of transformers"):
@@ -222,7 +222,7 @@ def test_a_weight_that_the_table_does_not_know_is_refused():
         ("placement=post position=rope", "placement=post"),
     ],
 )
-def test_what_no_class_has_is_refused_by_component(choices, named):
+def test_a_composition_without_a_class_is_refused_by_component(choices, named):
     model = build_model(configure(load_config(TINY), choices))
     with pytest.raises(ConfigError) as e:
         to_hf(model)
@@ -234,18 +234,18 @@ PRESETS = {family.replace("-", "_"): family for family in tiny_configs.CONFIGS}
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_becomes_its_class(preset):
-    words = f"preset={preset} size=tiny model.vocab_size=37 data.window={WINDOW}"
-    model = build_model(load_config(words.split())).eval()
-    found, asked = to_hf(model), to_hf(model, model_type=PRESETS[preset])
-    tokens = random_tokens(found, 2, WINDOW)
-    assert asked.config.model_type == PRESETS[preset]
-    for theirs in (found, asked):
+    overrides = f"preset={preset} size=tiny model.vocab_size=37 data.window={WINDOW}"
+    model = build_model(load_config(overrides.split())).eval()
+    first, requested = to_hf(model), to_hf(model, model_type=PRESETS[preset])
+    tokens = random_tokens(first, 2, WINDOW)
+    assert requested.config.model_type == PRESETS[preset]
+    for theirs in (first, requested):
         assert furthest(model(tokens), theirs(tokens).logits) < 1e-5
-    assert parity.different(found, to_hf(from_hf(found))) == []
+    assert parity.different(first, to_hf(from_hf(first))) == []
 
 
 @pytest.mark.slow
-def test_gpt2_as_published_but_for_its_weights():
+def test_gpt2_of_the_published_size_computes_the_same():
     torch.manual_seed(0)
     theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2")).eval()
     with torch.no_grad():

@@ -263,7 +263,7 @@ def test_a_split_needs_one_token_more_than_a_window(val_fraction, split):
     open_prose(Byte(), text=text, window=24, val_fraction=val_fraction)
 
 
-def test_one_character_is_too_short_and_not_a_crash():
+def test_a_text_of_one_character_is_refused():
     assert "the train split has 0 tokens" in error_line(lambda: open_prose(Byte(), text="x", window=1))
 
 
@@ -286,7 +286,7 @@ def test_a_second_run_opens_what_the_first_has_written():
     assert np.array_equal(first.train, second.train) and first.train.filename == second.train.filename
 
 
-def test_an_unchanged_text_is_read_once_in_a_process_and_a_changed_one_again(tmp_path, monkeypatch):
+def test_an_unchanged_text_is_read_once_per_process_and_a_changed_one_again(tmp_path, monkeypatch):
     file, reads, read = tmp_path / "text.txt", [], Text.text
     monkeypatch.setattr(Text, "text", lambda self: reads.append(self.path) or read(self))
 
@@ -302,10 +302,10 @@ def test_an_unchanged_text_is_read_once_in_a_process_and_a_changed_one_again(tmp
     assert "brown" in changed and n == 2 and opened() == (changed, 2)
     assert opened(PROSE) == (first, 3)
     file.with_name("cache").rename(tmp_path / "elsewhere")
-    assert opened() == (first, 4)  # its tokens have to be made anew
+    assert opened() == (first, 4)  # its tokens have to be made again
 
 
-def test_a_corpus_that_cannot_tell_is_read_every_time():
+def test_a_corpus_without_a_stamp_is_read_every_time():
     assert open_prose(Byte()).hash != open_prose(Byte(), text=PROSE + "x").hash
 
 

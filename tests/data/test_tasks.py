@@ -1,4 +1,4 @@
-"""Tasks that make their own tokens: each is solved here by a rule that reads a row from left to right."""
+"""Synthetic tasks: each is solved here by a rule that reads a row from left to right."""
 
 import json
 import math
@@ -117,7 +117,7 @@ def test_the_rule_answers_every_question_and_a_model_that_knows_it_has_loss_0(na
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_without_the_past_there_is_only_chance(name):
+def test_without_the_past_accuracy_is_chance(name):
     """No mask lets an answer show: of its own token alone, a question says nothing about it."""
     dataset = opened(name, "eval.tokens=1000")
     blind = Oracle(lambda row: torch.zeros(len(row), dataset.vocab_size), dataset.vocab_size)
@@ -150,7 +150,7 @@ def test_examples_depend_on_seed_and_step_only(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_validation_is_always_the_same_and_in_no_run_s_training(name):
+def test_validation_is_always_the_same_and_never_in_training(name):
     dataset = opened(name)
     in_fours, in_nines = (opened(name).validation_batches(32, n, 1000) for n in (4, 9))
     first, second = ([torch.cat(c) for c in zip(*batches, strict=True)] for batches in (in_fours, in_nines))
@@ -164,7 +164,7 @@ def test_validation_is_always_the_same_and_in_no_run_s_training(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_rows_of_a_step_ask_as_much_as_each_other(name):
+def test_every_row_of_a_step_asks_equally_often(name):
     task = opened(name).task
     for step in range(20):
         examples = task.training(stream(0, step), 6, 32)
@@ -178,7 +178,7 @@ def test_rows_of_a_step_ask_as_much_as_each_other(name):
     ("name", "knob", "levels"),
     [("recall", "pairs", "2,5"), ("induction", "distances", "3,9"), ("copy", "lengths", "4,7")],
 )
-def test_levels_are_what_validation_is_sliced_by_and_training_covers(name, knob, levels):
+def test_validation_is_sliced_by_the_levels_that_training_covers(name, knob, levels):
     dataset = opened(name, f"data.{knob}=[{levels}]")
     low, high = map(int, levels.split(","))
     unit = {"distances": "distance", "lengths": "length"}.get(knob, knob)
@@ -217,7 +217,7 @@ def rules(grammar):
     return table
 
 
-def test_the_entropy_is_that_of_all_sentences_by_their_lengths():
+def test_the_entropy_is_that_of_all_sentences_per_token():
     """Entropy of a sentence over its expected length, summed over every derivation that is not too unlikely."""
     grammar = Grammar(n_kinds=2, n_words=2, p_open=0.02, p_close=0.85)
     table, total, entropy, length = rules(grammar), 0.0, 0.0, 0.0
@@ -267,7 +267,7 @@ def test_rows_are_in_the_language_with_their_own_surprisals_and_depths():
     assert set(np.unique(examples.slices)) == {0, 1, 2, 3}
 
 
-def test_a_long_sample_has_the_entropy_at_every_place():
+def test_a_long_sample_has_the_entropy_at_every_position():
     grammar = Grammar()
     floor = grammar.validation(stream(1, 0), 5000, 100).floor
     sd = floor.std()
@@ -276,7 +276,7 @@ def test_a_long_sample_has_the_entropy_at_every_place():
     assert np.abs(by_place - grammar.entropy).max() < 4.5 * sd / math.sqrt(5000)
 
 
-def test_the_grammar_itself_has_no_excess_and_who_knows_nothing_has_one():
+def test_the_grammar_itself_has_no_excess_and_a_uniform_guess_has_one():
     dataset = opened("grammar")
     grammar = dataset.task
 
@@ -350,7 +350,7 @@ def test_in_evaluation_uncounted_positions_have_no_nats_and_no_hit(chunk):
         assert bool(hits[i]) == bool(counts and logits[i].argmax() == y[i])
 
 
-def test_slices_and_places_add_up():
+def test_slices_and_positions_add_up():
     dataset = opened("recall", "data.n_keys=5", "data.pairs=[1,2,4]")
     assert dataset.vocab_size == VOCAB
     model = tiny_model("data.window=32")
@@ -388,7 +388,7 @@ def run(tmp_path):
     return train_it
 
 
-def test_a_task_of_ones_own_is_a_class_that_makes_examples(run, own_registry):
+def test_a_users_own_task_is_a_class_that_makes_examples(run, own_registry):
     @registry.register("data", "last_is_first")
     class LastIsFirst(Task):
         """Random tokens; the last is the first again."""
@@ -414,7 +414,7 @@ def test_a_task_of_ones_own_is_a_class_that_makes_examples(run, own_registry):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_run_records_what_a_task_has_and_no_bits_per_byte(name, run):
+def test_a_run_records_the_metrics_of_a_task_and_no_bits_per_byte(name, run):
     summary = run(f"data={name} position=rope eval.lengths=[1,2]")
     folder = Path(summary["run_dir"])
     score = "val/excess" if name == "grammar" else "val/accuracy"
@@ -426,7 +426,7 @@ def test_a_run_records_what_a_task_has_and_no_bits_per_byte(name, run):
     assert any(key.startswith("val/loss_position-") for key in last)
     assert not (folder / "tokenizer.json").exists()
     with pytest.raises(ConfigError, match="reads no text"):
-        open_run(folder)
+        open_run(str(folder))
 
 
 def test_micro_batches_take_the_mean_of_the_whole_batch(run):
@@ -451,7 +451,7 @@ def test_compare_takes_the_metric_of_a_task(run, capsys):
     assert "metric=val/bpb: not in" in capsys.readouterr().err
 
 
-def test_trained_on_all_every_token_is_a_target_and_validation_is_as_before():
+def test_train_on_all_makes_every_token_a_target_in_training_only():
     some, every = opened("recall"), opened("recall", "data.train_on=all")
     (x, y), (same, z) = some.train_batches(32, 4, 0, "").batch(0), every.train_batches(32, 4, 0, "").batch(0)
     assert torch.equal(x, same) and (z >= 0).all() and torch.equal(z[:, :-1], x[:, 1:])
@@ -480,7 +480,7 @@ def test_trained_on_all_every_token_is_a_target_and_validation_is_as_before():
         ("model.vocab_size=64", "model.vocab_size=64: data=recall has 65 tokens; give no fewer"),
     ],
 )
-def test_what_a_task_cannot_use_is_refused_before_anything_is_written(words, line, tmp_path, capsys):
+def test_settings_that_a_task_cannot_use_are_refused_before_anything_is_written(words, line, tmp_path, capsys):
     given = ["data=recall", "data.window=32", "position=rope", f"runs_dir={tmp_path / 'runs'}", "wandb.mode=disabled"]
     with pytest.raises(SystemExit) as done:
         main(["train", *given, *words.split()])
@@ -489,7 +489,7 @@ def test_what_a_task_cannot_use_is_refused_before_anything_is_written(words, lin
     assert not (tmp_path / "runs").exists()
 
 
-def test_weights_trained_on_text_know_that_a_task_s_tokens_are_others(run, train_tiny):
+def test_weights_trained_on_text_are_refused_for_the_tokens_of_a_task(run, train_tiny):
     text = train_tiny("tokenizer=byte")["run_dir"]
     with pytest.raises(ConfigError, match="its tokenizer gives other tokens"):
         run(f"data=induction model.vocab_size=256 train.init_from={text}")

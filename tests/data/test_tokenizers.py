@@ -62,7 +62,7 @@ def test_any_text_comes_back(name, bpe, cached):
 
 
 @pytest.mark.parametrize("name", ["char", "byte", "gpt2", "bpe"])
-def test_json_is_enough_to_have_it_again(name, bpe, cached):
+def test_a_tokenizer_comes_back_from_its_json(name, bpe, cached):
     cached.add("gpt2")
     tokenizer = {"char": Char, "byte": Byte, "gpt2": GPT2}[name]().fit(NASTY, TRAIN) if name != "bpe" else bpe
     again = tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json())))
@@ -71,7 +71,7 @@ def test_json_is_enough_to_have_it_again(name, bpe, cached):
     assert np.array_equal(again.token_bytes, tokenizer.token_bytes)
 
 
-def test_half_a_character_is_shown_as_such(bpe):
+def test_half_a_character_is_decoded_as_the_replacement_character(bpe):
     first_byte = Byte().encode("é")[:1]
     assert Byte().decode(first_byte) == "\ufffd"
     assert bpe.decode(bpe.encode("é")[:1]) == "\ufffd"
@@ -91,7 +91,7 @@ def test_char_names_the_character_it_does_not_know(unknown):
     assert str(caught.value).startswith(f"--prompt: character {unknown!r} at 2 is unknown; the vocabulary is the 5")
 
 
-def test_byte_takes_what_a_terminal_could_not_decode():
+def test_byte_takes_bytes_that_a_terminal_could_not_decode():
     assert Byte().encode("a\udcff").tolist() == [97, 255]
 
 
@@ -141,12 +141,12 @@ def test_bpe_is_deterministic_and_as_large_as_asked(bpe):
     assert bpe.vocab_size == BPE(vocab_size=400).fixed_vocab_size == 400
 
 
-def test_bpe_learns_the_frequent(bpe):
+def test_bpe_merges_frequent_strings(bpe):
     assert len(bpe.encode("    return x + 12\n\n\n")) < 10
     assert max(bpe.token_bytes) > 4
 
 
-def test_bpe_is_the_same_whether_the_text_is_fed_whole_or_in_lines(bpe):
+def test_bpe_trained_on_lines_equals_bpe_trained_on_the_whole_text(bpe):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     whole = Tokenizer(models.BPE())

@@ -1,4 +1,4 @@
-"""What diagnostics measure is what happens in the training step, and taking it changes nothing."""
+"""Diagnostics measure what the training step does, and change nothing."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from gptlab import register
-from gptlab.diagnostics.activations import effective_rank, histogram, measure
-from gptlab.diagnostics.watch import PAST, Watch
+from gptlab.diagnostics.activations import effective_rank, histogram, probe_activations
+from gptlab.diagnostics.watch import PAST_LOSSES, Watch
 from gptlab.model.attention_kernels import attend, attend_explicitly, scores
 from gptlab.runs.record import read_metrics, read_snapshots
 from gptlab.runs.trackers import to_tracker
 from tiny import ATTENTIONS, LAYERS, WIRINGS, telling_model, tiny_model, tokens
 
-LOOKS = {"none": 0, "basic": 3, "full": 3}
+N_SNAPSHOTS = {"none": 0, "basic": 3, "full": 3}
 
 
 def batch():
@@ -26,7 +26,7 @@ def batch():
 
 
 def inside(model, full=True):
-    return measure(model, *batch(), torch.autocast("cpu", enabled=False), full=full)
+    return probe_activations(model, *batch(), torch.autocast("cpu", enabled=False), full=full)
 
 
 def rms(x):
@@ -55,23 +55,23 @@ def training_step(model):
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_the_numbers_are_those_of_hooks_on_the_training_step(wiring):
     model = tiny_model(wiring)
-    look = inside(model)
+    snapshot = inside(model)
     stream, branches, logits = training_step(model)
-    assert look["stream_rms"] == pytest.approx([rms(x) for x in stream], rel=1e-5)
-    assert look["stream_grad_rms"] == pytest.approx([rms(x.grad) for x in stream], rel=1e-4)
+    assert snapshot["stream_rms"] == pytest.approx([rms(x) for x in stream], rel=1e-5)
+    assert snapshot["stream_grad_rms"] == pytest.approx([rms(x.grad) for x in stream], rel=1e-4)
     for name, seen in branches.items():
-        assert look[f"{name}_rms"] == pytest.approx([rms(x) for x in seen], rel=1e-5)
+        assert snapshot[f"{name}_rms"] == pytest.approx([rms(x) for x in seen], rel=1e-5)
     norms = [math.sqrt(sum(p.grad.square().sum() for p in b.parameters())) for b in model.blocks]
-    assert look["probe/grad_norm"] == pytest.approx(norms, rel=1e-4)
+    assert snapshot["probe/grad_norm"] == pytest.approx(norms, rel=1e-4)
     writers = [[b.attention.out.weight, b.ffn.down.weight] for b in model.blocks]
     norms = [math.sqrt(sum(p.grad.square().sum() for p in ps)) for ps in writers]
-    assert look["probe/residual_grad_norm"] == pytest.approx(norms, rel=1e-4)
+    assert snapshot["probe/residual_grad_norm"] == pytest.approx(norms, rel=1e-4)
     p = logits.detach().softmax(-1)
-    assert look["logits/max"] == pytest.approx(float(logits.detach().max()), rel=1e-5)
-    assert look["logits/entropy"] == pytest.approx(float(-(p * p.log()).sum(-1).mean()), rel=1e-5)
+    assert snapshot["logits/max"] == pytest.approx(float(logits.detach().max()), rel=1e-5)
+    assert snapshot["logits/entropy"] == pytest.approx(float(-(p * p.log()).sum(-1).mean()), rel=1e-5)
 
 
-def test_basic_is_a_part_of_full():
+def test_full_contains_basic():
     model = tiny_model("placement=double block=parallel ffn=swiglu")
     full, basic = inside(model), inside(model, full=False)
     assert basic.keys() < full.keys()
@@ -79,7 +79,7 @@ def test_basic_is_a_part_of_full():
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_look_leaves_weights_gradients_modes_and_random_streams_alone(full):
+def test_a_snapshot_leaves_weights_gradients_modes_and_random_streams_alone(full):
     model = tiny_model("train.dropout=0.5 norm=dyt head.z_loss=0.1").train()
     model.blocks[1].eval()
     modes = [m.training for m in model.modules()]
@@ -104,17 +104,17 @@ def test_attention_entropy_and_logits_are_those_of_the_equation(choice, monkeypa
         return attend(q, k, v, rule, dropout=dropout)
 
     model = telling_model(choice)
-    look = inside(model)
+    snapshot = inside(model)
     monkeypatch.setattr("gptlab.model.attention.attend", explicit)
     model(batch()[0])
     for layer, (p, s) in enumerate(calls):
         entropy = torch.special.entr(p).sum(-1).mean((0, 2))
-        assert look["attention_entropy"][layer] == pytest.approx(entropy.tolist(), rel=1e-4)
-        assert look["attention_logit_max"][layer] == pytest.approx(s.amax((0, 2, 3)).tolist(), rel=1e-4)
+        assert snapshot["attention_entropy"][layer] == pytest.approx(entropy.tolist(), rel=1e-4)
+        assert snapshot["attention_logit_max"][layer] == pytest.approx(s.amax((0, 2, 3)).tolist(), rel=1e-4)
     assert len(calls) == LAYERS
 
 
-def test_queries_in_parts_give_the_same(monkeypatch):
+def test_scores_of_queries_in_parts_equal_those_at_once(monkeypatch):
     model = telling_model("attention.window=3 position=alibi")
     whole = inside(model)
     monkeypatch.setattr("gptlab.diagnostics.activations.QUERIES", 5)
@@ -129,15 +129,15 @@ def test_dead_and_silent_units_and_saturated_tanhs():
         up = model.blocks[0].ffn.up
         up.bias[:16] = -100.0  # of 64: ReLU never lets them pass
         model.blocks[1].ffn_placement.norm.alpha.fill_(1e6)  # one of the block's two norms
-    look = inside(model)
-    assert look["ffn_dead"][0] == pytest.approx(16 / 64, abs=1e-6)
+    snapshot = inside(model)
+    assert snapshot["ffn_dead"][0] == pytest.approx(16 / 64, abs=1e-6)
     hidden = []
     model.blocks[0].ffn.down.register_forward_pre_hook(lambda m, a: hidden.append(a[0]))
     model(batch()[0])
-    assert look["ffn_silent"][0] == pytest.approx(
+    assert snapshot["ffn_silent"][0] == pytest.approx(
         float((hidden[0] <= 0.01 * hidden[0].square().mean().sqrt()).float().mean()), abs=1e-6
     )
-    assert look["tanh_saturated"] == pytest.approx([0, 0.5], abs=0.02)
+    assert snapshot["tanh_saturated"] == pytest.approx([0, 0.5], abs=0.02)
     assert all(map(math.isnan, inside(tiny_model())["tanh_saturated"]))
 
 
@@ -156,7 +156,7 @@ def test_a_histogram_counts_every_finite_value():
     assert sum(histogram(torch.zeros(3))["counts"]) == 3 and sum(histogram(torch.tensor([math.nan]))["counts"]) == 0
 
 
-def test_a_component_of_ones_own_is_measured_as_far_as_it_has_the_parts(own_registry):
+def test_a_users_own_component_is_measured_as_far_as_it_has_the_parts(own_registry):
     @register("ffn", "test_odd")
     class Odd(nn.Module):
         def __init__(self, dim):
@@ -174,10 +174,10 @@ def test_a_component_of_ones_own_is_measured_as_far_as_it_has_the_parts(own_regi
         def forward(self, x, position, cache=None):
             return x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None]
 
-    look = inside(tiny_model("ffn=test_odd attention=test_mean"))
-    assert look["attention_entropy"] == [[], []] and all(map(math.isnan, look["ffn_dead"]))
-    assert min(look["tanh_saturated"]) > 0.5 and min(look["ffn_rms"]) > 0.5
-    assert "attention_entropy/00" not in to_tracker({"step": 1, **look})
+    snapshot = inside(tiny_model("ffn=test_odd attention=test_mean"))
+    assert snapshot["attention_entropy"] == [[], []] and all(map(math.isnan, snapshot["ffn_dead"]))
+    assert min(snapshot["tanh_saturated"]) > 0.5 and min(snapshot["ffn_rms"]) > 0.5
+    assert "attention_entropy/00" not in to_tracker({"step": 1, **snapshot})
 
 
 # In a run
@@ -194,9 +194,9 @@ def run_with(train_tiny, tmp_path):
     return run
 
 
-def test_a_run_is_the_same_bit_by_bit_whatever_is_watched(run_with):
+def test_a_run_is_bit_identical_with_any_diagnostics(run_with):
     dropout = "train.dropout=0.2 train.micro_batch_size=2 qk_norm=rmsnorm"
-    runs = {level: run_with(level, dropout) for level in LOOKS}
+    runs = {level: run_with(level, dropout) for level in N_SNAPSHOTS}
     assert len({folder.name for _, folder in runs.values()}) == 1
     weights = {k: load_file(f / "checkpoint/last.safetensors") for k, (_, f) in runs.items()}
     for level, (summary, folder) in runs.items():
@@ -204,44 +204,45 @@ def test_a_run_is_the_same_bit_by_bit_whatever_is_watched(run_with):
         assert all(torch.equal(v, weights["none"][k]) for k, v in weights[level].items())
         losses = [line.get("train/loss") for line in read_metrics(folder)]
         assert losses == [line.get("train/loss") for line in read_metrics(runs["none"][1])]
-        assert [look["step"] for look in read_snapshots(folder)] == [1, 3, 6][: LOOKS[level]]
+        assert [snapshot["step"] for snapshot in read_snapshots(folder)] == [1, 3, 6][: N_SNAPSHOTS[level]]
     assert not (runs["none"][1] / "diagnostics.jsonl").exists()
 
 
-def test_a_look_of_a_run_says_what_the_step_did(run_with):
+def test_a_snapshot_of_a_run_describes_its_training_step(run_with):
     _, folder = run_with("basic", "train.grad_clip=1.0")
-    looks = read_snapshots(folder)
+    snapshots = read_snapshots(folder)
     norms = [line["train/grad_norm"] for line in read_metrics(folder) if "train/grad_norm" in line]
-    for look, since in zip(looks, (0, 1, 3), strict=True):
-        step = look["step"]
-        of_all = math.sqrt(sum(grad**2 for _, grad, _ in look["parameters"].values()))
+    for snapshot, since in zip(snapshots, (0, 1, 3), strict=True):
+        step = snapshot["step"]
+        of_all = math.sqrt(sum(grad**2 for _, grad, _ in snapshot["parameters"].values()))
         assert of_all == pytest.approx(norms[step - 1], rel=1e-4)  # before clipping
-        assert look["train/clipped"] == pytest.approx(sum(n > 1.0 for n in norms[since:step]) / (step - since))
+        assert snapshot["train/clipped"] == pytest.approx(sum(n > 1.0 for n in norms[since:step]) / (step - since))
         for layer in range(2):
-            own = {k: v for k, v in look["parameters"].items() if k.startswith(f"blocks.{layer}.")}
-            assert look["grad_norm"][layer] == pytest.approx(math.sqrt(sum(g**2 for _, g, _ in own.values())), rel=1e-4)
+            own = {k: v for k, v in snapshot["parameters"].items() if k.startswith(f"blocks.{layer}.")}
+            norm = math.sqrt(sum(grad**2 for _, grad, _ in own.values()))
+            assert snapshot["grad_norm"][layer] == pytest.approx(norm, rel=1e-4)
             matrices = [v for k, v in own.items() if k.endswith("weight")]
             weight, update = (math.sqrt(sum(v[i] ** 2 for v in matrices)) for i in (0, 2))
-            assert look["weight_norm"][layer] == pytest.approx(weight, rel=1e-4)
-            assert look["update_ratio"][layer] == pytest.approx(math.log10(update / weight), abs=1e-4)
+            assert snapshot["weight_norm"][layer] == pytest.approx(weight, rel=1e-4)
+            assert snapshot["update_ratio"][layer] == pytest.approx(math.log10(update / weight), abs=1e-4)
     assert any(n > 1 for n in norms)
 
 
 def test_the_update_is_the_difference_of_the_weights(run_with):
-    """Of step 6, against a run that ended with step 5."""
+    """The update of step 6, against a run that ended with step 5."""
     constant = "schedule=constant schedule.warmup=1"
     before, after = (
         load_file(run_with(level, f"{constant} budget.steps={n}")[1] / "checkpoint/last.safetensors")
         for level, n in (("none", 5), ("basic", 6))
     )
-    *_, look = read_snapshots(run_with("full", f"{constant} budget.steps=6")[1])
-    assert look["step"] == 6
-    for name, (weight, _, update) in look["parameters"].items():
+    *_, snapshot = read_snapshots(run_with("full", f"{constant} budget.steps=6")[1])
+    assert snapshot["step"] == 6
+    for name, (weight, _, update) in snapshot["parameters"].items():
         assert weight == pytest.approx(float(before[name].norm()), rel=1e-4)
         assert update == pytest.approx(float((after[name] - before[name]).norm()), rel=1e-3)
 
 
-def test_a_spike_is_told_from_noise_and_the_count_goes_on_after_a_resume():
+def test_a_spike_stands_out_from_noise_also_after_a_resume():
     model = tiny_model()
     watch, again = (Watch("basic", 10, model, model, batch(), None, 1.0) for _ in range(2))
     losses = [3.0 + 0.01 * (i % 5) for i in range(60)]
@@ -252,16 +253,16 @@ def test_a_spike_is_told_from_noise_and_the_count_goes_on_after_a_resume():
             watch.losses.append(torch.tensor(loss))
 
     feed(watch, losses)
-    assert watch._spike() < 3
+    assert watch.largest_spike() < 3
     feed(watch, [3.02, 4.0])
     again.restore(json.loads(json.dumps(watch.state())))
     for w in (watch, again):
         feed(w, [3.02])
-    assert watch._spike() == again._spike() > 7
-    assert watch.past == again.past and len(watch.past) == 63 <= PAST
+    assert watch.largest_spike() == again.largest_spike() > 7
+    assert watch.past == again.past and len(watch.past) == 63 <= PAST_LOSSES
 
 
-def test_placements_differ_in_where_the_gradient_is_large():
+def test_post_norm_gradients_grow_toward_the_output_and_pre_norm_ones_do_not():
     """arXiv:2002.04745, figure 3: under Xavier's init, post-norm's grows toward the output, pre-norm's does not."""
     ratio = {}
     for placement in ("placement=pre", "placement=post"):

@@ -1,4 +1,4 @@
-"""The looks of a run drawn, and arms probed before any training."""
+"""Snapshots of a run as pictures, and arms probed before any training."""
 
 import json
 import re
@@ -55,18 +55,18 @@ def test_a_run_is_drawn_as_it_was_recorded(train, figures, capsys):
     assert (run / "diagnostics.png").read_bytes()[:4] == b"\x89PNG"
     out = capsys.readouterr().out
     assert "placement=post" in out and f"picture: {run / 'diagnostics.png'}" in out
-    [figure], looks = figures, read_snapshots(run)
+    [figure], snapshots = figures, read_snapshots(run)
     [rule, *_] = [a for a in panel(figure, "Update:weight").lines if len(set(a.get_ydata())) == 1]
     assert set(rule.get_ydata()) == {-3}
     drawn = [list(line.get_ydata()) for line in panel(figure, "Update:weight").lines if line is not rule]
-    assert drawn == [[look["update_ratio"][layer] for look in looks] for layer in range(2)]
+    assert drawn == [[snapshot["update_ratio"][layer] for snapshot in snapshots] for layer in range(2)]
     stream = panel(figure, "Forward activations").lines[1]
-    assert list(stream.get_xdata()) == [0, 1, 2] and list(stream.get_ydata()) == looks[-1]["stream_rms"]
+    assert list(stream.get_xdata()) == [0, 1, 2] and list(stream.get_ydata()) == snapshots[-1]["stream_rms"]
     entropy = panel(figure, "Attention entropy").lines
-    assert list(entropy[0].get_ydata()) == looks[-1]["attention_entropy"][0]
+    assert list(entropy[0].get_ydata()) == snapshots[-1]["attention_entropy"][0]
     [density, *_] = panel(figure, "Activations, step 4").lines
     assert np.trapezoid(density.get_ydata(), density.get_xdata()) == pytest.approx(1, abs=0.03)
-    assert f"{looks[-1]['grad_norm'][1]:.3g}" in out
+    assert f"{snapshots[-1]['grad_norm'][1]:.3g}" in out
 
 
 def test_two_runs_share_their_axes_and_what_only_one_has_is_left_out(train, figures):
@@ -79,15 +79,15 @@ def test_two_runs_share_their_axes_and_what_only_one_has_is_left_out(train, figu
 
 
 @pytest.mark.parametrize("level", ["basic", "full"])
-def test_a_run_of_strange_numbers_is_drawn(level, train):
+def test_a_run_with_nan_and_infinities_is_drawn(level, train):
     run = train(f"diagnostics={level}", "placement=none", "optimizer=sgd", "optimizer.lr=1e-30")
-    looks = read_snapshots(run)
-    looks[-1] |= {"grad_norm": [float("nan")] * 2, "update_ratio": [float("-inf")] * 2}
-    (run / "diagnostics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in looks[-1:]) + '{"torn": ')
+    snapshots = read_snapshots(run)
+    snapshots[-1] |= {"grad_norm": [float("nan")] * 2, "update_ratio": [float("-inf")] * 2}
+    (run / "diagnostics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in snapshots[-1:]) + '{"torn": ')
     gptlab("inspect", run, "--png", "x.png")
 
 
-def test_what_cannot_be_inspected_is_said_in_one_line(train, folder, capsys):
+def test_a_run_that_cannot_be_inspected_is_one_line(train, folder, capsys):
     run = train("diagnostics=none")
     for words, line in (
         ([run], f"{run}: has no snapshots yet; train with diagnostics=basic or diagnostics=full"),
@@ -100,21 +100,21 @@ def test_what_cannot_be_inspected_is_said_in_one_line(train, folder, capsys):
         assert capsys.readouterr().err == f"gptlab: {line}\n"
 
 
-def test_a_probe_has_the_numbers_of_the_first_look(folder, train, figures, capsys):
+def test_a_probe_has_the_numbers_of_the_first_snapshot(folder, train, figures, capsys):
     run = train("diagnostics=full", "precision=float32", "placement=post")
     capsys.readouterr()
     words = [*TINY, "size.n_layer=2", "train.batch_size=4", "placement=pre,post", "--png", "probe.png"]
     gptlab("probe", *words)
     out = capsys.readouterr().out
-    look = read_snapshots(run)[0]
+    snapshot = read_snapshots(run)[0]
     [row] = [line.split() for line in out.splitlines() if line.startswith("placement=post")]
-    grads = look["probe/residual_grad_norm"]
-    assert float(row[1]) == pytest.approx(look["stream_rms"][1], rel=0.01)
+    grads = snapshot["probe/residual_grad_norm"]
+    assert float(row[1]) == pytest.approx(snapshot["stream_rms"][1], rel=0.01)
     assert [float(x) for x in row[4:7]] == pytest.approx([grads[0], grads[1], grads[1] / grads[0]], rel=0.01)
-    assert float(row[7]) == pytest.approx(look["logits/entropy"], abs=0.001)
+    assert float(row[7]) == pytest.approx(snapshot["logits/entropy"], abs=0.001)
     [figure] = figures
     stream = panel(figure, "Activations at init").lines[1]
-    assert list(stream.get_ydata()) == pytest.approx(look["stream_rms"], rel=1e-5)
+    assert list(stream.get_ydata()) == pytest.approx(snapshot["stream_rms"], rel=1e-5)
     assert panel(figure, "The same").lines[1].get_ydata()[0] == 1
     assert (folder / "probe.png").read_bytes()[:4] == b"\x89PNG" and not (folder / "runs/probe").exists()
 
@@ -128,7 +128,7 @@ def test_a_grid_of_many_arms_and_seeds_has_a_line_for_each(folder, figures):
     assert "norm=none ffn=swiglu block=parallel seed=1" in {t.get_text() for t in figure.legends[0].texts}
 
 
-def test_what_a_model_has_not_is_left_out_and_one_without_blocks_refused(folder, train, capsys):
+def test_missing_parts_are_left_out_and_a_model_without_blocks_is_refused(folder, train, capsys):
     rnn, bigram = train("model=rnn"), train("model=bigram")
     gptlab("inspect", rnn)
     table = capsys.readouterr().out.split("\nblock")[1].splitlines()
@@ -145,7 +145,7 @@ def test_what_a_model_has_not_is_left_out_and_one_without_blocks_refused(folder,
     assert not (folder / "x.png").exists()
 
 
-def test_probe_writes_nothing_where_the_picture_cannot_be_or_the_arm_is_wrong(folder, capsys):
+def test_probe_writes_nothing_for_a_wrong_picture_name_or_arm(folder, capsys):
     gptlab("probe", *TINY, "--png", "x.jpg", code=2)
     assert "png=x.jpg: the name must end in .png or .pdf or .svg" in capsys.readouterr().err
     gptlab("probe", *TINY, "placement=pre,past", "--png", "x.png", code=2)
@@ -153,7 +153,7 @@ def test_probe_writes_nothing_where_the_picture_cannot_be_or_the_arm_is_wrong(fo
     assert not (folder / "x.png").exists()
 
 
-def test_the_report_shows_the_looks_of_the_arms_that_have_some(folder, train, capsys):
+def test_the_report_shows_the_snapshots_of_the_arms_that_have_them(folder, train, capsys):
     arms = ["placement=pre"], ["placement=post", "diagnostics=full"], ["placement=double", "diagnostics=none"]
     runs = [train(*words) for words in (*arms, ["model=bigram"])]
     pre, post, double, _ = map(read_snapshots, runs)
@@ -165,12 +165,12 @@ def test_the_report_shows_the_looks_of_the_arms_that_have_some(folder, train, ca
         return [trace["y"] for trace in payload["figures"][name]["data"] if trace["y"]]
 
     for name, key in (("activations", "stream_rms"), ("gradients", "residual_grad_norm")):
-        expected = [looks[i][key] for looks in (post, pre) for i in (0, -1)]
+        expected = [snapshots[i][key] for snapshots in (post, pre) for i in (0, -1)]
         assert sorted(drawn(name)) == [pytest.approx(y, rel=1e-4) for y in sorted(expected)]
     matrices = [norms for name, norms in post[-1]["parameters"].items() if re.fullmatch(r"blocks\.0\..*\.weight", name)]
     weight, gradient, _ = np.linalg.norm(matrices, axis=0)
     assert any(y[0] == pytest.approx(np.log10(gradient / weight), rel=1e-4) for y in drawn("gradient-weight"))
-    means = [[np.mean(look["update_ratio"]) for look in looks] for looks in (post, pre)]
+    means = [[np.mean(snapshot["update_ratio"]) for snapshot in snapshots] for snapshots in (post, pre)]
     assert sorted(drawn("updates")) == [pytest.approx(y, rel=1e-4) for y in sorted(means)]
     assert drawn("entropy") == [pytest.approx(np.mean(post[-1]["attention_entropy"], axis=1), rel=1e-4)]
     assert not double and "Inside the models" in page

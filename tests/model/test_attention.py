@@ -111,7 +111,7 @@ NO_POSITION = component("position", "none")
 @pytest.mark.parametrize("scale", [None, 0.3])
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("softcap", [None, 1.5])
-def test_scores_are_scaled_by_the_knobs(layer_idx, scale, inverse, softcap):
+def test_scores_are_scaled_as_the_settings_say(layer_idx, scale, inverse, softcap):
     knobs = {"scale": scale, "inverse_layer_scale": inverse, "softcap": softcap}
     layer, x = drawn(component("attention", "softmax", layer_idx=layer_idx, **knobs)), noise(2, WINDOW, 16)
     expected = (scale or 1 / math.sqrt(4)) / (layer_idx + 1 if inverse else 1)
@@ -135,7 +135,7 @@ def test_q_k_and_v_are_clipped_before_they_are_rotated():
 @pytest.mark.parametrize("over", ["head", "each_head", "width"])
 @pytest.mark.parametrize("name", ["layernorm", "rmsnorm"])
 @pytest.mark.parametrize("n_kv_head", [4, 2])
-def test_queries_and_keys_are_normed_over_what_the_knob_says(name, over, n_kv_head):
+def test_queries_and_keys_are_normed_over_what_qk_norm_over_says(name, over, n_kv_head):
     def qk_norm(dim):
         return component("norm", name, dim=dim)
 
@@ -190,7 +190,7 @@ def test_queries_and_keys_are_normed_over_the_width_as_in_olmo2():
 
 
 @pytest.mark.parametrize("knob", ["qkv_bias", "out_bias"])
-def test_a_bias_that_is_off_is_no_tensor_and_leaves_the_others(knob):
+def test_switching_a_bias_off_removes_its_tensor_and_no_other(knob):
     names = set(component("attention", "softmax").state_dict())
     gone = names - set(component("attention", "softmax", **{knob: False}).state_dict())
     assert gone == ({"q.bias", "k.bias", "v.bias"} if knob == "qkv_bias" else {"out.bias"})
@@ -202,14 +202,14 @@ def test_a_bias_that_is_off_is_no_tensor_and_leaves_the_others(knob):
         ("attention.softcap=0", r"attention.softcap=0.0: must be above 0; null for none"),
         ("attention.scale=-1", r"attention.scale=-1.0: must be above 0; null for none"),
         ("attention.clip_qkv=0", r"attention.clip_qkv=0.0: must be above 0; null for none"),
-        ("attention.qk_norm_over=width", r"attention.qk_norm_over=width: there is no norm; choose a qk_norm"),
+        ("attention.qk_norm_over=width", r"attention.qk_norm_over=width: needs a norm; choose a qk_norm"),
         (
             "attention.window=3 attention.pattern=G",
             r"attention.pattern=G: has no L, so no layer would use attention.window=3; add an L",
         ),
     ],
 )
-def test_what_attention_cannot_be_is_refused(knobs, line):
+def test_contradictory_attention_settings_are_refused(knobs, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
         tiny_model(knobs)
 
@@ -235,7 +235,7 @@ def test_the_layer_is_torchs_multihead_attention(bias):
     ("qk_norm", "position"),
     [*product(options("qk_norm"), PLAIN_POSITIONS), *product(["qk_norm=rmsnorm"], POSITIONS[len(PLAIN_POSITIONS) :])],
 )
-def test_queries_keys_and_values_are_of_one_type_under_autocast(monkeypatch, qk_norm, position):
+def test_queries_keys_and_values_have_one_dtype_under_autocast(monkeypatch, qk_norm, position):
     types = []
     monkeypatch.setattr(attention, "attend", lambda q, k, v, *_, **__: types.append({q.dtype, k.dtype, v.dtype}) or v)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -272,13 +272,13 @@ def test_the_cache_changes_no_logits(position, variant):
 
 
 @pytest.mark.parametrize("choice", [*WIRINGS, *OTHER_KNOBS])
-def test_the_cache_changes_no_logits_of_any_wiring_or_knob(choice):
+def test_the_cache_changes_no_logits_of_any_wiring_or_setting(choice):
     assert_cache_changes_nothing(telling_model(choice))
 
 
 @pytest.mark.parametrize("position", [*PLAIN_POSITIONS, "position=rope position.pattern=NR"])
 @pytest.mark.parametrize("choices", [{"temperature": 0.0}, {"top_k": 4, "seed": 5}])
-def test_sampling_gives_the_same_tokens_with_and_without_the_cache_also_past_the_window(position, choices):
+def test_sampling_is_the_same_with_and_without_the_cache_even_past_the_window(position, choices):
     model = telling_model(position, "attention.n_kv_head=2 attention.window=5")
     for prompt in ([3], list(range(5)), [t % 11 for t in range(2 * WINDOW)]):
         cached = generate(model, prompt, 2 * WINDOW, **choices)
@@ -286,7 +286,7 @@ def test_sampling_gives_the_same_tokens_with_and_without_the_cache_also_past_the
         assert cached[: len(prompt)] == prompt and len(cached) == len(prompt) + 2 * WINDOW
 
 
-def test_sampling_never_gives_a_padding_token():
+def test_sampling_never_draws_a_padding_token():
     model = telling_model()
     assert max(generate(model, [1], 40, temperature=5.0)) == 10
     assert max(generate(model, [1], 40, temperature=5.0, n_tokens_known=7)) <= 6

@@ -84,7 +84,7 @@ def test_the_mlp_is_its_equation(context, norm):
 
 
 @pytest.mark.parametrize("context", [1, 4])
-def test_the_mlp_sees_so_many_tokens_and_no_more(context):
+def test_the_mlp_sees_exactly_its_context(context):
     model, changed = telling_model(f"model=mlp model.context={context}"), tokens()
     changed[:, 5] = (changed[:, 5] + 1) % VOCAB
     difference = (model(tokens()) - model(changed)).abs().amax((0, 2))
@@ -126,7 +126,7 @@ def test_a_recurrent_layer_is_its_equation(cell, bias):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_rnn_is_torchs_with_its_gradients(cell):
-    """Of as many layers, without norms between them."""
+    """Without norms between the layers."""
     model = telling_model(f"model=rnn norm=none model.cell={cell}")
     theirs = CELLS[cell](C, C, L, batch_first=True, dtype=torch.float64)
     ours = {
@@ -163,28 +163,28 @@ def test_flops_are_those_counted_by_hand():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_windows_know_nothing_of_each_other(model):
+def test_windows_of_a_batch_are_independent(model):
     model, other = telling_model(model), tokens()
     other[1] = (other[1] + 1) % VOCAB
     assert torch.equal(model(other)[0], model(tokens())[0])
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_with_a_cache_logits_are_those_of_the_whole(model):
+def test_logits_with_a_cache_are_those_of_the_whole_text(model):
     model = telling_model(model)
     cache, parts = model.new_cache(), tokens().split([4, 1, 1, 6], 1)
     torch.testing.assert_close(torch.cat([model(part, cache) for part in parts], 1), model(tokens()))
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_text_longer_than_the_window_is_the_same_with_and_without_a_cache(model):
+def test_generation_past_the_window_is_the_same_with_and_without_a_cache(model):
     model = telling_model(model)
     texts = [generate(model, [3], 2 * WINDOW, seed=1, cached=cached) for cached in (True, False)]
     assert texts[0] == texts[1] and len(set(texts[0])) > 1
 
 
 @pytest.mark.parametrize("model", BASELINES)
-def test_what_a_baseline_keeps_does_not_grow(model):
+def test_a_baseline_s_cache_does_not_grow(model):
     model = telling_model(model)
     cache, sizes = model.new_cache(), []
     for token in tokens().split(1, 1):
@@ -200,7 +200,7 @@ SETTINGS["attention"] = ["attention.window=3"]
 
 @pytest.mark.parametrize("name", registry.names("model"))
 @pytest.mark.parametrize("slot", PARTS)
-def test_a_slot_that_a_model_has_not_is_refused_by_its_name(name, slot):
+def test_setting_a_slot_that_the_model_does_not_have_is_refused_by_name(name, slot):
     """The baseline's own setting is not: it is what every config has."""
     if slot in slots_used(tiny_config(f"model={name}")):
         return
@@ -213,7 +213,7 @@ def test_a_slot_that_a_model_has_not_is_refused_by_its_name(name, slot):
             tiny_model(f"model={name}", words)
 
 
-def test_what_each_model_is_made_of():
+def test_the_slots_of_each_model():
     made = {name: slots_used(tiny_config(f"model={name}")) & set(PARTS) for name in registry.names("model")}
     assert made == {
         "bigram": set(),
@@ -237,7 +237,7 @@ def test_what_each_model_is_made_of():
         ("model=rnn model.cell=elman", "model.cell=elman: choose from gru, lstm, tanh"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_written(words, line, tmp_path, capsys, monkeypatch):
+def test_a_mistake_gives_one_line_before_anything_is_written(words, line, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit:
         main(["train", *words.split(), "wandb.mode=disabled", "device=cpu"])
@@ -246,7 +246,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(words, line, tmp_path,
     assert not (tmp_path / "runs").exists()
 
 
-def test_sizes_that_only_attention_minds_are_no_matter_to_others():
+def test_sizes_that_only_attention_needs_do_not_constrain_other_models():
     assert tiny_model("model=rnn size.dim=15").embedding.weight.shape == (VOCAB, 15)
     assert make_plan(tiny_config("model=mlp eval.lengths=[1,2]")).cost["parameters"] > 0
 
@@ -275,12 +275,12 @@ def test_models_are_arms_of_one_table(train_tiny, tmp_path):
     }
 
 
-def test_a_model_is_no_rung_of_a_ladder():
+def test_a_model_cannot_be_a_rung_of_a_ladder():
     with pytest.raises(ConfigError, match="^model=rnn preset=gpt2: model=gpt and model=rnn have no parts to exchange"):
         rungs("model=rnn", "preset=gpt2")
 
 
-def test_tags_are_of_the_slots_that_a_model_has():
+def test_tags_name_only_slots_that_the_model_has():
     words = tiny_config("model=rnn")
     slots = [tag.partition("=")[0] for tag in _wandb_info(words, "train").tags]
     assert {"model", "norm", "head", "init", "optimizer", "data"} <= set(slots)
@@ -293,7 +293,7 @@ def test_a_baseline_is_not_taken_for_a_class_of_transformers(name):
         to_hf(tiny_model(f"model={name}"))
 
 
-def test_a_run_from_before_there_were_models_opens(train_tiny):
+def test_a_run_without_a_model_name_opens_as_gpt(train_tiny):
     run = Path(train_tiny()["run_dir"])
     cfg = OmegaConf.load(run / "config.yaml")
     assert cfg.model.pop("name") == "gpt"

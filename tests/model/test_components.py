@@ -1,4 +1,4 @@
-"""What holds for every option of every slot, one's own among them: pytest --use my_norms.py."""
+"""Properties of every option of every slot, including the user's own: pytest --use my_norms.py."""
 
 import pytest
 import torch
@@ -30,12 +30,12 @@ NORMS, FFNS = registry.names("norm"), registry.names("ffn")
 
 
 @pytest.mark.parametrize("entry", registry.entries(), ids=lambda e: f"{e.kind}={e.name}")
-def test_every_component_says_in_a_sentence_what_it_is(entry):
+def test_every_component_has_a_summary(entry):
     assert 3 < len(entry.summary) <= 120
 
 
 @pytest.mark.parametrize("option", CHOICES)
-def test_every_option_builds_without_memory(option):
+def test_every_option_builds_on_the_meta_device(option):
     model = meta_model(tiny_config(option))
     assert all(p.is_meta for p in model.parameters())
     assert model(tokens().to("meta")).shape == (2, WINDOW, VOCAB)
@@ -68,7 +68,7 @@ def test_weights_depend_on_the_seed_alone(option):
 
 
 @pytest.mark.parametrize("option", CHOICES)
-def test_bias_off_leaves_no_bias(option):
+def test_bias_false_leaves_no_bias(option):
     model = tiny_model(option, "bias=false")
     assert not [name for name, p in model.named_parameters() if "bias" in name or role_of(p) == "bias"]
     assert not [name for name, module in model.named_modules() if getattr(module, "bias", None) is not None]
@@ -133,7 +133,7 @@ def test_a_norm_keeps_shape_and_dtype(name, dtype):
 
 @pytest.mark.filterwarnings("error")  # torch warns where it falls back to slower mathematics
 @pytest.mark.parametrize("name", NORMS)
-def test_a_norm_loses_nothing_under_autocast_but_the_rounding(name):
+def test_a_norm_under_autocast_differs_only_by_rounding(name):
     norm, x = component("norm", name), noise(2, 5, 16).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = norm(x)

@@ -61,13 +61,13 @@ PARTS = [
 
 
 @pytest.mark.parametrize("choices", PARTS)
-def test_arithmetic_and_shapes_alone_count_alike(choices, monkeypatch):
+def test_running_and_counting_shapes_give_the_same_flops(choices, monkeypatch):
     done = flops(choices)
     monkeypatch.setattr(cost, "MAX_FLOPS_TO_RUN", 0)
     assert flops(choices) == done
 
 
-def test_to_train_imports_no_compiler(tmp_path):
+def test_training_does_not_import_the_compiler(tmp_path):
     words = f"train size=tiny budget.steps=2 wandb.mode=disabled eval.tokens=300 runs_dir={tmp_path} compile=false"
     code = f"""
 import sys
@@ -81,7 +81,7 @@ except SystemExit as e:
     assert done.stdout.splitlines()[-1] == "0 set()", done
 
 
-def test_counting_leaves_the_model_as_it_was():
+def test_counting_does_not_change_the_model():
     model, before = meta_model(tiny_config("train.dropout=0.5")), torch.get_rng_state()
     flops_per_token(model, WINDOW)
     assert torch.equal(torch.get_rng_state(), before)
@@ -98,7 +98,7 @@ def test_counting_leaves_the_model_as_it_was():
         (["preset=nanogpt-cpu", "model.vocab_size=65"], 804_096),
     ],
 )
-def test_presets_have_the_parameters_of_what_they_are_named_after(preset, parameters):
+def test_presets_have_the_published_number_of_parameters(preset, parameters):
     assert parameters_by_part(meta_model(load_config(preset)))["total"] == parameters
 
 
@@ -118,7 +118,7 @@ def test_parts_add_up_and_embeddings_are_left_out():
     assert non_embedding(model) == total - 2 * VOCAB * C - WINDOW * C
 
 
-def test_what_is_in_the_embedding_and_the_head_counts_as_its_part():
+def test_norms_and_projections_of_embedding_and_head_count_as_their_part():
     plain = parameters_by_part(tiny_model())
     parts = parameters_by_part(tiny_model("embedding.normed=true embedding.width=8 head.width=8"))
     expected = {"embedding": VOCAB * 8 + 8 * C, "norms": plain["norms"] + 2 * 8, "head": C * 8}

@@ -41,7 +41,7 @@ def test_attention_by_products_is_the_equation_with_its_gradients(T, rule, taken
     assert taken == [1]
 
 
-def test_other_kernels_serve_short_windows_caches_very_long_windows_and_who_asks_for_them(taken, monkeypatch):
+def test_short_or_very_long_windows_caches_and_requests_for_torch_take_other_kernels(taken, monkeypatch):
     q, k, v = heads(products.QUERIES + 1)
     attend(*heads(products.QUERIES))
     attend(q[:, :, -2:], k, v)
@@ -53,7 +53,7 @@ def test_other_kernels_serve_short_windows_caches_very_long_windows_and_who_asks
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_its_dropout_has_the_gradient_of_what_it_did(window, monkeypatch):
+def test_its_dropout_has_the_right_gradient(window, monkeypatch):
     monkeypatch.setattr(products, "QUERIES", 4)
 
     def dropped(*qkv):
@@ -90,7 +90,7 @@ def test_dropout_drops_its_share_and_scales_the_rest(p):
     assert not torch.equal(Dropout(p)(x), y)
 
 
-def test_without_a_share_or_in_evaluation_it_neither_drops_nor_draws():
+def test_dropout_of_zero_or_in_evaluation_neither_drops_nor_draws():
     x, state = torch.randn(3, 5), torch.get_rng_state()
     for layer in (Dropout(0.0), Dropout(0.5).eval()):
         assert torch.equal(layer(x), x)

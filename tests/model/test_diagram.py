@@ -136,7 +136,7 @@ def test_the_norms_of_queries_and_keys_are_part_of_attention(over):
     assert draw("qk_norm=rmsnorm", f"attention.qk_norm_over={over}") == draw()
 
 
-def test_a_norm_that_is_none_is_not_drawn():
+def test_norm_none_is_not_drawn():
     assert draw("norm=none", "placement=double") == draw("placement=none")
 
 
@@ -154,7 +154,7 @@ def test_a_scaled_branch_is_drawn(factor, label):
     assert rows[3:5] == ["gelu", label]
 
 
-def test_a_block_that_does_more_than_call_and_add_is_named_with_what_it_says_of_itself():
+def test_a_block_that_does_more_than_call_and_add_is_shown_by_its_docstring():
     class Mine(nn.Module):
         """x + tanh(x)"""
 

@@ -1,4 +1,4 @@
-"""What makes an ablation fair, rule by rule, on real runs. Each test fails when its rule is broken."""
+"""The rules that make an ablation fair, on real runs. Each test fails when its rule is broken."""
 
 import contextlib
 import json
@@ -250,7 +250,7 @@ def test_5_only_absolute_positions_touch_the_stream(position):
 
 
 @pytest.mark.parametrize("pairing", ["half", "interleaved"])
-def test_5_rope_rotates_the_whole_head_unless_told_otherwise(pairing):
+def test_5_rope_rotates_the_whole_head_by_default(pairing):
     ones = torch.ones(1, 1, WINDOW, 8)
     for fraction, width in [(1.0, 8), (0.5, 4), (0.25, 2)]:
         knobs = {} if fraction == 1 else {"fraction": fraction}
@@ -355,7 +355,7 @@ def test_7_differences_are_taken_pair_by_pair(train_tiny, tmp_path):
 EXPLODING = "optimizer=sgd optimizer.lr=1e30 train.grad_clip=null norm=none"
 
 
-def test_8_divergence_is_recorded_with_its_step_however_rarely_one_logs(train_tiny, tmp_path):
+def test_8_divergence_is_recorded_with_its_step_at_any_logging_interval(train_tiny, tmp_path):
     watched = train_tiny(*EXPLODING.split())
     assert watched["state"] == "diverged" and 1 < watched["diverged_step"] <= 6
     assert [line["train/loss"] for line in metrics(watched)][-1] < math.inf

@@ -69,25 +69,25 @@ KNOBS = [
 
 
 @pytest.mark.parametrize(("slot", "name", "knobs"), KNOBS)
-def test_of_the_knobs_of_norms_and_ffns(slot, name, knobs):
-    """As they are by default, every norm and FFN is held to it in test_components.py."""
+def test_gradients_of_norm_and_ffn_settings(slot, name, knobs):
+    """test_components.py checks every norm and FFN with its default settings."""
     assert_gradients(drawn(slot, name, **knobs), noise(2, 3, 4))
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_of_attention(attention):
+def test_gradients_of_attention(attention):
     model = telling_model(FOUR_HEADS, "position=none", attention)
     assert_gradients(model.blocks[1].attention, noise(2, 5, 8), f=lambda m, x: m(x, model.position), fast=True)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_of_attention_with_positions(position):
+def test_gradients_of_attention_with_positions(position):
     model = telling_model(SMALL, "attention.head_dim=4", position)
     assert_gradients(model.blocks[1].attention, noise(2, 5, 4), f=lambda m, x: m(x, model.position), fast=True)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_of_positions_in_the_stream(position):
+def test_gradients_of_positions_in_the_stream(position):
     model = telling_model(SMALL, "attention.head_dim=4", position)
     assert_gradients(model.position, noise(2, 3, 4), f=lambda m, x: m.embed(x, 1))
 
@@ -102,7 +102,7 @@ EMBEDDINGS = of(
 
 
 @pytest.mark.parametrize(("name", "knobs"), EMBEDDINGS)
-def test_of_an_embedding(name, knobs):
+def test_gradients_of_the_embedding(name, knobs):
     assert_gradients(drawn("embedding", name, norm=a_norm, **knobs), f=lambda m: m(EXCEPT_1))
 
 
@@ -115,12 +115,12 @@ HEADS = of(
 
 
 @pytest.mark.parametrize(("name", "knobs"), HEADS)
-def test_of_a_head(name, knobs):
+def test_gradients_of_the_head(name, knobs):
     assert_gradients(drawn("head", name, **knobs), noise(2, 3, 4), noise(5, knobs.get("width", 4)))
 
 
 @pytest.mark.parametrize("name", registry.names("placement"))
-def test_of_a_placement(name):
+def test_gradients_of_placements(name):
     f = drawn("ffn", "gelu", expansion=2.0)
     placement = component("placement", name, norm=a_norm).double()
     both = nn.ModuleList([placement, f])
@@ -128,13 +128,13 @@ def test_of_a_placement(name):
 
 
 @pytest.mark.parametrize("wiring", [*WIRINGS, "block.branch_scale=0.3", "block=parallel block.branch_scale=0.3"])
-def test_of_a_block(wiring):
+def test_gradients_of_blocks(wiring):
     model = telling_model(SMALL, "position=rope norm=rmsnorm", wiring)
     assert_gradients(model.blocks[1], noise(2, 5, 4), f=lambda m, x: m(x, model.position), fast=True)
 
 
 @pytest.mark.parametrize("choice", ["", *(k for k in OTHER_KNOBS if "width" not in k)])
-def test_of_the_loss_of_a_model(choice):
+def test_gradients_of_the_loss_of_a_model(choice):
     targets = EXCEPT_1.roll(-1, 1).flatten()
     model = telling_model(SMALL, "size.n_layer=1", choice)
     assert_gradients(model, f=lambda m: nn.functional.cross_entropy(m(EXCEPT_1).flatten(0, 1), targets), fast=True)

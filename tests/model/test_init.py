@@ -63,7 +63,7 @@ def test_small_is_cut_at_three_standard_deviations():
 
 
 @pytest.mark.parametrize(("by", "depths"), [("layer", [1, 2, 3, 4]), ("depth", [4, 4, 4, 4])])
-def test_depth_scaled_goes_by_the_layer_or_by_their_number(by, depths):
+def test_depth_scaled_goes_by_the_layer_or_by_the_depth(by, depths):
     model = tiny_model(WIDE, f"init=depth_scaled init.std=0.1 init.cutoff=2 init.by={by} size.n_layer=4")
     cut = 0.880  # the standard deviation of N(0, 1) cut at 2
     for block, depth in zip(model.blocks, depths, strict=True):
@@ -74,7 +74,7 @@ def test_depth_scaled_goes_by_the_layer_or_by_their_number(by, depths):
 
 
 @pytest.mark.parametrize("wiring", ["block=serial", "block=parallel", "ffn=swiglu placement=double norm=rmsnorm"])
-def test_with_zero_output_every_block_starts_as_if_it_were_not_there(wiring):
+def test_with_zero_output_every_block_starts_as_the_identity(wiring):
     block = tiny_model("init=zero_output", wiring).blocks[0]
     x = torch.randn(2, 5, 16)
     assert torch.equal(block(x, NoPosition()), x)
@@ -82,7 +82,7 @@ def test_with_zero_output_every_block_starts_as_if_it_were_not_there(wiring):
 
 @pytest.mark.parametrize("init", ["gpt2", "mup"])
 @pytest.mark.parametrize("std", [0, 0.5])
-def test_head_std_is_the_output_matrix_own(init, std):
+def test_head_std_applies_to_the_output_matrix_alone(init, std):
     usual, other = (dict(tiny_model(WIDE, f"init={init}", s).named_parameters()) for s in ("", f"init.head_std={std}"))
     assert other["head.weight"].std().item() == pytest.approx(std, rel=0.05)
     assert [n for n in usual if not torch.equal(usual[n], other[n])] == ["head.weight"]
@@ -101,7 +101,7 @@ def test_kaiming_keeps_the_scale_through_the_ffn(ffn):
     assert y.square().mean().item() == pytest.approx(1, rel=0.25)
 
 
-def test_a_component_that_draws_its_own_is_left_to_it():
+def test_a_component_with_init_weights_draws_its_own():
     from gptlab.model.init import initialise
 
     class Own(torch.nn.Module):
@@ -126,6 +126,6 @@ def test_a_component_that_draws_its_own_is_left_to_it():
         ("init=depth_scaled init.cutoff=0", r"^init.cutoff=0.0: must be above 0$"),
     ],
 )
-def test_what_makes_no_sense_is_refused(settings, line):
+def test_impossible_settings_are_refused(settings, line):
     with pytest.raises(ConfigError, match=line):
         meta_model(tiny_config(settings))

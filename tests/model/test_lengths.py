@@ -46,7 +46,7 @@ def test_learned_positions_are_refused_beyond_their_table():
 
 
 @pytest.mark.parametrize("lengths", ["[]", "[0]"])
-def test_lengths_are_multiples(lengths):
+def test_lengths_must_be_multiples_of_the_window(lengths):
     with pytest.raises(ConfigError, match="^eval.lengths="):
         tiny_config(f"eval.lengths={lengths}")
 

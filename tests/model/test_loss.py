@@ -58,7 +58,7 @@ def test_in_evaluation_each_token_has_what_a_loop_over_tokens_gives(chunk):
     assert torch.equal(hits, logits.argmax(-1) == tokens())
 
 
-def test_a_part_that_wants_all_logits_gets_them():
+def test_an_auxiliary_loss_outside_the_head_gets_all_logits():
     model, seen = tiny_model(), []
     model.norm.auxiliary_loss = lambda logits: seen.append(logits.shape) or logits.square().mean()
     total, loss = NextTokenLoss(model, 3)(tokens(), tokens())

@@ -8,7 +8,7 @@ import pytest
 from gptlab import load_config
 from gptlab.config import ConfigError
 from gptlab.model.cost import cost
-from gptlab.model.match_cost import matched
+from gptlab.model.match_cost import apply_cost_match
 from gptlab.runs.folder import digest
 from gptlab.sweeps.cell import check_sweep
 from gptlab.sweeps.grid import plan_sweep
@@ -27,12 +27,12 @@ def baseline():
 
 @pytest.mark.parametrize("to", FIGURES)
 @pytest.mark.parametrize("arm", ARMS)
-def test_the_arm_then_costs_what_the_baseline_costs(to, arm, baseline):
+def test_a_matched_arm_costs_what_the_baseline_costs(to, arm, baseline):
     """By measure.cost, which the matching itself does not call, of the model that is trained."""
     wanted = cost(baseline)[FIGURES[to]]
     arm_before = configure(baseline, arm, f"match={to} match.reference={wanted} ffn.multiple_of=1")
     assert abs(cost(arm_before)[FIGURES[to]] / wanted - 1) > 0.01
-    cfg, done = matched(arm_before)
+    cfg, done = apply_cost_match(arm_before)
     reached = cost(cfg)[FIGURES[to]]
     assert abs(reached / wanted - 1) < 0.01 and done.reached == reached
     for side in (cfg.ffn.hidden - 1, cfg.ffn.hidden + 1):  # no neighbour is nearer
@@ -45,41 +45,41 @@ def test_the_arm_then_costs_what_the_baseline_costs(to, arm, baseline):
 
 
 def test_the_width_is_a_multiple_of_what_the_ffn_asks_for(baseline):
-    cfg, done = matched(configure(baseline, "match=params attention.head_dim=48 ffn.multiple_of=8"))
+    cfg, done = apply_cost_match(configure(baseline, "match=params attention.head_dim=48 ffn.multiple_of=8"))
     assert cfg.ffn.hidden == done.width and done.width % 8 == 0 and done.width_before == 384
 
 
 def test_an_arm_within_the_tolerance_stays_as_it_is(baseline):
     arm = configure(baseline, "match=params norm=rmsnorm bias=false")
-    cfg, done = matched(arm)
+    cfg, done = apply_cost_match(arm)
     assert cfg == arm and done.width == done.width_before and 0 < abs(done.off) < 0.01
 
 
-def test_without_matching_nothing_is_done(baseline):
-    cfg, done = matched(baseline)
+def test_match_none_changes_nothing(baseline):
+    cfg, done = apply_cost_match(baseline)
     assert cfg is baseline and done is None
 
 
-def test_a_reference_of_its_own_is_the_plain_architecture_at_this_size(baseline):
-    _, done = matched(configure(baseline, "match=flops ffn=swiglu position=rope"))
+def test_the_default_reference_is_the_baseline_architecture_at_this_size(baseline):
+    _, done = apply_cost_match(configure(baseline, "match=flops ffn=swiglu position=rope"))
     assert done.reference == cost(baseline)["flops_per_token"]
 
 
-def test_what_cannot_be_met_is_refused_with_the_nearest(baseline):
+def test_an_arm_that_cannot_be_matched_is_refused_with_the_nearest_width(baseline):
     arm = configure(baseline, "match=params ffn=swiglu ffn.multiple_of=96 attention.n_kv_head=1")
     with pytest.raises(ConfigError) as e:
-        matched(arm)
+        apply_cost_match(arm)
     line = str(e.value)
     assert line.startswith("match=params: ffn.hidden=288 is the nearest, ") and "\n" not in line
     assert "the baseline's" in line and "set match.tolerance=" in line
     tolerance = line.split("match.tolerance=")[1].split()[0]
-    assert matched(configure(arm, f"match.tolerance={tolerance}"))[1].width == 288  # the mend works
+    assert apply_cost_match(configure(arm, f"match.tolerance={tolerance}"))[1].width == 288  # the mend works
 
 
 @pytest.mark.parametrize("knob", ["tolerance=0", "reference=-1"])
-def test_its_knobs_have_ranges(baseline, knob):
+def test_its_settings_have_ranges(baseline, knob):
     with pytest.raises(ConfigError, match=f"^match.{knob.split('=')[0]}="):
-        matched(configure(baseline, f"match=params match.{knob}"))
+        apply_cost_match(configure(baseline, f"match=params match.{knob}"))
 
 
 def test_matching_does_not_enter_the_folder_s_hash_but_its_width_does(baseline):

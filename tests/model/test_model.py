@@ -156,7 +156,7 @@ def test_the_input_does_not_train_the_padding_vector(tied):
         ("embedding.padding_idx=-1", r"embedding.padding_idx=-1: must be a token, from 0 to .*"),
     ],
 )
-def test_tables_that_cannot_be_are_refused(knobs, line):
+def test_contradictory_table_settings_are_refused(knobs, line):
     with pytest.raises(ConfigError, match=f"^{line}$"):
         tiny_model(knobs)
 

@@ -73,13 +73,13 @@ def test_logits_are_divided_by_m_and_scores_go_by_one_over_the_head_s_width(tied
     assert narrow_heads.scale == 4**-0.5  # more heads, none wider
 
 
-def test_what_it_sets_is_there_for_who_reads_the_config():
-    """As the conversion to transformers does, whose models would otherwise compute something else."""
+def test_the_canonical_config_has_the_settings_that_mup_changes():
+    """The conversion to transformers reads it; its models would otherwise compute something else."""
     found = resolved(tiny_config(WIDE, "head.scale=3"))
     assert found["head.scale"] == 3 / M and found["attention.scale"] == 4**-0.5 / M
 
 
-def test_show_says_what_it_does(capsys):
+def test_show_describes_mup(capsys):
     with pytest.raises(SystemExit):
         main(["show", "init=mup", "size.dim=512", "size.n_head=8"])
     told = "mup, 4 times the base width: std / 2 and learning rate / 4 of the blocks' matrices"
@@ -87,7 +87,7 @@ def test_show_says_what_it_does(capsys):
 
 
 def rms_of_change(init, width, seeds=3):
-    """How far a few steps move what each part gives, RMS by part, for the same tokens."""
+    """Return how far a few steps move the output of each part: RMS by part, for the same tokens."""
     squares = []
     for seed in range(seeds):
         cfg = tiny_config(init, f"size.dim={width} size.n_head=4 head.tied=false seed={seed}")
@@ -127,12 +127,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("settings", "line"), REFUSED.items())
-def test_what_it_does_not_scale_is_refused(settings, line):
+def test_settings_that_mup_does_not_cover_are_refused(settings, line):
     with pytest.raises(ConfigError, match=f"^{re.escape(line)}$"):
         meta_model(tiny_config("init=mup", settings))
 
 
-def test_a_part_without_the_setting_that_it_needs_is_refused(own_registry):
+def test_a_component_without_a_scale_is_refused(own_registry):
     @registry.register("attention", "mine")
     class Mine(torch.nn.Module):
         """Looks back."""

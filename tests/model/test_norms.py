@@ -53,7 +53,7 @@ def test_a_norm_that_learns_nothing_has_no_parameters_and_normalises(name):
     torch.testing.assert_close(norm(x).square().mean(-1), torch.ones(2, 5), rtol=0, atol=1e-4)
 
 
-def test_none_gives_what_it_got():
+def test_norm_none_returns_its_input():
     x = noise(2, 5, 16)
     assert component("norm", "none")(x) is x
 
@@ -87,7 +87,7 @@ def test_a_zero_centered_gain_starts_at_zero_and_the_model_as_without(name, slot
 
 @pytest.mark.parametrize("slot", ["norm", "qk_norm"])
 @pytest.mark.parametrize("name", ["layernorm", "dyt"])
-def test_a_norm_without_bias_has_no_bias_and_the_rest_has(name, slot):
+def test_norm_bias_false_removes_only_the_norms_biases(name, slot):
     """None of the slot's own; every other tensor is there and the same."""
     norms = ["norm=rmsnorm", "qk_norm=rmsnorm", f"{slot}={name}"]
     full, less = (telling_model(*norms, *off) for off in ((), (f"{slot}.bias=false",)))
@@ -103,8 +103,8 @@ def test_a_norm_without_bias_has_no_bias_and_the_rest_has(name, slot):
             p.copy_(kept[n])
 
 
-def test_what_has_no_gain_cannot_be_centered():
-    with pytest.raises(ValueError, match=r"^norm.zero_centered=true: without a gain there is nothing to centre; set"):
+def test_zero_centered_needs_a_gain():
+    with pytest.raises(ValueError, match=r"^norm.zero_centered=true: needs a gain to centre; set"):
         component("norm", "rmsnorm", zero_centered=True, learnable=False)
 
 
@@ -118,7 +118,7 @@ def the_table_in_the_docs():
     return numbers.split(3, 1)
 
 
-def test_the_table_in_the_docs_is_what_comes_out():
+def test_the_table_in_the_docstring_is_right():
     x, layernorm, batchnorm = the_table_in_the_docs()
     for name, expected in (("layernorm", layernorm), ("batchnorm", batchnorm)):
         y = component("norm", name, dim=3, eps=1e-12)(x.view(2, 2, 3))
@@ -148,7 +148,7 @@ def test_batchnorm_is_torchs(momentum, bias):
         ("eps=0", "must be above 0"),
     ],
 )
-def test_batchnorm_refuses_what_has_no_meaning(knob, rule):
+def test_batchnorm_refuses_impossible_settings(knob, rule):
     name, value = knob.split("=")
     with pytest.raises(ConfigError, match=f"^norm.{knob}: {rule}"):
         component("norm", "batchnorm", **{name: float(value) if "." in value else int(value)})

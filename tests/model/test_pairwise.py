@@ -69,7 +69,7 @@ def refusal(row):
             return "embedding.width=8: init=mup knows no width but the stream's"
     over = row.get("qk_norm over", "attention.qk_norm_over=head")
     if row.get("qk_norm") == "qk_norm=none" and over != "attention.qk_norm_over=head":
-        return f"{over}: there is no norm; choose a qk_norm"
+        return f"{over}: needs a norm; choose a qk_norm"
     return None
 
 
@@ -124,7 +124,7 @@ def test_every_pair_is_in_a_row_or_refused():
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: " ".join(option for _, option in pair))
-def test_what_contradicts_itself_is_refused_with_the_reason(base, pair):
+def test_a_contradictory_pair_is_refused_with_the_reason(base, pair):
     with pytest.raises(ConfigError, match=refusal(dict(pair))):
         build_model(configure(base, "model.vocab_size=5", *dict(pair).values()))
 

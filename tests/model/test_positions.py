@@ -50,7 +50,7 @@ def test_inclusive_sinusoidal_in_halves_is_xglms():
 
 @pytest.mark.parametrize("layout", ["interleaved", "halves"])
 @pytest.mark.parametrize("inclusive", [False, True])
-def test_the_knobs_of_sinusoidal_do_one_thing_each(layout, inclusive):
+def test_each_setting_of_sinusoidal_does_one_thing(layout, inclusive):
     """The layout orders the channels, the offset shifts the positions."""
     table = waves(layout=layout, inclusive=inclusive)
     torch.testing.assert_close(waves(layout=layout, inclusive=inclusive, offset=3)[:-3], table[3:], rtol=0, atol=0)
@@ -61,7 +61,7 @@ def test_the_knobs_of_sinusoidal_do_one_thing_each(layout, inclusive):
     assert torch.equal(waves(layout=layout), table) != inclusive
 
 
-def test_inclusive_frequencies_need_two_of_them():
+def test_inclusive_needs_two_frequencies():
     with pytest.raises(ConfigError, match=r"^position.inclusive=true: needs size.dim of at least 4, not 2$"):
         component("position", "sinusoidal", dim=2, inclusive=True)
 
@@ -192,14 +192,14 @@ def test_scores_of_rotated_vectors_depend_on_the_distance_alone(fraction, pairin
         ("position.fraction=1.5", r"^position.fraction=1.5: must be above 0 and at most 1$"),
         ("position.theta=0", r"^position.theta=0.0: must be above 0$"),
         ("position.scaling=linear position.factor=0", r"^position.factor=0.0: must be above 0$"),
-        ("position.pattern=RG", r"^position.pattern=RG: a string of R "),
+        ("position.pattern=RG", r"^position.pattern=RG: must be a string of R "),
         ("position.pattern=LR", r"^position.local_theta=null: position.pattern=LR has an L, which needs one"),
-        ("position.local_theta=9", r"^position.local_theta=9.0: position.pattern=R has no L, so it is used nowhere$"),
+        ("position.local_theta=9", r"^position.local_theta=9.0: position.pattern=R has no L to use it; add an L$"),
         ("position.pattern=L position.local_theta=-1", r"^position.local_theta=-1.0: must be above 0$"),
         ("position.scaling=llama3 position.low_freq_factor=4", r"^position.low_freq_factor=4.0: must be below high"),
     ],
 )
-def test_what_cannot_be_rotated_is_refused(overrides, line):
+def test_impossible_rope_settings_are_refused(overrides, line):
     with pytest.raises(ConfigError, match=line):
         telling_model("position=rope", overrides)
 
@@ -240,14 +240,14 @@ def test_the_slopes_of_the_paper():
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi"])
-def test_relative_schemes_do_not_see_where_a_text_begins(position):
+def test_relative_positions_do_not_depend_on_where_a_text_begins(position):
     model = telling_model(f"position={position}", "attention.window=3", "size.n_layer=1")
     whole = model(tokens())
     tail = model(tokens()[:, 4:])
     torch.testing.assert_close(tail[:, 2:], whole[:, 6:], rtol=0, atol=1e-5)
 
 
-def test_without_positions_the_order_of_what_went_before_does_not_show():
+def test_without_positions_the_order_of_earlier_tokens_does_not_matter():
     model = telling_model("position=none", "size.n_layer=1")
     swapped = tokens()[:, [1, 0, *range(2, WINDOW)]]
     torch.testing.assert_close(model(tokens())[:, 2:], model(swapped)[:, 2:])

@@ -63,7 +63,7 @@ def assert_equal(a, b):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_six_steps_are_three_and_three_after_a_restore(optimizer, tmp_path):
+def test_six_steps_equal_three_steps_a_restore_and_three_steps(optimizer, tmp_path):
     straight, first, second = (Training(optimizer) for _ in range(3))
     straight.train(6)
     first.train(3)
@@ -95,7 +95,7 @@ def test_weights_are_plain_safetensors_under_their_names(words, tmp_path):
     assert_equal(dict(other.named_parameters()), dict(model.named_parameters()))
 
 
-def test_weights_can_be_read_from_the_checkpoint_of_a_training(tmp_path):
+def test_weights_can_be_read_from_a_training_checkpoint(tmp_path):
     training = Training("adamw")
     training.train(1)
     save_training(tmp_path / "last.safetensors", training.model, training.optimizers, {})

@@ -1,4 +1,4 @@
-"""The plain files of a run: nothing logged is lost, nothing is half-written, and the outcome is always told."""
+"""The files of a run: nothing logged is lost, nothing is half-written, and the outcome is always recorded."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def test_divergence_is_an_outcome_and_nan_is_kept(tmp_path):
         (SystemExit("stop"), "interrupted", "exit stop"),
     ],
 )
-def test_an_exception_is_recorded_and_goes_on(tmp_path, error, state, reason):
+def test_an_exception_is_recorded_and_raised_again(tmp_path, error, state, reason):
     with pytest.raises(type(error)), recorder(tmp_path) as record:
         record.log({"step": 1})
         raise error
@@ -84,7 +84,7 @@ def test_an_exception_is_recorded_and_goes_on(tmp_path, error, state, reason):
     assert read_summary(tmp_path) == {}
 
 
-def test_what_goes_wrong_after_the_end_does_not_change_the_outcome(tmp_path):
+def test_an_error_after_finish_does_not_change_the_outcome(tmp_path):
     with pytest.raises(BrokenPipeError), recorder(tmp_path) as record:
         record.finish("finished", {"val/loss": 4.0})
         raise BrokenPipeError
@@ -122,7 +122,7 @@ def interrupted_after(run_dir: Path, last: int, torn: str = "") -> None:
         file.write(torn)
 
 
-def test_a_resumed_run_ends_with_the_file_of_one_never_killed(tmp_path):
+def test_a_resumed_run_ends_with_the_same_file_as_one_never_killed(tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     interrupted_after(whole, 9)
     interrupted_after(resumed, 5, torn='{"step": 6, "train/lo')
@@ -138,7 +138,7 @@ def test_a_resumed_run_ends_with_the_file_of_one_never_killed(tmp_path):
     assert read_status(resumed)["started"] == before["started"]
 
 
-def test_a_run_started_afresh_keeps_nothing_of_the_last_one(tmp_path):
+def test_a_run_started_from_scratch_keeps_nothing_of_the_previous_one(tmp_path):
     with recorder(tmp_path) as record:
         record.log({"step": 1})
         record.finish("finished", {"val/loss": 4.0})
@@ -161,14 +161,14 @@ def test_a_full_disk_is_a_failed_run_whose_lines_stay_readable(tmp_path):
     assert (tmp_path / "metrics.jsonl").stat().st_size == 4096
 
 
-def test_a_disk_too_full_for_the_status_still_tells_the_first_error(tmp_path):
+def test_a_disk_too_full_for_the_status_still_raises_the_first_error(tmp_path):
     with ExitStack() as stack, pytest.raises(OSError, match="metrics.jsonl"), recorder(tmp_path) as record:
         stack.enter_context(files_limited_to(0))
         record.log({"step": 1})
     assert read_status(tmp_path)["state"] == "running"
 
 
-def test_a_reader_never_meets_a_half_written_file(tmp_path):
+def test_a_reader_never_sees_a_half_written_file(tmp_path):
     path = tmp_path / "status.json"
     write_json(path, {"state": "running"})
     with path.open() as reader:
@@ -177,7 +177,7 @@ def test_a_reader_never_meets_a_half_written_file(tmp_path):
     assert json.loads(path.read_text()) == {"state": "finished"}
 
 
-def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "summary.json"
     write_json(path, {"val/loss": 1.0})
     with pytest.raises(TypeError):
@@ -188,7 +188,7 @@ def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_run_files_hold_what_was_run(tmp_path):
+def test_run_files_hold_config_overrides_environment_and_code(tmp_path):
     own = tmp_path / "my_norms.py"
     own.write_text("# café\n", encoding="utf-8")
     run_dir = tmp_path / "runs" / "demo" / "arm-1"

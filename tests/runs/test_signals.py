@@ -1,4 +1,4 @@
-"""A signal that stops a run is heard between its steps; whoever listened before is told once a checkpoint is saved."""
+"""A signal stops a run between steps, and reaches its previous handler after the checkpoint was saved."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def run_folder(tmp_path):
     return folder
 
 
-def test_a_scheduler_is_told_after_the_save_and_its_exit_code_is_the_runs(
+def test_a_scheduler_is_called_after_the_save_and_sets_the_exit_code(
     train_tiny, tmp_path, signals_at_step_3, listening
 ):
     told = []
@@ -76,7 +76,7 @@ def test_a_scheduler_is_told_after_the_save_and_its_exit_code_is_the_runs(
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_listener_that_passes_over_a_signal_lets_the_run_go_on(train_tiny, tmp_path, signals_at_step_3, listening):
+def test_a_handler_that_ignores_a_signal_lets_the_run_go_on(train_tiny, tmp_path, signals_at_step_3, listening):
     saved = []
     listening(signal.SIGTERM, lambda *_: saved.append(saved_step(tmp_path / "runs")))
     signals_at_step_3(signal.SIGTERM)
@@ -85,7 +85,7 @@ def test_a_listener_that_passes_over_a_signal_lets_the_run_go_on(train_tiny, tmp
     assert '"step": 3' in progress
 
 
-def test_of_two_signals_in_a_step_none_is_lost(train_tiny, signals_at_step_3, listening):
+def test_two_signals_in_one_step_are_both_passed_on(train_tiny, signals_at_step_3, listening):
     told = []
     listening(signal.SIGTERM, lambda number, _: told.append(number))
     listening(signal.SIGUSR2, lambda number, _: told.append(number))
@@ -94,9 +94,7 @@ def test_of_two_signals_in_a_step_none_is_lost(train_tiny, signals_at_step_3, li
     assert sorted(told) == sorted([signal.SIGTERM, signal.SIGUSR2])
 
 
-def test_sigterm_that_nobody_listens_to_ends_the_run_and_the_handlers_are_as_before(
-    train_tiny, tmp_path, signals_at_step_3
-):
+def test_sigterm_without_a_handler_ends_the_run_and_the_handlers_are_restored(train_tiny, tmp_path, signals_at_step_3):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR2)]
     signals_at_step_3(signal.SIGTERM)
     with pytest.raises(Stopped) as stopped:

@@ -1,4 +1,4 @@
-"""Runs in Trackio: read back from its store, resumed, in trouble; and looked at in its dashboard."""
+"""Runs in Trackio: read back from its store, resumed, with errors, and shown in its dashboard."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gptlab.cli.main import main
-from gptlab.runs import trackio_tracker as trackio_run
+from gptlab.runs import trackio_tracker
 from gptlab.runs.record import read_metrics, read_status
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -101,7 +101,7 @@ def test_two_runs_are_in_the_store_as_they_were_logged(two_arms):
     assert last == {"step": 20, "final/val/loss": 0.1, "parameters": 11_000}  # which its dashboard draws as bars
 
 
-def test_a_look_inside_is_stored_as_panels_by_layer(tmp_path):
+def test_a_snapshot_is_stored_as_curves_by_layer(tmp_path):
     look = {"step": 1, "tokens": 768, "stream_rms": [0.5, 1.5], "parameters": {"w": [1.0, 2.0, 3.0]}}
     look["histogram/stream"] = [{"low": -1.0, "high": 1.0, "counts": [3, 5]}]
     script = f"""
@@ -146,7 +146,7 @@ assert record.tracker_hint().startswith("Trackio: `TRACKIO_DIR="), record.tracke
     assert not (tmp_path / "runs/trackio").exists()
 
 
-def test_a_store_that_is_lost_neither_stops_the_run_nor_is_kept_silent(tmp_path):
+def test_a_lost_store_does_not_stop_the_run_and_is_reported(tmp_path):
     script = """
 import shutil
 with recorder() as record:
@@ -164,14 +164,14 @@ print(record.tracker_hint())
     assert len(read_metrics(tmp_path / "runs/demo/rmsnorm")) == 12
 
 
-def test_a_folder_that_cannot_be_is_one_line(tmp_path):
+def test_an_impossible_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     done = run(tmp_path, RUN + "recorder().__enter__()", TRACKIO_DIR="file")
     line = done.stderr.splitlines()[-1]
     assert line == "gptlab.config.schema.ConfigError: TRACKIO_DIR=file: cannot be written (File exists); give another"
 
 
-def test_a_notebooks_own_run_is_left_alone_and_nobody_is_asked_who_the_user_is(tmp_path):
+def test_a_notebooks_own_run_is_left_alone_and_the_network_is_not_asked_for_the_user(tmp_path):
     asked = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -205,7 +205,7 @@ assert context_vars.current_run.get() is own
 
 def test_without_the_extra_it_says_what_to_install_before_anything_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trackio_run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackio_tracker.importlib.util, "find_spec", lambda name: None)
     for verb in ("train", "sweep"):
         with pytest.raises(SystemExit) as caught:
             main([verb, "record=trackio", "size=tiny", "device=cpu"])
@@ -215,13 +215,13 @@ def test_without_the_extra_it_says_what_to_install_before_anything_is_written(tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_records_there_what_its_arms_are(train_tiny, monkeypatch, tmp_path):
+def test_training_records_the_arm_in_trackio(train_tiny, monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr("gptlab.training.train.Recorder", lambda *args, **options: given.append(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_tiny("record=trackio", "norm=rmsnorm", "seed=3", "variant=rms")
     [options] = given
-    assert options["settings"] == trackio_run.TrackioSettings(tmp_path / "runs", "gptlab")
+    assert options["settings"] == trackio_tracker.TrackioSettings(tmp_path / "runs", "gptlab")
     assert options["config"]["arm"] == "rms" and options["config"]["norm"]["name"] == "rmsnorm"
     assert (options["info"].name, options["info"].group) == ("rms seed=3", "default")
 

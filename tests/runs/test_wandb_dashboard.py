@@ -1,4 +1,4 @@
-"""`gptlab dashboard`: what it saves in W&B, read back from a stand-in of the server, and every way to go wrong."""
+"""`gptlab dashboard`: what it saves in W&B, read back from a stand-in for the server, and every error."""
 
 import os
 import pty
@@ -40,7 +40,7 @@ def saved(tmp_path_factory):
         return server.env["WANDB_BASE_URL"], [done.stdout for done in printed], server.views, printed
 
 
-def test_both_are_saved_and_their_addresses_printed(saved):
+def test_workspace_and_report_are_saved_and_their_addresses_printed(saved):
     host, (stdout, _), views, done = saved
     assert [(d.returncode, d.stderr) for d in done] == [(0, ""), (0, "")]
     workspace, report = views[:2]
@@ -105,7 +105,7 @@ def test_the_workspace_groups_by_arm_and_draws_the_bands(saved):
     assert (section["settings"]["xAxis"], section["settings"]["maxRuns"]) == ("tokens", 100)
 
 
-def test_the_report_says_the_same_and_compares_single_runs(saved):
+def test_the_report_has_the_same_charts_and_compares_single_runs(saved):
     report = saved[2][1]
     (arms, curves), (same_arms, bars), (runs, differences) = panel_grids_of(report)
     check_curves(curves)
@@ -119,7 +119,7 @@ def test_the_report_says_the_same_and_compares_single_runs(saved):
         assert filters_of(runset)[0] == ("group", "=", "demo")
 
 
-def test_over_all_sweeps_an_arm_is_its_own_sweeps(saved):
+def test_across_all_sweeps_arms_are_grouped_within_their_sweep(saved):
     workspace, report = saved[2][2:]
     [runset] = workspace.spec["section"]["runSets"]
     grouping = [{"section": "run", "name": "group"}, *GROUPED]
@@ -147,14 +147,14 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path):
     check_refusal(done, f"gptlab: dashboard: {host} does not answer (timed out); check the network")
 
 
-def test_a_server_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_server_is_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as gone:
         host = f"http://127.0.0.1:{gone.getsockname()[1]}"
     done = run(tmp_path, {"WANDB_BASE_URL": host, "WANDB_API_KEY": KEY})
     check_refusal(done, f"gptlab: dashboard: {host} does not answer ([Errno ")
 
 
-def test_a_project_that_is_not_there_and_a_key_that_is_none_are_one_line(tmp_path):
+def test_a_missing_project_and_an_invalid_key_are_one_line(tmp_path):
     with standin(projects=["other"]) as server:
         check_refusal(run(tmp_path, server.env, "--project", "lab"), "gptlab: --project=lab: me has no such project; ")
         no_key = server.env | {"WANDB_API_KEY": "short"}

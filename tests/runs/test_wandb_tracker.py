@@ -1,4 +1,4 @@
-"""Runs in W&B: online at a stand-in of its server, offline read back from disk, and every way to go wrong."""
+"""Runs in W&B: online at a stand-in for its server, offline read back from disk, and every error."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def run(root: Path, script: str, env: dict[str, str], **options) -> subprocess.C
     )
 
 
-LOOK = {
+SNAPSHOT = {
     "step": 1,
     "tokens": 768,
     "logits/max": 1.5,
@@ -103,14 +103,14 @@ def no_key(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
 
 
-def test_a_look_inside_arrives_as_panels_by_layer_and_again_after_a_kill(tmp_path):
+def test_a_snapshot_arrives_as_curves_by_layer_and_again_after_a_kill(tmp_path):
     """Once from the run that was killed before its checkpoint of step 5, once from the file on disk."""
     with standin() as server:
         script = f"""
 try:
     with recorder() as record:
-        record.log_diagnostics({LOOK!r})
-        record.log_diagnostics({LOOK | {"step": 9}!r})
+        record.log_diagnostics({SNAPSHOT!r})
+        record.log_diagnostics({SNAPSHOT | {"step": 9}!r})
         raise SystemExit(143)
 except SystemExit:
     pass
@@ -127,7 +127,7 @@ with recorder(resume_step=5) as record:
         histogram = histogram.get("", histogram)
         assert (histogram["_type"], histogram["values"], histogram["bins"]) == ("histogram", [3, 5], [-1, 0, 1])
     assert [line["step"] for line in sent.history][:2] == [1, 9]
-    assert [look["step"] for look in read_snapshots(tmp_path / "lab" / "arm one")] == [1]
+    assert [snapshot["step"] for snapshot in read_snapshots(tmp_path / "lab" / "arm one")] == [1]
 
 
 def test_online_run_arrives_whole_and_goes_on_under_its_id(tmp_path):
@@ -323,7 +323,7 @@ def test_a_given_mode_wins_over_the_environment_and_a_key_means_online(no_key, t
 
 
 @pytest.mark.parametrize("project", ["a/b", "", "x" * 129])
-def test_a_project_name_that_the_server_refuses_is_refused_here(project):
+def test_a_project_name_that_the_server_rejects_is_rejected_before(project):
     with pytest.raises(ConfigError, match="^wandb.project="):
         WandbSettings("online", Path("runs"), project)
 

@@ -1,4 +1,4 @@
-"""A fraction of a grid: its effects can be told apart, by the rank and the variances of the least-squares fit."""
+"""A fraction of a grid: the rank and the variances of the least-squares fit show that its effects can be told apart."""
 
 import itertools
 
@@ -18,7 +18,7 @@ def grid(*sizes):
 
 
 def design(levels, chosen, *, interactions):
-    """Treatment-coded, unlike what is tested."""
+    """The design matrix with treatment coding, which the code under test does not use."""
     factors = sorted(levels[0])
     columns = {
         f: [[float(levels[i][f] == v) for i in chosen] for v in sorted({a[f] for a in levels})[1:]] for f in factors
@@ -43,20 +43,20 @@ def test_main_effects_are_estimable_and_the_baseline_is_kept(sizes, fraction):
     assert np.linalg.matrix_rank(x) == x.shape[1]
 
 
-def test_half_of_a_cube_is_the_half_that_the_books_give():
-    """2^(3-1): main effects orthogonal, every level as often as the other."""
+def test_half_of_a_cube_is_the_textbook_half_fraction():
+    """2^(3-1): main effects are orthogonal, and every level is as frequent as the other."""
     chosen = balanced(grid(2, 2, 2), 0.5)
     signs = np.array([[int(v) * 2 - 1 for v in grid(2, 2, 2)[i].values()] for i in chosen])
     assert (signs.T @ signs == 4 * np.eye(3)).all()
 
 
-def test_with_arms_enough_interactions_are_estimable_too():
+def test_with_enough_arms_interactions_are_estimable_too():
     levels = grid(2, 2, 2, 2)
     x = design(levels, balanced(levels, 0.75), interactions=True)
     assert np.linalg.matrix_rank(x) == x.shape[1] == 11
 
 
-def test_main_effects_are_as_precise_as_in_random_fractions_or_more():
+def test_main_effects_are_at_least_as_precise_as_in_random_fractions():
     levels, rng = grid(3, 3, 2, 2), np.random.default_rng(0)
 
     def variance(chosen):
@@ -68,7 +68,7 @@ def test_main_effects_are_as_precise_as_in_random_fractions_or_more():
     assert ours <= np.quantile(others, 0.05)
 
 
-def test_of_a_sweep():
+def test_a_sweep_keeps_its_first_arm_and_a_fraction_of_the_others():
     words = ["norm=layernorm,rmsnorm", "ffn=gelu,swiglu,relu", "placement=pre,post", "seed=0,1"]
     planned = plan_sweep(words, fraction=0.5)
     assert len(planned.arms) == 6 and len(planned.cells) == 12
@@ -76,6 +76,6 @@ def test_of_a_sweep():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 0.1])
-def test_too_small_a_fraction_is_refused(fraction):
+def test_a_fraction_that_is_too_small_or_too_large_is_refused(fraction):
     with pytest.raises(ConfigError, match="^--fraction="):
         plan_sweep(["norm=layernorm,rmsnorm", "ffn=gelu,swiglu,relu", "placement=pre,post"], fraction=fraction)

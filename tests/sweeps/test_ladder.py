@@ -1,4 +1,4 @@
-"""Ladders and knock-outs: each arm is one component away from its neighbour, and the ends are what was named."""
+"""Ladders and knock-outs: each arm is one component away from its neighbour, and the ends are the configs named."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_a_rung_adds_one_component_and_the_last_is_the_other_end(ends):
 
 
 @pytest.mark.parametrize("ends", ENDS, ids=" to ".join)
-def test_a_knock_out_lacks_one_component_of_the_second(ends):
+def test_a_knock_out_lacks_one_component_of_the_second_config(ends):
     whole, *others = (architecture(overrides) for overrides in knock_outs(*ends, COMMON).values())
     first = architecture(ends[0].split())
     assert whole == architecture(ends[1].split())
@@ -40,25 +40,25 @@ def test_a_knock_out_lacks_one_component_of_the_second(ends):
     assert all(other[slots[0]] == first[slots[0]] for other, slots in zip(others, missing, strict=True))
 
 
-def test_rungs_are_named_by_what_they_add():
+def test_rungs_are_named_by_the_component_that_they_add():
     assert list(rungs("preset=gpt2", "preset=llama", COMMON)) == [
         *("preset=gpt2", "+ norm=rmsnorm", "+ position=rope", "+ ffn=swiglu", "+ head.tied=false", "+ bias=false")
     ]
 
 
-def test_what_is_not_architecture_is_the_same_in_all_arms():
+def test_settings_outside_the_architecture_are_the_same_in_all_arms():
     trees = [plain(load_config([*arm, *COMMON])) for arm in rungs("preset=gpt2", "preset=llama", COMMON).values()]
     for key in set(trees[0]) - set(ARCHITECTURE):
         assert all(tree[key] == trees[0][key] for tree in trees), key
 
 
-def test_without_a_size_it_is_the_first_s():
+def test_without_a_size_all_arms_have_the_first_config_s():
     sizes = {str(load_config(arm).size) for arm in rungs("preset=gpt2", "preset=llama").values()}
     assert sizes == {str(load_config(["preset=gpt2"]).size)}
 
 
 @pytest.mark.parametrize("flag", ["ladder", "knock_out"])
-def test_from_one_line(flag):
+def test_a_flag_makes_the_arms_from_one_command(flag):
     words = ["preset=gpt2", "preset=llama", *COMMON, "seed=0,1"]
     planned = plan_sweep(words, **{flag: True})
     assert len(planned.arms) == 6 and len(planned.cells) == 12
@@ -67,7 +67,7 @@ def test_from_one_line(flag):
         load_config(cell.overrides)
 
 
-def test_equal_ends_and_missing_ones_are_refused():
+def test_equal_configs_and_a_missing_one_are_refused():
     with pytest.raises(ConfigError, match="have the same architecture"):
         rungs("preset=gpt2", "preset=gpt2 size=tiny", COMMON)
     with pytest.raises(ConfigError, match="^--ladder: takes two configs"):

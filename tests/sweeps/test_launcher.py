@@ -1,4 +1,4 @@
-"""What a sweep's workers get of a machine, and that a cell that a cluster stops goes on where it was."""
+"""How a sweep's workers share a machine, and that a cell that a cluster stops continues from its checkpoint."""
 
 import json
 import os
@@ -21,13 +21,14 @@ from gptlab.sweeps import gpu_slots as gpus
 from gptlab.sweeps import launcher
 from gptlab.sweeps.gpu_slots import gpu_slot, gpus_for
 from gptlab.sweeps.grid import plan_sweep
+from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import prepare_launcher, share_cells, share_machine
-from gptlab.sweeps.run_sweep import run_cells, sweep
+from gptlab.sweeps.run_sweep import sweep
 
 TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
 
-# Learning rates that stop their run in its seventh step of twelve, the first time: one as submitit's signal does, the
-# other as SLURM when it gives the machine to another, which says so and kills the job a few steps later.
+# Schedules that stop their run in its seventh step of twelve, once: one with the signal that submitit sends, the other
+# as SLURM preempts a job, with a warning first and a kill a few steps later.
 STOPPED = '''
 import os
 import signal
@@ -44,7 +45,7 @@ def once(number, sent=Path(__file__).with_name("sent")):
 
 @register("schedule", "timeup")
 class TimeUp:
-    """The time is up halfway."""
+    """The time limit is reached halfway."""
 
     def factor(self, t, lr):
         if t == 6 / 12:
@@ -54,7 +55,7 @@ class TimeUp:
 
 @register("schedule", "preempted")
 class Preempted:
-    """Told halfway and killed at three quarters."""
+    """Warned halfway and killed at three quarters."""
 
     def factor(self, t, lr):
         if t in (6 / 12, 9 / 12):
@@ -65,7 +66,7 @@ class Preempted:
 
 @pytest.fixture
 def machine(monkeypatch):
-    """One with so many cores and so many GPUs; the latter are never touched."""
+    """A machine with a given number of cores and of GPUs; no GPU is used."""
 
     def has(cores=1, n_gpus=0):
         monkeypatch.setattr(launcher, "cpu_count", lambda: cores)
@@ -79,38 +80,38 @@ def machine(monkeypatch):
 
     current: list[int] = []
     has.current = current
-    monkeypatch.setattr(gpus, "_last_slot", None)
+    monkeypatch.setattr(gpus, "last_slot", None)
     return has
 
 
 @pytest.mark.parametrize(
-    ("cores", "n_jobs", "n_cells", "places", "shares"),
+    ("cores", "n_jobs", "n_cells", "n_slots", "shares"),
     [
         (8, -1, 20, 0, (8, 1)),
         (8, -1, 3, 0, (3, 2)),
-        (8, -1, 1, 0, (1, None)),  # in the sweep's own process, with all that it has
+        (8, -1, 1, 0, (1, None)),  # in the sweep's own process, with all of its threads
         (8, 2, 20, 0, (2, 4)),
         (2, 4, 20, 0, (4, 1)),
-        (2, -1, 20, 6, (6, 1)),  # cells on GPUs do not need a core each
+        (2, -1, 20, 6, (6, 1)),  # a cell on a GPU does not need a core of its own
         (8, -1, 3, 6, (3, 2)),
         (8, 2, 20, 6, (2, 4)),
     ],
 )
-def test_cells_share_the_cores_and_are_as_many_as_there_are_places(cores, n_jobs, n_cells, places, shares, machine):
+def test_cells_share_the_cores_and_fill_the_slots_on_gpus(cores, n_jobs, n_cells, n_slots, shares, machine):
     machine(cores)
-    assert share_machine(n_jobs, n_cells, places) == shares
+    assert share_machine(n_jobs, n_cells, n_slots) == shares
 
 
-def test_no_worker_has_more_threads_than_the_sweep_may_have(machine, monkeypatch):
+def test_no_worker_has_more_threads_than_the_sweep_may_use(machine, monkeypatch):
     machine(cores=16)
     monkeypatch.setattr(launcher.torch, "get_num_threads", lambda: 3)
     assert share_machine(-1, 2, 0) == (2, 3)
 
 
 @pytest.mark.parametrize(("n_cells", "policy"), [(2, "passive"), (8, None)])
-def test_threads_of_workers_do_not_wait_spinning(n_cells, policy, machine, tmp_path, monkeypatch):
+def test_threads_of_workers_do_not_spin_while_they_wait(n_cells, policy, machine, tmp_path, monkeypatch):
     machine(cores=8)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # as it was, after the test
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # restored after the test
     monkeypatch.delenv("OMP_WAIT_POLICY")
     prepare_launcher([], tmp_path, print, n_cells=n_cells)
     assert os.environ.get("OMP_WAIT_POLICY") == policy
@@ -120,14 +121,14 @@ def test_threads_of_workers_do_not_wait_spinning(n_cells, policy, machine, tmp_p
     ("n_cells", "workers", "jobs", "largest"),
     [(10_000, None, 10_000, 1), (60, 2, 60, 1), (200, 2, 67, 3), (10_000, 2, 625, 16), (10_000, 64, 2500, 4)],
 )
-def test_many_cells_go_several_to_a_job_but_to_each_worker_many_jobs(n_cells, workers, jobs, largest):
+def test_jobs_have_several_cells_if_every_worker_still_gets_many_jobs(n_cells, workers, jobs, largest):
     cells = [[f"seed={i}"] for i in range(n_cells)]
     shared = share_cells(cells, workers)
     assert (len(shared), max(map(len, shared))) == (jobs, largest)
     assert [cell for job in shared for cell in job] == cells
 
 
-def test_a_cell_that_cannot_begin_does_not_keep_the_others_of_its_job(text, tmp_path, monkeypatch):
+def test_a_cell_that_cannot_start_does_not_stop_the_others_of_its_job(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = [["seed=0"], ["seed=1", "norm=gone"], ["seed=2"]]
     words = [[*TINY, *text, "budget.steps=1", *cell] for cell in cells]
@@ -139,7 +140,7 @@ def test_a_cell_that_cannot_begin_does_not_keep_the_others_of_its_job(text, tmp_
     assert states == {"seed-0": "finished", "seed-2": "finished"}
 
 
-def test_more_jobs_than_places_on_the_gpus_are_refused(machine):
+def test_more_jobs_than_slots_on_the_gpus_are_refused(machine):
     machine(cores=8)
     with pytest.raises(ConfigError, match="n_jobs=4: the GPUs run 2 cells at once; sweep.per_gpu changes that"):
         share_machine(4, 20, 2)
@@ -150,14 +151,14 @@ def test_cells_spread_over_the_gpus_before_two_share_one(machine, tmp_path):
     with ExitStack() as held:
         for _ in range(4):
             held.enter_context(gpu_slot("cuda", 2, tmp_path))
-            gpus._last_slot = None  # as in another process
+            gpus.last_slot = None  # as in another process
     assert machine.current == [0, 1, 0, 1]
 
 
-def test_a_process_comes_back_to_its_gpu(machine, tmp_path):
+def test_a_process_returns_to_its_gpu(machine, tmp_path):
     machine(n_gpus=3)
     with gpu_slot("cuda", 1, tmp_path), FileLock(tmp_path / "gpu-1-0.lock"):
-        gpus._last_slot = None
+        gpus.last_slot = None
         with gpu_slot("cuda", 1, tmp_path):
             pass
     with gpu_slot("cuda", 1, tmp_path):
@@ -165,7 +166,7 @@ def test_a_process_comes_back_to_its_gpu(machine, tmp_path):
     assert machine.current == [0, 2, 2]
 
 
-def test_a_cell_waits_for_a_place_that_another_process_has(machine, tmp_path, monkeypatch):
+def test_a_cell_waits_for_a_slot_that_another_process_holds(machine, tmp_path, monkeypatch):
     machine(n_gpus=1)
     monkeypatch.setattr(gpus, "SECONDS_BETWEEN_TRIES", 0.01)
     hold = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print(flush=True); input()"
@@ -187,7 +188,7 @@ def test_a_cell_waits_for_a_place_that_another_process_has(machine, tmp_path, mo
     assert got.is_set()
 
 
-def test_a_device_that_is_named_is_the_one_that_is_taken_and_a_cpu_needs_no_place(machine, tmp_path):
+def test_a_device_with_an_index_is_used_and_a_cpu_needs_no_slot(machine, tmp_path):
     machine(n_gpus=4)
     assert gpus_for("cuda:2") == {"gpu-2": 2} and len(gpus_for("cuda")) == 4
     with gpu_slot("cuda:2", 1, tmp_path):
@@ -208,7 +209,7 @@ def test_a_device_that_is_named_is_the_one_that_is_taken_and_a_cpu_needs_no_plac
         (["hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: must not be 0"),
     ],
 )
-def test_a_bad_word_of_the_sweep_is_refused(words, line, text, tmp_path, monkeypatch):
+def test_a_bad_setting_of_the_sweep_is_refused(words, line, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=line):
         sweep(["seed=0,1", *TINY, *text, *words])
@@ -216,14 +217,14 @@ def test_a_bad_word_of_the_sweep_is_refused(words, line, text, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("word", ["sweep.per_gpu=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
-def test_a_word_of_the_sweep_is_none_of_a_run(word):
+def test_a_setting_of_the_sweep_is_refused_in_a_run(word):
     with pytest.raises(ConfigError, match=f"^{word}: is said to `gptlab sweep` on its command line"):
         load_config([word])
 
 
-@pytest.mark.parametrize(("device", "per_gpu", "places"), [("auto", 1, 3), ("cuda", 2, 6), ("cuda:1", 2, 2)])
-def test_a_sweep_has_so_many_places_on_each_gpu_and_its_cells_are_the_same(
-    device, per_gpu, places, machine, text, tmp_path, monkeypatch
+@pytest.mark.parametrize(("device", "per_gpu", "n_slots"), [("auto", 1, 3), ("cuda", 2, 6), ("cuda:1", 2, 2)])
+def test_a_sweep_has_per_gpu_slots_on_each_gpu_and_the_same_cells(
+    device, per_gpu, n_slots, machine, text, tmp_path, monkeypatch
 ):
     machine(n_gpus=3)
     monkeypatch.chdir(tmp_path)
@@ -238,12 +239,12 @@ def test_a_sweep_has_so_many_places_on_each_gpu_and_its_cells_are_the_same(
     monkeypatch.setattr("gptlab.sweeps.run_sweep.prepare_launcher", prepare)
     words = ["seed=range(9)", *TINY, *text, f"device={device}"]
     assert sweep([*words, f"sweep.per_gpu={per_gpu}"]) == {"failed": 9}
-    assert (launched["n_slots"], launched["n_cells"]) == (places, 9)
+    assert (launched["n_slots"], launched["n_cells"]) == (n_slots, 9)
     assert launched["folder"].name == plan_sweep(words).name
 
 
-def test_submitit_takes_the_cells(text, tmp_path, monkeypatch):
-    """Its debug executor runs them here, one after the other."""
+def test_submitit_runs_the_cells(text, tmp_path, monkeypatch):
+    """Its debug executor runs them in this process, one after the other."""
     pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
     Plugins.instance()
@@ -257,7 +258,7 @@ def test_submitit_takes_the_cells(text, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
-def test_a_cell_that_is_stopped_goes_on_from_where_it_was(cluster, text, tmp_path):
+def test_a_stopped_cell_continues_from_its_checkpoint(cluster, text, tmp_path):
     pytest.importorskip("submitit")
     (tmp_path / "stopped.py").write_text(STOPPED)
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | slurm_standin.install(tmp_path / "bin")
@@ -281,7 +282,7 @@ def test_a_cell_that_is_stopped_goes_on_from_where_it_was(cluster, text, tmp_pat
 
 
 @pytest.mark.slow
-def test_joblibs_workers_have_their_share_of_the_threads(text, tmp_path):
+def test_joblib_s_workers_divide_the_threads(text, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "2", "LOKY_MAX_CPU_COUNT": "2"}
     words = ["sweep", "seed=0,1", "budget.steps=2", *TINY, *text]
     subprocess.run([sys.executable, "-m", "gptlab", *words], cwd=tmp_path, env=environment, check=True, timeout=200)

@@ -1,4 +1,4 @@
-"""`gptlab status`: what each cell does, and for how long still."""
+"""`gptlab status`: the state of each cell, and the time left."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def shown(folder):
     return out.getvalue()
 
 
-def test_every_state_is_counted_and_failures_say_why(folder):
+def test_every_state_is_counted_and_a_failure_has_its_reason(folder):
     text = shown(folder)
     assert "8 cells: 1 finished, 1 diverged, 2 failed, 1 running, 1 interrupted, 2 waiting" in text
     assert "failed   arm broken: RuntimeError: out of memory" in text
@@ -62,13 +62,14 @@ def test_every_state_is_counted_and_failures_say_why(folder):
     assert "nothing is running" not in text
 
 
-def test_time_left_is_by_the_pace_of_what_ran(folder):
-    # one worker: 60 s of the cell that took as long for its half, half of the interrupted one, and two of 100 s
+def test_the_time_left_follows_the_pace_so_far(folder):
+    # One cell runs at a time: 60 s for the second half of the running one, 50 s for the interrupted one's half, and
+    # 100 s for each of the two that wait.
     assert seconds_left(statuses_in(folder)) == pytest.approx(60 + 50 + 2 * 100, abs=5)
     assert "5 min left" in shown(folder)
 
 
-def test_a_sweep_at_rest_says_how_to_go_on(folder):
+def test_a_sweep_at_rest_says_how_to_continue_it(folder):
     for line in json.loads((folder / "sweep.yaml").read_text())["cells"]:
         if line["folder"] == "busy":
             (folder / "busy/status.json").write_text(json.dumps({"state": "finished"}))

@@ -1,4 +1,4 @@
-"""Sweeps: what the cells are, and that none is lost, run twice or passed over."""
+"""Sweeps: their cells, and that none is lost, run twice or skipped."""
 
 import json
 import os
@@ -30,10 +30,10 @@ from gptlab import register
 
 @register("norm", "broken")
 class Broken(nn.Module):
-    """Fails in training, which no check before it can see."""
+    """Fails in training, which no earlier check can detect."""
 
     def forward(self, x):
-        if len(x) > 1:  # the check runs one window
+        if len(x) > 1:  # counting the cost takes a single window
             raise RuntimeError("out of memory, or so")
         return x
 '''
@@ -105,7 +105,7 @@ def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last
 
 
 @pytest.mark.parametrize("content", ["variants: [a, b]", "arms: {}", "base: size=tiny", "seeds: 3", "- 1", "a: ["])
-def test_a_file_that_is_no_experiment_is_refused_in_one_line(tmp_path, content):
+def test_a_file_that_is_not_an_experiment_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match="x.yaml") as caught:
@@ -120,7 +120,7 @@ def test_the_name_of_a_grid_does_not_depend_on_its_seeds():
     assert plan_sweep(["norm=layernorm,rmsnorm"]).name != plan_sweep(["norm=layernorm,rmsnorm", "size=tiny"]).name
 
 
-def test_every_bad_cell_is_told_before_anything_is_written(tmp_path, text):
+def test_every_bad_cell_is_reported_before_anything_is_written(tmp_path, text):
     done = gptlab("sweep", "attention.n_kv_head=1,3,5", *TINY, *text, cwd=tmp_path)
     assert done.returncode == 2
     assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [
@@ -130,7 +130,7 @@ def test_every_bad_cell_is_told_before_anything_is_written(tmp_path, text):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_killed_sweep_goes_on_and_a_failed_cell_is_told_with_its_log(tmp_path, text):
+def test_a_killed_sweep_continues_and_a_failed_cell_is_reported_with_its_log(tmp_path, text):
     (tmp_path / "broken.py").write_text(FAILS_WHEN_IT_TRAINS)
     words = ["sweep", "norm=layernorm,broken", "seed=0,1", "use=broken.py", "name=s", "budget.steps=40"]
     words += ["eval.every=20", "train.log_every=1", *TINY, *text]
@@ -162,13 +162,13 @@ def test_a_killed_sweep_goes_on_and_a_failed_cell_is_told_with_its_log(tmp_path,
 
     stopped = [(failed / "log.txt").read_text(), *(p.stat().st_mtime_ns for p in folder.rglob("summary.json"))]
     fixed = FAILS_WHEN_IT_TRAINS.replace("if len(x) > 1", "if False")
-    (tmp_path / "broken.py").write_text(fixed)  # another content, so other runs; what was run before is left alone
+    (tmp_path / "broken.py").write_text(fixed)  # new content makes new runs; earlier ones stay as they are
     third = gptlab(*words, "norm=broken", "seed=0", cwd=tmp_path)
     assert third.returncode == 0 and "1 cell: 1 finished" in third.stdout, third.stdout
     assert stopped[0] == (failed / "log.txt").read_text()
 
 
-def test_a_failed_cell_is_tried_again_when_asked(tmp_path, text, monkeypatch):
+def test_retry_runs_a_failed_cell_again(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
     assert sweep(words) == {"finished": 1}
@@ -178,7 +178,7 @@ def test_a_failed_cell_is_tried_again_when_asked(tmp_path, text, monkeypatch):
     assert sweep(words, retry=True) == {"finished": 1}
 
 
-def test_a_cell_that_another_process_runs_is_waited_for(tmp_path, text, monkeypatch):
+def test_a_sweep_waits_for_a_cell_that_another_process_runs(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
     (cell,) = check_cells(plan_sweep([w for w in words if not w.startswith("hydra")]).cells)
@@ -191,7 +191,7 @@ def test_a_cell_that_another_process_runs_is_waited_for(tmp_path, text, monkeypa
     process.wait()
 
 
-def test_cells_for_a_cluster_may_ask_for_a_device_that_is_not_here(text):
+def test_cells_for_a_cluster_may_name_a_device_that_this_machine_lacks(text):
     cells = plan_sweep(["seed=0,1", "device=cuda", *TINY, *text]).cells
     assert {c.device for c in check_cells(cells, device_is_here=False)} == {"cuda"}
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""tune: each arm is compared at its own best value, chosen on seeds that the comparison does not see."""
+"""Tuning: each arm is compared at its own best value, chosen on seeds that the comparison does not use."""
 
 import json
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def test_every_arm_is_tuned_on_its_own_seeds(file):
     assert tuning[0].label == "a optimizer.lr=0.0001 seed=7"
 
 
-def test_each_arm_gets_its_own_best(file):
+def test_each_arm_gets_its_own_best_value(file):
     plan = plan_sweep([file])
     losses = {
         ("a", 1e-4): 3.0,
@@ -97,7 +97,7 @@ def test_a_setting_given_on_the_command_line_is_not_tuned(file):
     assert not plan.tune and not plan.tuning_cells and len(plan.cells) == 4
 
 
-def test_from_the_command_line_the_arms_of_a_grid_get_names():
+def test_the_arms_of_a_tuned_grid_are_named_by_their_overrides():
     plan = plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"], tune=["optimizer.lr=1e-3,3e-3"])
     assert [arm.name for arm in plan.arms] == ["norm=layernorm", "norm=rmsnorm"]
     assert len(plan.tuning_cells) == 2 * 2 * 2
@@ -106,7 +106,7 @@ def test_from_the_command_line_the_arms_of_a_grid_get_names():
             plan_sweep(["norm=layernorm,rmsnorm"], tune=[bad])
 
 
-def test_a_sweep_tunes_first_and_then_compares_at_the_best(tmp_path, monkeypatch, capsys):
+def test_a_sweep_tunes_first_and_then_compares_at_the_best_values(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.txt").write_text("to be, or not to be: that is the question. " * 40)
     tiny = [

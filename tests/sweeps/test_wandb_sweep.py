@@ -1,4 +1,4 @@
-"""`wandb sweep conf/wandb_sweep.yaml` and `wandb agent`, at a stand-in of the server: gptlab joins the agent's runs."""
+"""`wandb sweep conf/wandb_sweep.yaml` and `wandb agent` with a stand-in server: gptlab joins the agent's runs."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ from wandb_standin import standin
 FILE = CONF / "wandb_sweep.yaml"
 SWEEP = yaml.safe_load(FILE.read_text())
 BRIEF = "data=text data.path=text.txt budget.steps=4 train.log_every=2"
-# The command line's agent, which asks for work every five seconds, in less of a hurry than a test.
+# The command line's agent, made to ask for work more often than every five seconds.
 AGENT = """
 from wandb import wandb_agent
 from wandb.cli.cli import cli
@@ -28,14 +28,14 @@ cli(["agent", "me/gptlab/s1"])
 
 
 def run(folder: Path, env: dict[str, str], *words: str) -> subprocess.CompletedProcess:
-    """A command in `folder` that finds this environment's programs, and no key of the user's."""
+    """Run a command in `folder` with this environment's programs and without the user's API key."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     home = {"HOME": str(folder), "NETRC": str(folder / "none"), "PATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(words, env=clean | home | env, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-def test_wandb_sweep_creates_what_the_file_says(tmp_path):
+def test_wandb_sweep_creates_the_sweep_of_the_file(tmp_path):
     with standin() as server:
         done = run(tmp_path, server.env, "wandb", "sweep", str(FILE))
         assert done.returncode == 0, done.stderr
@@ -57,7 +57,7 @@ def test_every_point_of_the_sweep_is_a_config():
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """An agent that was handed the same point twice; what it said and sent."""
+    """An agent that was given the same point twice: its folder, its output and what it sent."""
     folder = tmp_path_factory.mktemp("agent")
     (folder / "text.txt").write_text("".join(f"{n} green bottles, hanging on the wall.\n" for n in range(40)))
     brief = SWEEP | {"command": [*SWEEP["command"][:-1], *BRIEF.split(), SWEEP["command"][-1]]}
@@ -85,7 +85,7 @@ def test_an_agent_trains_a_run_of_its_sweep(swept):
     assert read_status(trained)["wandb_id"] == "first"
 
 
-def test_a_run_that_had_ended_tells_the_agent_its_result(swept):
+def test_a_run_that_has_ended_reports_its_result_to_the_agent(swept):
     _, done, runs = swept
     first, again = runs["first"], runs["again"]
     assert "has ended already" in done.stdout and "/me/gptlab/runs/again" in done.stdout

@@ -15,9 +15,10 @@ from gptlab.cli.main import main
 from gptlab.compare import compare
 from gptlab.config import ConfigError
 from gptlab.config.compose import edit
+from gptlab.files import read_json, write_json
 from gptlab.runs.checkpoint import BEST
 from gptlab.runs.folder import digest, open_config, run_dir, slug
-from gptlab.runs.record import read_json, read_status, write_json
+from gptlab.runs.record import read_status
 from gptlab.sweeps.cell import check_cells
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.training.init_from import Start
@@ -245,7 +246,7 @@ def test_take_pythia_change_one_thing_continue(pythia, tmp_path, monkeypatch, ca
     monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("98 green bottles, hanging on the wall.\n" * 40)
     gptlab("convert", "--from", "pythia", "--to", "runs/pythia")
-    command = shlex.split(capsys.readouterr().out.partition("go on      gptlab ")[2])
+    command = shlex.split(capsys.readouterr().out.partition("train on   gptlab ")[2])
     ours = ["data=text", "data.path=text.txt", "budget.steps=2", "wandb.mode=disabled", "device=cpu"]
     gptlab(*command, *ours)
     assert "start    36 of 36 weights from runs/pythia" in capsys.readouterr().out

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -37,7 +39,7 @@ def test_every_parameter_is_in_one_group(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_state_is_as_large_as_said(name):
+def test_the_state_has_as_many_tensors_as_slots_says(name):
     model, option = tiny_model(), component("optimizer", name)
     optimizers = option.build(model.parameters())
     step(model, optimizers)
@@ -64,7 +66,7 @@ def test_adamw_decays_by_role(decay):
         ("sgd", torch.optim.SGD, {"lr": 0.5, "momentum": 0.0}),
     ],
 )
-def test_a_stepper_is_torchs_optimizer(name, theirs, knobs):
+def test_a_fused_optimizer_computes_what_torchs_does(name, theirs, knobs):
     ours_model, theirs_model = tiny_model(), tiny_model()
     ours = component("optimizer", name, decay="all", **knobs).build(ours_model.parameters())
     extra = {"betas": (0.9, 0.99)} if name == "adamw" else {}
@@ -88,6 +90,28 @@ def test_adamw_is_the_equation():
     torch.testing.assert_close(p.data, expected)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_is_a_torch_optimizer_with_state_and_schedulers(name):
+    """Saved after two steps and loaded into another one, it goes on as if it had not been interrupted."""
+    models, runs = [tiny_model(), tiny_model()], []
+    for model in models:
+        optimizers = component("optimizer", name, lr=1e-3).build(model.parameters())
+        assert all(isinstance(optimizer, torch.optim.Optimizer) for optimizer in optimizers)
+        runs.append((optimizers, [torch.optim.lr_scheduler.StepLR(o, step_size=1, gamma=0.5) for o in optimizers]))
+    (ours, schedulers), (others, _) = runs
+    for _ in range(2):
+        step(models[0], ours)
+        for scheduler in schedulers:
+            scheduler.step()
+    assert {group["lr"] for optimizer in ours for group in optimizer.param_groups} == {1e-3 / 4}
+    models[1].load_state_dict(models[0].state_dict())
+    for optimizer, other in zip(ours, others, strict=True):
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, optimizers in zip(models, (ours, others), strict=True):
+        step(model, optimizers)
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
+
+
 def test_lion_is_the_equation():
     p = torch.nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]]))
     (lion,) = component("optimizer", "lion", lr=0.1, weight_decay=0.5, beta1=0.5, beta2=0.9).build([p])
@@ -109,7 +133,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     assert taken == {n for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2}
 
 
-def test_a_step_of_muon_is_as_large_as_one_of_adamw_and_alike_along_every_direction():
+def test_a_step_of_muon_has_the_size_of_adamw_s_and_is_even_along_every_direction():
     p = tag(torch.nn.Parameter(torch.zeros(32, 16)), "input")
     other = tag(torch.nn.Parameter(torch.zeros(3)), "gain")
     muon, _ = component("optimizer", "muon", lr=0.01, weight_decay=0.0).build([p, other])
@@ -145,7 +169,7 @@ def test_sgd_is_the_equation(nesterov):
         ("sgd", {"momentum": 0.0, "nesterov": True}, r"^optimizer.nesterov=true: needs a momentum above 0$"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(name, knobs, line):
+def test_an_impossible_setting_is_refused(name, knobs, line):
     with pytest.raises(ConfigError, match=line):
         component("optimizer", name, **knobs)
 

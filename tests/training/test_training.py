@@ -7,8 +7,9 @@ import torch
 
 from gptlab.config import ConfigError
 from gptlab.config.compose import load_config
+from gptlab.files import write_json
 from gptlab.runs.folder import run_dir
-from gptlab.runs.record import read_metrics, read_status, read_summary, write_json
+from gptlab.runs.record import read_metrics, read_status, read_summary
 from gptlab.training.budget import make_plan
 from gptlab.training.device import choose_machine
 from gptlab.training.train import open_dataset, train, with_vocabulary

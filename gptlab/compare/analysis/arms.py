@@ -43,7 +43,7 @@ def group_arms(runs: Iterable[Run], sweep: SweepFile) -> list[Arm]:
     If runs of an arm share a seed, as when two sweeps have the same cell, the last one written is taken; a run that has
     ended is preferred to one that has not.
     """
-    groups: dict[frozenset, list[Run]] = {}
+    groups: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
         groups.setdefault(frozenset(as_text(run.config).items()), []).append(run)
     settings = differing([as_text(group[0].config) for group in groups.values()])

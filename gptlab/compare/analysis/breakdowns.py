@@ -1,4 +1,4 @@
-"""A loss by position in the window, and a task's score by difficulty: tables of means over the seeds of each arm."""
+"""Tables of a loss by position in the window and of a task's score by difficulty: means over the seeds of each arm."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,22 @@ NAME = re.compile(r"(?P<metric>val/[a-z]+)_(?P<by>[a-z]+)-(?P<level>[0-9a-z-]+?)
 
 
 def breakdowns(runs: Mapping[str, Sequence[Run]]) -> list[Breakdown]:
-    """From the finished runs of each arm: what their summaries call val/accuracy_pairs-8, val/loss_position-3-4_2x."""
-    found: dict[tuple[str, str, int], dict[str, str]] = {}  # what is broken down -> level -> key of summary.json
-    for key in dict.fromkeys(key for own in runs.values() for run in own for key in run.summary):
+    """Return the breakdowns that the summaries of the finished runs hold, for the finished runs of each arm.
+
+    Their keys have the form of val/accuracy_pairs-8 or val/loss_position-3-4_2x.
+    """
+    keys_by_level: dict[tuple[str, str, int], dict[str, str]] = {}  # (metric, by, length) -> level -> summary key
+    for key in dict.fromkeys(key for arm_runs in runs.values() for run in arm_runs for key in run.summary):
         if name := NAME.fullmatch(key):
-            of = name["metric"], name["by"], int(name["length"] or 1)
-            found.setdefault(of, {})[name["level"]] = key
+            title = name["metric"], name["by"], int(name["length"] or 1)
+            keys_by_level.setdefault(title, {})[name["level"]] = key
     return [
-        Breakdown(*of, {level: _of_arms(runs, key) for level, key in keys.items()})
-        for of, keys in sorted(found.items())
+        Breakdown(*title, {level: _means(runs, key) for level, key in keys.items()})
+        for title, keys in sorted(keys_by_level.items())
     ]
 
 
-def _of_arms(runs: Mapping[str, Sequence[Run]], key: str) -> list[tuple[float, float]]:
-    """Mean and standard deviation; NaN for an arm that has not measured it."""
-    numbers = [pd.Series([run.number(key) for run in own], dtype=float).dropna() for own in runs.values()]
-    return [(own.mean(), own.std()) for own in numbers]
+def _means(runs: Mapping[str, Sequence[Run]], key: str) -> list[tuple[float, float]]:
+    """Return mean and standard deviation for each arm; NaN for an arm without the number."""
+    numbers = [pd.Series([run.number(key) for run in arm_runs], dtype=float).dropna() for arm_runs in runs.values()]
+    return [(values.mean(), values.std()) for values in numbers]

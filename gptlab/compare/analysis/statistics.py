@@ -1,6 +1,6 @@
-"""Tests, intervals and power for differences that are paired by seed. Numbers in, numbers out.
+"""Tests, intervals and power for differences that are paired by seed.
 
-Differences that do not vary at all, as those of identical arms, have p = 1 if they are zero and p = 0 if not.
+If the differences do not vary at all, as for identical arms, p is 1 if they are zero and 0 if they are not.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from scipy.special import nctdtr, stdtr, stdtrit
 
 from gptlab.compare.analysis.comparison import CONFIDENCE
 
-POWER = 0.8  # the chance of showing a difference that is there
+POWER = 0.8  # the probability of detecting a true difference
 ALPHA = 1 - CONFIDENCE
 RESAMPLES = 9999
-MOST_PAIRS = 1000  # beyond which seeds_needed does not look
+MOST_PAIRS = 1000  # the largest number that seeds_needed returns
 
 Interval = tuple[float, float]
 UNKNOWN = (float("nan"), float("nan"))
 
 
 def t_interval(differences: np.ndarray) -> Interval:
-    """The 95 % interval of the mean."""
+    """Return the 95 % t interval of the mean."""
     n = len(differences)
     if n < 2:
         return UNKNOWN
@@ -31,21 +31,21 @@ def t_interval(differences: np.ndarray) -> Interval:
 
 
 def bootstrap_interval(differences: np.ndarray) -> Interval:
-    """The 95 % interval of the mean by resampling the pairs (BCa: Efron 1987, JASA 82: 171-185), always the same.
+    """Return the 95 % bootstrap interval of the mean over resampled pairs (BCa: Efron 1987, JASA 82: 171-185).
 
-    Assumes no normal distribution, but takes the spread for as small as it looks: with fewer than some ten seeds it is
-    too narrow, which is why verdicts go by t.
+    The resampling has a fixed seed. The interval assumes no normal distribution, but with fewer than about ten seeds it
+    is too narrow, since it takes the observed spread as the true one. Verdicts therefore use the t interval.
     """
     if len(differences) < 2 or not np.ptp(differences):
         return t_interval(differences)
     return _bootstrap(tuple(differences.tolist()))
 
 
-@cache  # at equal steps and equal tokens the differences are mostly the same
+@cache  # the differences at equal steps are mostly those at equal tokens
 def _bootstrap(differences: tuple[float, ...]) -> Interval:
     from scipy.stats import bootstrap  # half a second to import
 
-    found = bootstrap(
+    interval = bootstrap(
         (differences,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -53,11 +53,11 @@ def _bootstrap(differences: tuple[float, ...]) -> Interval:
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def paired_p(differences: np.ndarray) -> float:
-    """Two-sided t test of a mean of zero."""
+    """Return p of the two-sided t test of a mean of zero."""
     n = len(differences)
     if n < 2:
         return float("nan")
@@ -68,7 +68,7 @@ def paired_p(differences: np.ndarray) -> float:
 
 
 def equivalence_p(differences: np.ndarray, margin: float) -> float:
-    """Two one-sided t tests of a mean within ±margin: the larger p."""
+    """Return the larger p of the two one-sided t tests of a mean within ±margin."""
     n = len(differences)
     if n < 2 or np.isnan(margin):
         return float("nan")
@@ -79,35 +79,41 @@ def equivalence_p(differences: np.ndarray, margin: float) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of the p that are known; the others stay NaN."""
-    found = np.asarray(p, dtype=float)
-    order = [i for i in np.argsort(found, kind="stable") if not np.isnan(found[i])]
-    corrected = found.copy()
+    """Return the p values after Holm's step-down correction. NaN stays NaN and is not counted."""
+    values = np.asarray(p, dtype=float)
+    order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
+    corrected = values.copy()
     running = 0.0
     for rank, i in enumerate(order):
-        running = max(running, (len(order) - rank) * found[i])
+        running = max(running, (len(order) - rank) * values[i])
         corrected[i] = min(running, 1.0)
-    return corrected.tolist()
+    return [float(value) for value in corrected]
 
 
 def power(effect: float, pairs: int) -> float:
-    """The chance that the two-sided paired t test at 5 % shows a mean of `effect` standard deviations: noncentral t."""
+    """Return the probability that the two-sided paired t test at 5 % detects a mean of `effect` standard deviations.
+
+    The test statistic has a noncentral t distribution.
+    """
     shift = effect * pairs**0.5
     critical = stdtrit(pairs - 1, 1 - ALPHA / 2)
-    below, short = np.nan_to_num(nctdtr(pairs - 1, shift, [-critical, critical]))  # scipy: NaN for what vanishes
+    below, short = np.nan_to_num(nctdtr(pairs - 1, shift, [-critical, critical]))  # scipy gives NaN where it underflows
     return float(1 - short + below)
 
 
 @cache
 def detectable(pairs: int) -> float:
-    """The smallest mean, in standard deviations of the differences, that so many pairs show with 80 % power."""
+    """Return the smallest mean that the pairs detect with 80 % power, in standard deviations of the differences."""
     if pairs < 2:
         return float("nan")
     return float(brentq(lambda effect: power(effect, pairs) - POWER, 0, 20, xtol=1e-10))
 
 
 def seeds_needed(effect: float) -> float:
-    """Pairs that show a mean of `effect` standard deviations with 80 % power; inf where it takes over MOST_PAIRS."""
+    """Return the number of pairs that detect a mean of `effect` standard deviations with 80 % power.
+
+    It is infinite if it exceeds MOST_PAIRS.
+    """
     if np.isnan(effect):
         return float("nan")
     low, high = 1, MOST_PAIRS  # too few; enough

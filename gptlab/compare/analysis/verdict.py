@@ -22,12 +22,13 @@ LEVEL = 0.05  # of every test
 WITHIN_MARGIN = "within the margin"
 
 DEFINITIONS = {
-    BETTER: "the difference is in the arm's favour: paired t test, p < 0.05 after Holm's correction over the arms",
-    WORSE: "the same to its disadvantage",
-    EQUIVALENT: "neither, and the difference lies within the margin: two one-sided t tests at 5 %",
-    NOT_SHOWN: "none of these: the seeds show no difference, and do not show that there is none",
-    UNSTABLE: "a seed of the arm, or of the arm that it is compared with, diverged",
-    "no verdict": "the two arms have fewer than two finished seeds in common",
+    BETTER: "the arm beats its reference, which is the baseline or the previous arm"
+    " (paired t test, p < 0.05 after Holm's correction over the arms)",
+    WORSE: "the arm loses to its reference, by the same test",
+    EQUIVALENT: "neither better nor worse, and the difference lies within the margin (two one-sided t tests at 5 %)",
+    NOT_SHOWN: "the seeds show neither that there is a difference nor that there is none",
+    UNSTABLE: "a seed of the arm, or of its reference, diverged",
+    "no verdict": "the arm and its reference have fewer than two finished seeds in common",
 }
 
 

@@ -1,0 +1,1 @@
+"""Reading runs from disk, without what must not be published."""

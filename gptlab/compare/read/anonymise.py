@@ -1,49 +1,58 @@
-"""Places on a machine, without what says whose: a table, a report and a kept file may be published."""
+"""Paths and addresses in a form that does not tell whose machine they are on.
+
+Tables, reports and archives may be published.
+"""
 
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
-HERE_ONLY = re.compile(r"(?:/|~|\.\.[/\\]|[A-Za-z]:[/\\])")  # how a path begins that is one of this machine
-IN_TEXT = re.compile(r"(^|[\s=\[,'\"])((?:/|~|\.\./)[^\s,'\"\]]*)")
+LOCAL_PATH = re.compile(r"(?:/|~|\.\.[/\\]|[A-Za-z]:[/\\])")  # the beginning of a path that only this machine has
+PATH_IN_TEXT = re.compile(r"(^|[\s=\[,'\"])((?:/|~|\.\./)[^\s,'\"\]]*)")
 
 
 def shown_folder(folder: Path) -> str:
-    """From here, or where it is not below, its last two names: `runs/norms/norm-rmsnorm_seed-1-0c6e`."""
+    """Return the path from the current folder: `runs/norms/norm-rmsnorm_seed-1-0c6e`.
+
+    Of a folder that does not lie below the current one, only the last two names are returned.
+    """
     if not folder.is_absolute():
         return folder.as_posix()
-    here = Path.cwd()
-    return (folder.relative_to(here) if folder.is_relative_to(here) else _last(folder, 2)).as_posix()
+    current = Path.cwd()
+    return (folder.relative_to(current) if folder.is_relative_to(current) else _last(folder, 2)).as_posix()
 
 
-def shown_address(said: str | None) -> str:
-    """W&B's address of a run, or the command that uploads it; "" for anything else, such as an error."""
-    if said and said.startswith("https://"):
-        return said
-    command = re.fullmatch(r"`?(wandb sync (?:--include-online )?)([^`]+)`?", said or "")
+def shown_address(tracker_hint: str | None) -> str:
+    """Return W&B's address of a run or the command that uploads it; "" for anything else, such as an error."""
+    if tracker_hint and tracker_hint.startswith("https://"):
+        return tracker_hint
+    command = re.fullmatch(r"`?(wandb sync (?:--include-online )?)([^`]+)`?", tracker_hint or "")
     if not command:
         return ""
-    folder = command[2] if not HERE_ONLY.match(command[2]) else _last(PurePath(command[2]), 2).as_posix()
+    folder = command[2] if not LOCAL_PATH.match(command[2]) else _last(PurePath(command[2]), 2).as_posix()
     return command[1] + folder
 
 
 def shown_command(command: str) -> str:
-    """A command line with the names of files and folders in place of their paths on this machine."""
-    return IN_TEXT.sub(lambda m: m[1] + PurePath(m[2]).name, command)
+    """Replace each path of this machine in a command line by its last name."""
+    return PATH_IN_TEXT.sub(lambda m: m[1] + PurePath(m[2]).name, command)
 
 
 def shorten(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The configs with the file's name in place of every path of this machine; `text.txt (2)` is another text.txt."""
+    """Replace each path of this machine in the configs by its last name.
+
+    Different files with the same name stay different: the second one is called `text.txt (2)`.
+    """
     sections = {id(section): section for config in configs for section in config.values()}  # most are shared
-    found = sorted({text for section in sections.values() for text in _texts(section) if HERE_ONLY.match(text)})
-    names = [PurePath(path).name for path in found]
+    paths = sorted({text for section in sections.values() for text in _texts(section) if LOCAL_PATH.match(text)})
+    names = [PurePath(path).name for path in paths]
     short = {
         path: name + (f" ({names[:i].count(name) + 1})" if name in names[:i] else "")
-        for i, (path, name) in enumerate(zip(found, names, strict=True))
+        for i, (path, name) in enumerate(zip(paths, names, strict=True))
     }
     shown = {i: _replaced(section, lambda text: short.get(text, text)) for i, section in sections.items()}
-    return [{key: shown[id(section)] for key, section in config.items()} for config in configs] if found else configs
+    return [{key: shown[id(section)] for key, section in config.items()} for config in configs] if paths else configs
 
 
 def _last(path: PurePath, n: int) -> PurePath:

@@ -52,11 +52,11 @@ class Run:
     @property
     def state(self) -> str:
         """The run's state, a value of RunState."""
-        return self.status["state"]
+        return str(self.status["state"])
 
     @property
     def seed(self) -> int:
-        return self.config["seed"]
+        return int(self.config["seed"])
 
     @property
     def phase(self) -> str:
@@ -141,7 +141,8 @@ def _load_config(path: Path) -> dict[str, Any]:
     sections = [_load_section(section) for section in SECTION.split(text) if section]
     if all(isinstance(section, dict) and len(section) == 1 for section in sections):
         return {key: value for section in sections for key, value in section.items()}
-    return _load_yaml(text)  # written by hand
+    config: dict[str, Any] = _load_yaml(text)  # written by hand
+    return config
 
 
 @functools.lru_cache(maxsize=2**15)
@@ -164,10 +165,12 @@ def load_sweep(runs: list[Run]) -> dict[str, Any]:
     if above or not path.exists():
         return {}
     text = path.read_text(encoding="utf-8")
+    sweep: dict[str, Any]
     try:
-        return json.loads(text)  # gptlab writes JSON, which is valid YAML and 50 times as fast to parse
+        sweep = json.loads(text)  # gptlab writes JSON, which is valid YAML and 50 times as fast to parse
     except ValueError:
-        return _load_yaml(text)
+        sweep = _load_yaml(text)
+    return sweep
 
 
 def read_curves(runs: Iterable[Run], metric: str) -> pd.DataFrame:

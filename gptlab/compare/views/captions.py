@@ -1,4 +1,4 @@
-"""What stands beside the table, in whole sentences: how to read it, and what else was found. For terminal and files."""
+"""The sentences beside the tables: how to read them, and what else was found. The terminal and files print the same."""
 
 from collections.abc import Iterator
 
@@ -10,16 +10,19 @@ from gptlab.compare.formatting import UNKNOWN, number, plus_minus, seeds, si
 from gptlab.compare.read.runs import AXES
 from gptlab.runs.metrics import metric_named
 
-MANY = 4  # arms, from which on a range is given in place of a number for each
+MOST_LISTED = 4  # arms; of more arms only the range is given
 
 
 def verdict_of(effect: Effect) -> str:
-    """`unstable (seed 3 diverged)`"""
+    """Return the verdict with its note: `unstable (seed 3 diverged)`."""
     return f"{effect.verdict} ({effect.note})" if effect.note else effect.verdict
 
 
 def difference_of(result: Result) -> str:
-    """`+0.0033 ± 0.0143 (2 of 3)`: with its t interval, and the pairs where they are fewer than the arm's seeds."""
+    """Return the difference with its t interval, and the number of pairs if not all seeds of the arm have one.
+
+    For example `+0.0033 ± 0.0143 (2 of 3)`.
+    """
     effect, finished = result.effect, result.states["finished"]
     if effect is None:
         return "baseline"
@@ -28,47 +31,49 @@ def difference_of(result: Result) -> str:
 
 
 def captions(comparison: Comparison) -> Iterator[str]:
-    """How to read the table."""
+    """Yield the sentences that explain the table of verdicts."""
     metric, baseline = comparison.metric, comparison.baseline
-    yield f"{metric}: mean and standard deviation over the n finished seeds; {metric_named(metric).better} is better."
+    better = metric_named(metric).better
+    yield f"{metric}: mean and standard deviation over the n finished seeds; {better} is better."
     compared = [r for r in comparison.results if r.effect is not None]
     if compared:
         previous = any(r.reference != baseline.name for r in compared)
-        corrected = f", corrected by Holm over {len(compared)} arms" if len(compared) > 1 else ""
+        corrected = f", with Holm's correction over {len(compared)} arms" if len(compared) > 1 else ""
         yield (
-            f"Difference: from {'the arm before' if previous else 'the baseline'}, paired by seed, with a"
-            f" {CONFIDENCE:.0%} t interval; p by the paired t test{corrected}."
+            f"Difference: the arm minus the {'previous arm' if previous else 'baseline'}, paired by seed, with its"
+            f" {CONFIDENCE:.0%} t interval; p: the paired t test{corrected}."
         )
     if comparison.noise == comparison.noise:
-        yield f"Noise floor: the baseline varies by {number(comparison.noise)} (standard deviation) over its seeds."
+        yield f"Noise floor: {number(comparison.noise)}, the standard deviation of the baseline over its seeds."
     if compared and comparison.margin == comparison.margin:
-        yield f"Margin: {margin_of(comparison)}; what differs by less counts as equivalent if that can be shown."
+        yield f"Margin: {margin_of(comparison)}. An arm is equivalent if its difference is shown to be smaller."
     yield from _sensitivity(compared)
-    low, high = (si(end) for end in _ends([r.costs["tokens"] for r in comparison.results]))
+    low, high = (si(end) for end in _range([r.costs["tokens"] for r in comparison.results]))
     if low != UNKNOWN:
-        yield f"Tokens trained on: {low}." if low == high else f"Tokens trained on: {low} to {high}, not equal."
+        yield f"Training tokens: {low}." if low == high else f"Training tokens: {low} to {high}, not the same for all."
     if comparison.repeats:
-        yield f"Runs left out because a later one has the same config and seed: {comparison.repeats}."
+        yield f"Runs left out because a later run has the same config and seed: {comparison.repeats}."
 
 
 def margin_of(comparison: Comparison) -> str:
-    """`0.0115, 0.50% of the baseline's mean`"""
+    """Return the margin, `0.0115, 0.50% of the baseline's mean`."""
     share = comparison.margin / abs(comparison.baseline.mean) if comparison.baseline.mean else float("nan")
     return f"{comparison.margin:.4g}" + (f", {share:.2%} of the baseline's mean" if share == share else "")
 
 
 def _sensitivity(compared: list[Result]) -> Iterator[str]:
-    """What so many seeds can show, and how many more it takes where they did not."""
-    known = {r.name: r.effect.detectable for r in compared if r.effect and r.effect.detectable == r.effect.detectable}
-    if known:
-        low, high = _ends(list(known.values()))
-        each = ", ".join(f"{name} {number(value)}" for name, value in known.items())
-        said = each if len(known) <= MANY else f"{number(low)} to {number(high)}, depending on the arm"
-        yield f"Smallest true difference that these seeds show with 80% power (p < 0.05, before Holm): {said}."
-    still = {r.name: r.effect.seeds_needed for r in compared if r.effect and r.effect.verdict == NOT_SHOWN}
-    if still := {name: n for name, n in still.items() if n == n}:
-        said = ", ".join(f"{name} {seeds(n)}" for name, n in still.items())
-        yield f"Seeds that would show a difference as large as the margin with 80% power: {said}."
+    """Say what this many seeds can detect, and how many it takes where nothing was shown."""
+    effects = {r.name: r.effect for r in compared if r.effect}
+    detectable = {name: e.detectable for name, e in effects.items() if e.detectable == e.detectable}
+    if detectable:
+        low, high = _range(list(detectable.values()))
+        each = ", ".join(f"{name} {number(value)}" for name, value in detectable.items())
+        text = each if len(detectable) <= MOST_LISTED else f"{number(low)} to {number(high)}, depending on the arm"
+        yield f"Smallest true difference that these seeds detect with 80% power (p < 0.05, before Holm): {text}."
+    needed = {name: e.seeds_needed for name, e in effects.items() if e.verdict == NOT_SHOWN}
+    if needed := {name: n for name, n in needed.items() if n == n}:
+        text = ", ".join(f"{name} {seeds(n)}" for name, n in needed.items())
+        yield f"Seeds needed to detect a difference as large as the margin with 80% power: {text}."
 
 
 def equal_budget_lines(comparison: Comparison) -> Iterator[str]:
@@ -79,9 +84,9 @@ def equal_budget_lines(comparison: Comparison) -> Iterator[str]:
     budgets = ", ".join(f"{AXES[equal.axis].word} ({si(equal.budget)})" for equal in equal_budgets if equal.effects)
     dependent = list(disagreements(comparison))
     if budgets and not dependent:
-        yield f"At equal {budgets} the verdicts are the same."
+        yield f"The verdicts are the same at equal {budgets}."
     elif budgets:
-        yield f"What is held equal matters: {budgets}."
+        yield f"The verdicts depend on what is held equal: {budgets}."
     yield from dependent
     yield from (f"Equal {AXES[equal.axis].word}: {equal.note}." for equal in equal_budgets if equal.note)
 
@@ -98,7 +103,7 @@ def disagreements(comparison: Comparison) -> Iterator[str]:
 
 
 def _agreeing(arm: str, group: list[EqualBudgetComparison]) -> str:
-    """`better at equal steps, tokens (-0.0210 ± 0.0040)`."""
+    """Return `better at equal steps, tokens (-0.0210 ± 0.0040)`."""
     effect = group[0].effects[arm]
     difference = plus_minus(effect.mean, effect.high - effect.mean, "+")
     shared = "" if all(equal.reliable for equal in group) else ", on a shared machine"
@@ -106,7 +111,10 @@ def _agreeing(arm: str, group: list[EqualBudgetComparison]) -> str:
 
 
 def tuning_lines(tunings: list[Tuning]) -> Iterator[str]:
-    """`optimizer.lr, tuned on seeds 1000, 1001: gelu 0.001; swiglu 0.003 (the highest tried).` and what follows."""
+    """Say which value each arm got, and whether it is at an edge of the values tried.
+
+    For example `optimizer.lr, tuned on seeds 1000, 1001: gelu 0.001; swiglu 0.003 (the highest tried).`
+    """
     for tuning in tunings:
         chosen = tuning.points[tuning.points["chosen"]]
         values = pd.to_numeric(tuning.points["value"], errors="coerce")
@@ -116,7 +124,7 @@ def tuning_lines(tunings: list[Tuning]) -> Iterator[str]:
         ]
         yield f"{tuning.setting}, tuned on seeds {', '.join(map(str, tuning.seeds))}: {'; '.join(each)}."
         if chosen["at_edge"].any():
-            yield f"Where {tuning.setting} is at an edge of what was tried, the best may lie beyond: tune more widely."
+            yield f"Where the lowest or highest {tuning.setting} was chosen, a better value may lie beyond: try more."
 
 
 def _value(value: float | str) -> str:
@@ -128,18 +136,21 @@ def _edge(value: float, highest: float) -> str:
 
 
 def matched_lines(comparison: Comparison) -> Iterator[str]:
-    """`swiglu matched in params: ffn.hidden 512 -> 344; 1,234,567 for the baseline's 1,230,000 (+0.37%).`"""
+    """Say what match= changed in each arm.
+
+    For example `swiglu, matched in params: ffn.hidden 512 -> 344, which gives 1,234,567 (baseline: 1,230,000; +0.37%).`
+    """
     for entry in (entry for entry in comparison.matched if entry["changed"]):
         changed = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in entry["changed"].items())
         off = entry["reached"] / entry["reference"] - 1
         yield (
-            f"{entry['arm']} matched in {entry['to']}: {changed}; {entry['reached']:,.0f} for the baseline's"
-            f" {entry['reference']:,.0f} ({off:+.2%})."
+            f"{entry['arm']}, matched in {entry['to']}: {changed}, which gives {entry['reached']:,.0f}"
+            f" (baseline: {entry['reference']:,.0f}; {off:+.2%})."
         )
-    if alike := [entry["arm"] for entry in comparison.matched if not entry["changed"]]:
-        yield f"Near enough for match= as they are: {', '.join(alike)}."
+    if unchanged := [entry["arm"] for entry in comparison.matched if not entry["changed"]]:
+        yield f"Within the tolerance of match= without a change: {', '.join(unchanged)}."
 
 
-def _ends(values: list[float]) -> tuple[float, float]:
+def _range(values: list[float]) -> tuple[float, float]:
     known = pd.Series(values, dtype=float)
     return known.min(), known.max()

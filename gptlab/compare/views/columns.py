@@ -1,6 +1,7 @@
 """The tables as text, column by column. The terminal and Markdown print the same cells."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from gptlab.compare.analysis.comparison import (
     CONFIDENCE,
@@ -76,7 +77,7 @@ def _difference_and_verdict(equal: EqualBudgetComparison, result: Result) -> str
 def factorial_cells(factorial: Factorial) -> Cells:
     """Return the table of effects over a grid; its first column is the name of the effect."""
     rows = factorial.effects.to_dict("records")
-    columns: dict[str, Callable[[dict], str]] = {
+    columns: dict[str, Callable[[dict[Any, Any]], str]] = {
         "effect of": lambda row: row["slots"],
         "levels": lambda row: row["levels"],
         f"effect\n± {CONFIDENCE:.0%}": lambda row: plus_minus(row["effect"], row["high"] - row["effect"], "+"),

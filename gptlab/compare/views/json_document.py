@@ -1,4 +1,53 @@
-"""A comparison as one JSON document, for scripts."""
+"""A comparison as one JSON document, for scripts.
+
+The fields of the document:
+
+- format: "gptlab comparison, 1".
+- question, literature, command: of the experiment, or None.
+- metric: {key, label, unit, better}; better is "lower" or "higher".
+- confidence: the level of every interval, 0.95.
+- margin: smaller differences do not matter, in the unit of the metric.
+- noise: standard deviation of the baseline over its seeds.
+- baseline: the name of the baseline arm, which is also the first arm.
+- verdicts: the meaning of each word that a verdict can be.
+- arms: a list, see below.
+- equal_budgets: for each of steps, tokens, flops and seconds {axis, budget, reliable, note, arms}. `budget` is the
+  total of the finished run that spent least; `arms` maps an arm to {mean, verdict, effect} there. If they are
+  unknown, it is {} and `note` says why. `reliable` is false for seconds if the runs of an arm differ in speed.
+- tuning: for each tuned setting {setting, seeds, points}. A point is {arm, value, mean, low, high, seeds, diverged,
+  chosen, at_edge}; a mean of None with diverged > 0 is infinitely bad. `at_edge`: the value chosen is the smallest
+  or the largest that was tried.
+- factorial: for a grid of settings {effects, means, note}, or None. An effect is {kind, slots, levels, effect, low,
+  high, p, p_holm}; a table of means is {rows, columns, row_levels, column_levels, means}.
+- breakdowns: a metric by position or difficulty, {metric, by, length, levels}; `levels` maps a level to
+  {arm: {mean, sd}}.
+- matched: what match= changed, {arm, to, changed, reference, before, reached}.
+- tuning_runs: the runs that only chose a setting; like the runs of an arm, and each with the name of its `arm`.
+- hardware: one line for each machine and set of versions.
+- repeats: number of runs left out because a later one has the same config and seed.
+
+An arm:
+
+- name: a label or the changes from the baseline; unique.
+- overrides: list of "key=value" in which the arm differs from the baseline; for the baseline its own values of the
+  settings in which the arms differ.
+- reference: the name of the arm that it is compared with; None for the baseline.
+- n_seeds, mean, sd: of the metric over the finished runs; sd with n - 1.
+- scores: the metric of each finished run, by seed (a string).
+- verdict: "better", "worse", "equivalent", "not shown", "unstable", "one seed: no verdict" or "no common seed: no
+  verdict"; None for the baseline.
+- note: to the verdict, "" if there is none.
+- effect: {pairs, mean, low, high, boot_low, boot_high, sd, sd_unpaired, p, p_holm, p_equivalent, detectable,
+  seeds_needed}, of the arm minus its reference, paired by seed; None for the baseline. low and high: the t
+  interval; boot_*: the bootstrap interval; detectable: the smallest true effect that these pairs detect with 80 %
+  power; seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000.
+- costs: {parameters, parameters_non_embedding, flops_per_token, state_bytes, tokens_per_s, seconds, tokens, steps},
+  medians over the runs.
+- states: the number of its runs by state, {finished, diverged, failed, unfinished}.
+- runs: for each run {seed, state, tokens, seconds, score, folder, wandb}; `score` is the metric, None unless the
+  run has finished; `folder` is relative to the current folder if it lies below it; `wandb` is an address, or the
+  command that uploads the run, or "".
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -23,59 +72,10 @@ DOCUMENT_FORMAT = "gptlab comparison, 1"
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """Return everything that a script needs as nested dicts and lists, with None for every number that is not finite.
-
-    The fields of the document:
-
-    - format: "gptlab comparison, 1".
-    - question, literature, command: of the experiment, or None.
-    - metric: {key, label, unit, better}; better is "lower" or "higher".
-    - confidence: the level of every interval, 0.95.
-    - margin: smaller differences do not matter, in the unit of the metric.
-    - noise: standard deviation of the baseline over its seeds.
-    - baseline: the name of the baseline arm, which is also the first arm.
-    - verdicts: the meaning of each word that a verdict can be.
-    - arms: a list, see below.
-    - equal_budgets: for each of steps, tokens, flops and seconds {axis, budget, reliable, note, arms}. `budget` is the
-      total of the finished run that spent least; `arms` maps an arm to {mean, verdict, effect} there. If they are
-      unknown, it is {} and `note` says why. `reliable` is false for seconds if the runs of an arm differ in speed.
-    - tuning: for each tuned setting {setting, seeds, points}. A point is {arm, value, mean, low, high, seeds, diverged,
-      chosen, at_edge}; a mean of None with diverged > 0 is infinitely bad. `at_edge`: the value chosen is the smallest
-      or the largest that was tried.
-    - factorial: for a grid of settings {effects, means, note}, or None. An effect is {kind, slots, levels, effect, low,
-      high, p, p_holm}; a table of means is {rows, columns, row_levels, column_levels, means}.
-    - breakdowns: a metric by position or difficulty, {metric, by, length, levels}; `levels` maps a level to
-      {arm: {mean, sd}}.
-    - matched: what match= changed, {arm, to, changed, reference, before, reached}.
-    - tuning_runs: the runs that only chose a setting; like the runs of an arm, and each with the name of its `arm`.
-    - hardware: one line for each machine and set of versions.
-    - repeats: number of runs left out because a later one has the same config and seed.
-
-    An arm:
-
-    - name: a label or the changes from the baseline; unique.
-    - overrides: list of "key=value" in which the arm differs from the baseline; for the baseline its own values of the
-      settings in which the arms differ.
-    - reference: the name of the arm that it is compared with; None for the baseline.
-    - n_seeds, mean, sd: of the metric over the finished runs; sd with n - 1.
-    - scores: the metric of each finished run, by seed (a string).
-    - verdict: "better", "worse", "equivalent", "not shown", "unstable", "one seed: no verdict" or "no common seed: no
-      verdict"; None for the baseline.
-    - note: to the verdict, "" if there is none.
-    - effect: {pairs, mean, low, high, boot_low, boot_high, sd, sd_unpaired, p, p_holm, p_equivalent, detectable,
-      seeds_needed}, of the arm minus its reference, paired by seed; None for the baseline. low and high: the t
-      interval; boot_*: the bootstrap interval; detectable: the smallest true effect that these pairs detect with 80 %
-      power; seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000.
-    - costs: {parameters, parameters_non_embedding, flops_per_token, state_bytes, tokens_per_s, seconds, tokens, steps},
-      medians over the runs.
-    - states: the number of its runs by state, {finished, diverged, failed, unfinished}.
-    - runs: for each run {seed, state, tokens, seconds, score, folder, wandb}; `score` is the metric, None unless the
-      run has finished; `folder` is relative to the current folder if it lies below it; `wandb` is an address, or the
-      command that uploads the run, or "".
-    """
+    """Return the document as nested dicts and lists, with None for every number that is not finite."""
     metric = metric_named(comparison.metric)
     runs = _runs(comparison)
-    document = {
+    document: dict[str, Any] = {
         "format": DOCUMENT_FORMAT,
         "question": comparison.question,
         "literature": comparison.literature,
@@ -110,7 +110,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "hardware": comparison.hardware,
         "repeats": comparison.repeats,
     }
-    return finite(_plain(document))
+    return {key: finite(_plain(value)) for key, value in document.items()}
 
 
 def _arm(result: Result, baseline: Result, runs: list[dict[str, Any]]) -> dict[str, Any]:

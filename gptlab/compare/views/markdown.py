@@ -1,4 +1,4 @@
-"""The comparison as GitHub-flavoured Markdown, to stand beside an experiment."""
+"""The comparison as GitHub-flavoured Markdown, for the folder of an experiment."""
 
 from collections.abc import Iterable, Iterator
 
@@ -18,7 +18,7 @@ from gptlab.compare.views.columns import (
 
 
 def render_markdown(comparison: Comparison, picture: str | None = None) -> str:
-    """`picture` is its file, as seen from where the text is to stand."""
+    """Return the text. `picture` is the path of the picture, relative to the text's own folder."""
     return "\n\n".join(_blocks(comparison, picture)) + "\n"
 
 
@@ -34,7 +34,7 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     yield "## Costs"
     names = [r.name for r in comparison.results]
     yield _table("arm", names, cost_cells(comparison))
-    yield "The first row is the baseline, the others are relative to it."
+    yield "The first row is the baseline; the other rows are relative to it."
     yield from _listed(matched_lines(comparison))
     for breakdown in comparison.breakdowns:
         yield f"## {breakdown.title}"
@@ -60,11 +60,11 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
 
 
 def _provenance(comparison: Comparison) -> Iterator[str]:
-    yield "## What the words mean"
+    yield "## What the verdicts mean"
     yield "\n".join(f"- **{word}**: {_escaped(meaning)}." for word, meaning in DEFINITIONS.items())
     if len(comparison.results) > 1 and comparison.margin == comparison.margin:
         yield f"The margin is {margin_of(comparison)}."
-    yield "## How it was made"
+    yield "## How to reproduce"
     if comparison.command:
         yield f"    {comparison.command}"
     seconds = comparison.runs["seconds"].sum()
@@ -88,7 +88,7 @@ def _cells(row: Iterable[str]) -> list[str]:
 
 
 def _listed(lines: Iterable[str]) -> Iterator[str]:
-    """A list, if there is anything in it."""
+    """Yield the lines as one list, or nothing if there are none."""
     if text := _list(lines):
         yield text
 
@@ -98,7 +98,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Nothing in it is taken for Markdown's or HTML's own signs."""
+    """Escape the characters that Markdown or HTML would interpret."""
     for sign in "\\|<*_`":
         text = text.replace(sign, f"\\{sign}")
     return text

@@ -1,4 +1,4 @@
-"""The comparison in a terminal. Numbers are never cut; arms are folded to fit, and whole in a pipe."""
+"""The comparison in a terminal. Numbers are never cut; names of arms are folded to fit, but not in a pipe."""
 
 from collections.abc import Iterable
 
@@ -12,12 +12,12 @@ from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, UNSTABLE, WORSE
 from gptlab.compare.views.captions import captions, equal_budget_lines, matched_lines, tuning_lines
 from gptlab.compare.views.columns import TEXT_TITLES, Cells, cost_cells, factorial_cells, verdict_cells
 
-NARROW = 8  # characters: a name is not folded below that
+MIN_NAME_WIDTH = 8  # characters; a name is not folded to less
 STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Question, verdicts, costs, what depends on what is held equal, tuning, effects, and how to read it."""
+    """Print the question, the tables of verdicts and costs, the other findings, and how to read the tables."""
     if comparison.question:
         console.print(Text(comparison.question, "bold"), end="\n\n")
     _print("arm", _arms(comparison), verdict_cells(comparison), console)
@@ -43,16 +43,16 @@ def _arms(comparison: Comparison) -> list[Text]:
 
 
 def _print(header: str, names: list[Text], columns: Cells, console: Console) -> None:
-    """A table as wide as it takes; in a terminal names and words are folded to fit it, names last."""
+    """Print a table. If a terminal is too narrow, columns of text are folded first, then the names of the arms."""
     widths = {title: max(map(len, [*title.split("\n"), *cells])) for title, cells in columns.items()}
     longest = max(len(header), *(name.cell_len for name in names))
     if console.is_terminal:
-        room = console.width - 2 * len(columns) - 1 - sum(widths.values())  # for a name, if nothing is folded
+        room = console.width - 2 * len(columns) - 1 - sum(widths.values())  # for a name if no column is folded
         for title in widths.keys() & TEXT_TITLES:
-            least = max(map(len, [title, *" ".join(columns[title]).split()]))
-            fold = min(max(0, longest - room), widths[title] - least)
+            shortest = max(map(len, [title, *" ".join(columns[title]).split()]))
+            fold = min(max(0, longest - room), widths[title] - shortest)
             widths[title], room = widths[title] - fold, room + fold
-        longest = min(longest, max(room, NARROW))
+        longest = min(longest, max(room, MIN_NAME_WIDTH))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column(header, overflow="fold", width=longest)
     for title, width in widths.items():
@@ -66,6 +66,6 @@ def _print(header: str, names: list[Text], columns: Cells, console: Console) -> 
 
 
 def _lines(lines: Iterable[str], console: Console, style: str = "") -> None:
-    """A paragraph, a line for each of its sentences."""
+    """Print a paragraph with a line for each of its sentences."""
     for i, line in enumerate(lines):
         console.print(Text("\n" * (i == 0) + line, style), soft_wrap=not console.is_terminal)

@@ -1,41 +1,39 @@
-"""A comparison -> one HTML file that opens from disk and asks the network for nothing."""
+"""A comparison as one HTML file, which opens from disk and loads nothing from the network."""
 
 import json
 from collections import Counter
 from functools import cache
-from math import isfinite
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from gptlab.compare.analysis.comparison import Comparison, Result
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.columns import SHOWN_COLUMNS
+from gptlab.compare.read.runs import AXES
 from gptlab.compare.views.captions import margin_of
-from gptlab.compare.views.report import formatting as words
-from gptlab.compare.views.report.activations import inside
-from gptlab.compare.views.report.curves import FIRST_SHOWN, curves, has_bands
-from gptlab.compare.views.report.factorial import heat_maps
-from gptlab.compare.views.report.figure import Figure
-from gptlab.compare.views.report.forest import effects, factorial_effects
-from gptlab.compare.views.report.sensitivity import sensitivity
-from gptlab.compare.views.report.speed import speed
-from gptlab.compare.views.report.theme import THEMES, style
+from gptlab.compare.views.charts import formatting
+from gptlab.compare.views.charts.activations import activation_charts
+from gptlab.compare.views.charts.chart import Chart
+from gptlab.compare.views.charts.curves import FIRST_SHOWN, has_bands, learning_curves
+from gptlab.compare.views.charts.forest import effects, factorial_effects
+from gptlab.compare.views.charts.means import heat_maps
+from gptlab.compare.views.charts.sensitivity import sensitivity
+from gptlab.compare.views.charts.speed import speed_chart
+from gptlab.compare.views.charts.theme import THEMES, style
 from gptlab.runs.metrics import metric_named
 
-FEW_RUNS = 12  # are listed unfolded
-DIGITS = 7  # of a number in a figure
+MOST_OPEN_RUNS = 12  # a longer list of runs is folded
 
 __all__ = ["render_report"]
 
 
 def render_report(comparison: Comparison) -> str:
-    """The page: verdicts and figures, what the arms are, where their runs lie and how to make them again."""
+    """Return the page: verdicts and figures, the arms, where their runs are and how to reproduce them."""
     figures = _figures(comparison)
-    payload = {"themes": THEMES, "figures": _plain(figures)}
+    payload = {"themes": THEMES, "figures": {name: chart.specification() for name, chart in figures.items()}}
     return (
         _environment()
         .get_template("page.html.j2")
@@ -43,8 +41,9 @@ def render_report(comparison: Comparison) -> str:
             comparison=comparison,
             figures=figures,
             payload=Markup(json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
-            plotlyjs=Markup(get_plotlyjs()),
+            vega=Markup(_vega()),
             themes=THEMES,
+            axes=AXES,
             definitions=DEFINITIONS,
             better=metric_named(comparison.metric).better,
             columns=SHOWN_COLUMNS,
@@ -54,7 +53,7 @@ def render_report(comparison: Comparison) -> str:
             disagreeing=_disagreeing(comparison),
             edges=[_edges(tuning.points) for tuning in comparison.tuning],
             runs=comparison.runs.to_dict("records"),
-            few=len(comparison.runs) <= FEW_RUNS,
+            few=len(comparison.runs) <= MOST_OPEN_RUNS,
             bands=has_bands(comparison),
         )
     )
@@ -67,7 +66,7 @@ def _environment() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        name: getattr(words, name)
+        name: getattr(formatting, name)
         for name in (
             "number",
             "signed",
@@ -86,10 +85,10 @@ def _environment() -> Environment:
     return environment
 
 
-def _figures(comparison: Comparison) -> dict[str, Figure]:
-    """By the id of the element that each is drawn in; without those that there is nothing for."""
-    drawn = {"forest": effects(comparison), "curves": curves(comparison), "speed": speed(comparison)}
-    drawn |= inside(comparison)
+def _figures(comparison: Comparison) -> dict[str, Chart]:
+    """Return the figures by the id of their element, without those that have no data."""
+    drawn = {"forest": effects(comparison), "curves": learning_curves(comparison), "speed": speed_chart(comparison)}
+    drawn |= activation_charts(comparison)
     drawn |= {f"tuning-{i}": sensitivity(tuning, comparison) for i, tuning in enumerate(comparison.tuning)}
     if comparison.factorial is not None:
         drawn["factorial"] = factorial_effects(comparison.factorial, comparison)
@@ -97,50 +96,41 @@ def _figures(comparison: Comparison) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _plain(value: Any) -> Any:
-    """For JSON: null for what is not finite, and no more digits than a picture shows."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return _rounded(float(value))
-    return value
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
+    import vl_convert
 
-
-def _rounded(value: float) -> float | int | None:
-    if not isfinite(value):
-        return None
-    short = float(f"{value:.{DIGITS}g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _verdicts(comparison: Comparison) -> dict[str, int]:
-    """How often each came up, in the order of their definitions."""
+    """Count each verdict, in the order of the definitions."""
     counts = Counter(result.effect.verdict for result in comparison.results if result.effect)
     return {word: counts[word] for word in dict.fromkeys((*DEFINITIONS, *counts)) if counts[word]}
 
 
 def _disagreeing(comparison: Comparison) -> list[str]:
-    """The arms whose verdict depends on what is held equal, by the readings that are reliable."""
-    said: dict[str, set[str]] = {}
-    for reading in comparison.equal_budgets:
-        for name, effect in reading.effects.items() if reading.reliable else ():
-            said.setdefault(name, set()).add(effect.verdict)
-    return [result.name for result in comparison.results if len(said.get(result.name, ())) > 1]
+    """Return the arms whose verdict depends on what is held equal, judged by the reliable comparisons."""
+    verdicts: dict[str, set[str]] = {}
+    for equal in comparison.equal_budgets:
+        for name, effect in equal.effects.items() if equal.reliable else ():
+            verdicts.setdefault(name, set()).add(effect.verdict)
+    return [result.name for result in comparison.results if len(verdicts.get(result.name, ())) > 1]
 
 
 def _edges(points: pd.DataFrame) -> list[tuple[str, Any]]:
-    """Arms whose chosen value has no neighbour on one side, and the value."""
+    """Return the arms whose chosen value is the lowest or highest tried, with that value."""
     edge = points[points["chosen"].astype(bool) & points["at_edge"].astype(bool)]
     return list(zip(edge["arm"], edge["value"], strict=True))
 
 
 def _changes(result: Result, baseline: Result) -> list[tuple[str, str, str]]:
-    """Settings in which an arm differs: name, the baseline's value, its own."""
-    usual, own = baseline.arm.settings, result.arm.settings
-    return [(key, usual.get(key, ""), value) for key, value in own.items() if usual.get(key) != value]
+    """Return the settings in which an arm differs: name, the baseline's value, the arm's value."""
+    usual = baseline.arm.settings
+    changed = {} if result is baseline else result.arm.changed(baseline.arm)
+    return [(key, usual.get(key, ""), value) for key, value in changed.items()]
 
 
 def _budget(value: float, axis: str) -> str:
-    return f"{value:.3g} s" if axis == "seconds" else f"{words.si(value)} {axis.replace('flops', 'FLOPs')}"
+    return f"{value:.3g} s" if axis == "seconds" else f"{formatting.si(value)} {AXES[axis].word}"

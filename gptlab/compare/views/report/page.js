@@ -1,81 +1,69 @@
 "use strict";
 // Draws the figures in the colours of the theme in use, and answers the controls beside them.
 const { themes, figures } = JSON.parse(document.getElementById("payload").textContent);
-const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const hidden = {}; // figure -> the places of the arms that the reader took out
+const views = {}; // figure -> its Vega view
 for (const name of Object.keys(figures)) hidden[name] = new Set();
+let chosen = null; // the switches of the curves
 
-// A copy of a part of a figure, with every "theme:name/opacity" replaced by a colour.
+// A copy of a part of a specification, with every "theme:name" replaced by a colour.
 function coloured(part, theme) {
   if (Array.isArray(part)) return part.map((item) => coloured(item, theme));
   if (part && typeof part === "object") {
     return Object.fromEntries(Object.entries(part).map(([key, item]) => [key, coloured(item, theme)]));
   }
-  const named = typeof part === "string" && part.match(/^theme:([a-z0-9-]+)(?:\/([0-9.]+))?$/);
-  if (!named) return part;
-  const [r, g, b] = [1, 3, 5].map((at) => parseInt(theme[named[1]].slice(at, at + 2), 16));
-  return `rgba(${r}, ${g}, ${b}, ${named[2] ?? 1})`;
+  const named = typeof part === "string" && part.match(/^theme:([a-z0-9-]+)$/);
+  return named ? theme[named[1]] : part;
 }
 
-function draw(name, theme = themes[dark.matches ? "dark" : "light"], width = undefined) {
-  const figure = figures[name];
-  for (const trace of figure.data) {
-    const off = hidden[name].has(trace.legendgroup) || (trace.meta?.band && !figure.bands);
-    trace.visible = !off;
-  }
-  for (const note of figure.layout.annotations ?? []) if (note.name) note.visible = !hidden[name].has(note.name);
-  const layout = coloured(figure.layout, theme);
-  if (width) layout.width = width;
-  return Plotly.react(name, coloured(figure.data, theme), layout, config);
+async function draw(name, theme = themes[dark.matches ? "dark" : "light"], width = null) {
+  const spec = coloured(figures[name], theme);
+  const box = document.getElementById(name);
+  if (name === "curves" && chosen) setCurves(spec, chosen);
+  spec.padding.right += spec.usermeta.right ?? 0; // room for notes at the right
+  spec.width = width ?? box.clientWidth;
+  setParam(spec, "hidden", [...hidden[name]].map(Number));
+  const options = { renderer: "svg", actions: { export: true, source: false, compiled: false, editor: false } };
+  const embedded = await vegaEmbed(box, spec, { ...options, tooltip: { theme: dark.matches ? "dark" : "light" } });
+  views[name]?.finalize();
+  views[name] = embedded.view;
+}
+
+function setParam(spec, name, value) {
+  spec.params.find((param) => param.name === name).value = value;
 }
 
 function drawAll(theme, width) {
-  for (const name of Object.keys(figures)) draw(name, theme, width);
+  return Promise.all(Object.keys(figures).map((name) => draw(name, theme, width)));
 }
 
 // The switches of the curves: the axis that x is, the two scales, the range of y, the bands.
-function setCurves(form) {
-  const figure = figures.curves;
-  const chosen = Object.fromEntries(new FormData(form));
-  const { xaxis, yaxis } = figure.layout;
-  const range = figure.ranges[chosen.range];
-  for (const trace of figure.data) {
-    trace.x = figure.xs[trace.meta.line][chosen.axis];
-    if (trace.meta.clamp && range) trace.y = trace.meta.clamp.map((y) => y && Math.min(Math.max(y, range[0]), range[1]));
-  }
-  figure.bands = chosen.bands === "on";
-  xaxis.title.text = figure.axes[chosen.axis];
-  xaxis.tickformat = chosen.axis === "seconds" ? "~g" : "~s";
-  setAxis(xaxis, chosen.xscale, xRange(figure, chosen));
-  const decades = chosen.xscale === "log" && xaxis.range ? xaxis.range[1] - xaxis.range[0] : 0;
-  xaxis.dtick = decades > 3 ? 1 : decades > 0.7 ? "D2" : undefined; // D2: at 2, 5 and 10, which do not touch
-  setAxis(yaxis, chosen.yscale, range);
-  figure.layout.uirevision = JSON.stringify(chosen); // a new choice ends the reader's zoom
-}
-
-// From the half, or the first point that the scale can show, to the end.
-function xRange(figure, { axis, xscale, range }) {
-  const all = figure.xs.flatMap((x) => x[axis]).filter((x) => x > 0);
-  if (!all.length) return null;
-  const [first, last] = all.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, 0]);
+function setCurves(spec, { axis, xscale, yscale, range, bands }) {
+  const { axes, ranges, ends } = spec.usermeta;
+  const [low, high] = ranges[range] ?? [null, null];
+  const [first, last] = ends[axis];
   const start = range === "half" ? last / 2 : xscale === "log" ? first : 0;
-  return [start, last * (xscale === "log" ? 1.02 : 1) + (xscale === "log" ? 0 : 0.01 * (last - start))];
-}
-
-function setAxis(axis, scale, range) {
-  axis.type = scale;
-  axis.autorange = !range;
-  axis.range = range && (scale === "log" ? range.map((value) => Math.log10(Math.max(value, 1e-9))) : range);
+  for (const { encoding } of spec.layer) {
+    const title = encoding.x.title && [axes[axis]];
+    const format = axis === "seconds" ? "~g" : "~s";
+    encoding.x = { ...encoding.x, field: axis, title, axis: { ...encoding.x.axis, format } };
+    encoding.x.scale = { type: xscale, domain: [start, last * 1.01], nice: false };
+    encoding.y.scale = { type: yscale, nice: false, ...(ranges[range] ? { domain: [low, high] } : { zero: false }) };
+  }
+  setParam(spec, "y_low", low);
+  setParam(spec, "y_high", high);
+  setParam(spec, "bands", bands === "on");
 }
 
 function listenToControls() {
   const form = document.querySelector(".controls");
   if (!form) return;
-  setCurves(form);
+  const read = () => (chosen = Object.fromEntries(new FormData(form)));
+  read();
   form.addEventListener("change", (event) => {
     if (event.target.name === "xscale") form.elements.range.value = event.target.value === "log" ? "whole" : "late";
-    setCurves(form);
+    read();
     draw("curves");
   });
 }
@@ -88,7 +76,7 @@ function listenToLegend(legend) {
   const buttons = [...legend.querySelectorAll("button")];
   const show = () => {
     for (const button of buttons) button.setAttribute("aria-pressed", String(!out.has(button.dataset.arm)));
-    for (const name of names) draw(name);
+    for (const name of names) views[name]?.signal("hidden", [...out].map(Number)).runAsync();
   };
   for (const button of buttons) {
     const arm = button.dataset.arm;
@@ -117,9 +105,14 @@ function listSections() {
 
 listSections();
 listenToControls();
-drawAll();
 document.querySelectorAll(".legend").forEach(listenToLegend);
+const drawn = drawAll();
 dark.addEventListener("change", () => drawAll());
+let resizing = 0;
+window.addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(drawAll, 150); // milliseconds after the last change of the window
+});
 const PAGE = 680; // pixels of a printed page's width
 window.addEventListener("beforeprint", () => drawAll(themes.light, PAGE));
 window.addEventListener("afterprint", () => drawAll());

@@ -1,0 +1,71 @@
+"""A job of a launcher, often in a process of its own: some cells of a sweep, trained one after the other."""
+
+import json
+import os
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from gptlab.config.compose import load_settings
+from gptlab.runs.folder import run_dir
+from gptlab.runs.lock import Busy
+from gptlab.runs.signals import Stopped
+from gptlab.sweeps.cell import note_failure
+from gptlab.sweeps.gpu_slots import gpu_slot
+from gptlab.sweeps.launcher import one_line
+from gptlab.training.device import choose_machine
+from gptlab.training.prepare import Memo, match_to_baseline
+from gptlab.training.train import train_matched
+
+
+def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
+    """Run a job of a launcher: some cells, one after the other.
+
+    Returns:
+        For each cell the error that its folder could not record, or an empty string.
+    """
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    errors = []
+    memo = Memo()
+    for overrides in json.loads(job.cells):
+        try:
+            run_cell(overrides, per_gpu, memo, stops_worker=job.threads is not None)
+            errors.append("")
+        except Exception as e:
+            errors.append(one_line(e))
+    return errors
+
+
+def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_worker: bool) -> None:
+    """Train one cell; its output goes to log.txt in its run folder, its outcome to status.json.
+
+    Args:
+        overrides: those of the cell.
+        per_gpu: the number of slots of a GPU, of which the cell takes one; None if the GPU is its own.
+        memo: what the preparation of earlier cells found.
+        stops_worker: whether a stopped cell ends this process, which would otherwise run the next job.
+    """
+    cfg, match = match_to_baseline(load_settings(overrides), memo)
+    folder = run_dir(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        try:
+            with gpu_slot(str(choose_machine(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
+                train_matched(cfg, match, job_type=cfg.phase or "sweep", memo=memo)
+        except Busy as e:
+            print(e)
+        except Stopped as e:
+            if stops_worker:
+                os._exit(128 + e.number)
+            raise
+        except Exception as e:
+            traceback.print_exc()
+            note_failure(folder, f"{type(e).__name__}: {e}")
