@@ -1,4 +1,4 @@
-"""The wheel: what a user gets from pip works in any folder."""
+"""The wheel: an installation by pip works in any folder."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from paths import ROOT
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder with the wheel's content, away from the checkout."""
+    """A folder with the content of the wheel, outside of the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
@@ -23,7 +23,7 @@ def installed(tmp_path_factory) -> Path:
 
 
 def gptlab(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
-    """What the console script does, with the wheel's package before the checkout's."""
+    """Run the console script with the wheel's package instead of the checkout's."""
     code = "import sys, gptlab.cli.main; sys.argv[0] = 'gptlab'; gptlab.cli.main.main()"
     environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
     return subprocess.run(
@@ -38,6 +38,13 @@ def test_the_wheel_lists_and_trains_in_another_folder(installed, tmp_path):
     trained = gptlab(installed, tmp_path, "train", *words)
     assert trained.returncode == 0 and "val/loss" in trained.stdout, trained.stderr
     assert list(tmp_path.glob("runs/default/*/summary.json"))
+
+
+def test_the_wheel_has_the_templates_of_new_components(installed, tmp_path):
+    written = gptlab(installed, tmp_path, "new", "norm", "my_norms.py")
+    assert written.returncode == 0 and (tmp_path / "my_norms.py").is_file(), written.stderr
+    checked = gptlab(installed, tmp_path, "check", "use=my_norms.py")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_wheel_holds_the_package_and_its_conf_and_no_more(installed):

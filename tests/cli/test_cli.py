@@ -1,4 +1,4 @@
-"""The verbs as typed: what they print, and that every example in their help works as printed."""
+"""The verbs as typed: their output, and every example in their help, which works as printed."""
 
 import re
 import shlex
@@ -9,7 +9,9 @@ from omegaconf import OmegaConf
 
 from gptlab import build_model, load_config
 from gptlab.cli.main import VERBS, main
-from gptlab.config import COMMON, SLOTS, Config, registry
+from gptlab.cli.run_verbs import CHOSEN_BY_NAME, COMMON_SETTINGS
+from gptlab.config import COMMON, SLOTS, Config, flatten, registry
+from gptlab.config.compose import typed
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import prepare_launcher
@@ -23,7 +25,7 @@ def gptlab(*words):
 
 
 def examples(verb):
-    """Its examples as lists of words. What stands after three spaces is a remark."""
+    """The examples of a verb as lists of words. Text after three spaces is a remark."""
     lines = (re.split(r"\s{3,}", line.strip())[0] for line in VERBS[verb].examples.splitlines())
     return [shlex.split(line)[1:] for line in lines]
 
@@ -47,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(folder, monkeypatch):
-    """The run's path, from the folder we are in."""
+    """The path of the run, relative to the current folder."""
     monkeypatch.chdir(folder)
     [path] = Path("runs/demo").iterdir()
     return path
@@ -103,6 +105,55 @@ def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
 def test_an_example_that_shows_something_shows_it(words, capsys):
     gptlab(*words)
     assert capsys.readouterr().out.count("\n") > 5
+
+
+@pytest.mark.parametrize("words", every_example("plan"))
+def test_an_example_of_planning_plans(words, monkeypatch, capsys):
+    """On a smaller model: what is planned is built, not trained."""
+    monkeypatch.chdir(ROOT)
+    gptlab(*words, "size=tiny", "tokenizer=byte", "name=planned-by-a-test")
+    assert capsys.readouterr().out.count("\n") > 3
+
+
+@pytest.mark.parametrize("words", every_example("new"))
+def test_an_example_of_a_new_component_writes_it_and_it_can_be_checked(words, tmp_path, monkeypatch, own_registry):
+    monkeypatch.chdir(tmp_path)
+    gptlab(*words)
+    gptlab("check", f"use={words[-1]}")
+
+
+@pytest.mark.parametrize("words", every_example("check"))
+def test_an_example_of_checking_passes(words, tmp_path, monkeypatch, own_registry):
+    monkeypatch.chdir(tmp_path)
+    gptlab("new", "norm", "my_norms.py")
+    gptlab(*words)
+
+
+@pytest.mark.parametrize("words", every_example("status"))
+def test_an_example_of_status_shows_a_sweep(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("def f(x): return x + 1\n" * 200)
+    small = "data=text data.path=text.txt tokenizer=char size=tiny budget.steps=2 seed=0 wandb.mode=disabled"
+    gptlab("sweep", *small.split(), "name=demo", "device=cpu", "hydra.launcher.n_jobs=1")
+    gptlab(*words)
+    assert "finished" in capsys.readouterr().out
+
+
+def test_help_of_train_has_the_ten_settings_that_people_change_most(capsys):
+    gptlab("train", "--help")
+    out = capsys.readouterr().out
+    baseline = flatten(load_config())
+    lines = {line.split()[0]: line.split()[1] for line in out.split("defaults:\n")[1].splitlines() if line}
+    assert list(lines) == list(COMMON_SETTINGS) and len(lines) == 10
+    assert all(lines[key] == typed(baseline[key]) for key in lines if key not in CHOSEN_BY_NAME)
+    small = load_config([f"size={CHOSEN_BY_NAME['size']}"]).size
+    assert small == load_config().size
+
+
+def test_help_tells_the_exit_codes(capsys):
+    gptlab("--help")
+    out = capsys.readouterr().out.split("exit codes:\n")[1]
+    assert [line.split()[0] for line in out.splitlines()] == ["0", "1", "2", "128+n"]
 
 
 @pytest.mark.parametrize("words", every_example("sample", "compare", "inspect"))
@@ -166,7 +217,7 @@ def test_list_of_one_slot(slot, line, capsys):
     assert all(re.match(rf"{slot}\b|[ *]+{slot}[=.]", x) for x in lines)
 
 
-def test_list_shows_a_component_of_ones_own(tmp_path, capsys, monkeypatch):
+def test_list_shows_a_users_component(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(registry, "_entries", registry._entries.copy())
     path = tmp_path / "norm_to_list.py"
     path.write_text(
@@ -214,7 +265,7 @@ def test_show_is_differences_and_drawing_and_sizes(capsys):
         ("position=rope attention.window=3", ["    x 2 layers"]),
     ],
 )
-def test_show_tells_what_is_around_the_blocks_and_of_their_patterns(words, lines, capsys):
+def test_show_describes_embedding_head_and_patterns_of_layers(words, lines, capsys):
     gptlab("show", "size=tiny", *words.split())
     assert set(lines) <= set(capsys.readouterr().out.splitlines())
 
@@ -243,13 +294,13 @@ def test_gpt3_shows_without_its_700_gigabytes(capsys):
     assert "174,604,259,328" in capsys.readouterr().out
 
 
-def test_sample_goes_on_from_the_prompt(run, capsys):
+def test_sample_continues_the_prompt(run, capsys):
     text = sample(run, capsys, "--prompt", "def ", "--n", "20")
     assert text.startswith("def ")
     assert len(text) == len("def ") + 20 + len("\n")
 
 
-def test_sample_is_what_the_seed_says(run, capsys):
+def test_sample_depends_on_the_seed(run, capsys):
     a, b, other = (sample(run, capsys, "--prompt", "x", "--seed", seed) for seed in "112")
     assert a == b != other
 
@@ -259,7 +310,7 @@ def test_sample_is_the_same_without_the_cache(words, run, capsys):
     assert sample(run, capsys, words) == sample(run, capsys, words, "--no-cache")
 
 
-def test_the_likeliest_token_has_no_luck(run, capsys):
+def test_the_likeliest_token_does_not_depend_on_the_seed(run, capsys):
     greedy, top1 = (sample(run, capsys, w, "--seed=1") for w in ("--temperature=0", "--top-k=1"))
     assert greedy == top1 == sample(run, capsys, "--temperature=0", "--seed=2")
 
@@ -271,14 +322,14 @@ def test_the_likeliest_token_has_no_luck(run, capsys):
         (["--prompt", ""], "gptlab: --prompt=: give at least one character"),
     ],
 )
-def test_sample_of_a_prompt_it_cannot_read(words, line, run, capsys):
+def test_a_prompt_that_cannot_be_encoded_is_refused(words, line, run, capsys):
     with pytest.raises(SystemExit) as exit:
         main(["sample", str(run), *words])
     assert exit.value.code == 2
     assert capsys.readouterr().err.startswith(line)
 
 
-def test_sample_before_the_first_checkpoint(run, tmp_path, capsys):
+def test_sample_is_refused_before_the_first_checkpoint(run, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
     with pytest.raises(SystemExit):
         main(["sample", str(tmp_path)])

@@ -106,7 +106,7 @@ def test_a_sweep_says_what_became_of_its_cells(document):
         assert Path(cell["folder"], "summary.json").is_file() and cell["metrics"]["val/loss"] > 0
 
 
-def test_a_failed_cell_is_exit_code_1_with_a_document(document, folder):
+def test_a_failed_cell_is_exit_code_1_with_a_document(document, folder, own_registry):
     (folder / "breaks.py").write_text(
         "from gptlab import register\nfrom torch import nn\n"
         "@register('norm', 'breaks')\nclass Breaks(nn.Module):\n"
@@ -171,6 +171,7 @@ def test_bench_wants_a_json_file_or_nothing_after_the_flag(capsys):
     assert "must end in .json; to print the figures, put --json last" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_workers_and_progress_print_nothing_on_stdout(folder):
     """In processes of their own, as from a shell."""
     words = [*SWEEP.replace("name=norms", "name=workers").split(), "hydra.launcher.n_jobs=2", "--json"]

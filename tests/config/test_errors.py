@@ -112,7 +112,7 @@ REFUSED = {
     f"{TINY} use=two_of_a_name.py": ("norm=rmsnorm: defined twice", "two_of_a_name.py:2; rename one"),
     # the other verbs
     "trian": ("trian: no such verb", "did you mean train?"),
-    "norm=rmsnorm": ("norm=rmsnorm: no such verb", "choose from train, sweep"),
+    "norm=rmsnorm": ("norm=rmsnorm: no such verb", "choose from train, plan, sweep"),
     "train --steps 5": ("train: unrecognized arguments: --steps", "see `gptlab train --help`"),
     "sample": ("sample: the following arguments are required: RUN", "see `gptlab sample --help`"),
     "sample nowhere": ("nowhere: not a run's folder", "config.yaml"),

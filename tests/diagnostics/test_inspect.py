@@ -90,7 +90,7 @@ def test_a_run_with_nan_and_infinities_is_drawn(level, train):
 def test_a_run_that_cannot_be_inspected_is_one_line(train, folder, capsys):
     run = train("diagnostics=none")
     for words, line in (
-        ([run], f"{run}: has no look inside yet; train with diagnostics=basic or diagnostics=full"),
+        ([run], f"{run}: has no snapshots yet; train with diagnostics=basic or diagnostics=full"),
         ([folder], f"{folder}: not a run's folder; there is no config.yaml in it"),
         ([run, run], f"inspect {run}: named twice; give one run, or two that differ"),
         ([run, "--png", "x.gif"], "png=x.gif: the name must end in .png or .pdf or .svg"),
