@@ -61,7 +61,3 @@ def _steps(budget: Settings, costs: dict[str, float], tokens_per_step: int) -> i
     else:
         tokens = budget.tokens_per_param * costs["parameters"]
     return max(1, math.ceil(tokens / tokens_per_step))
-
-
-Plan = Budget
-make_plan = make_budget

@@ -96,7 +96,3 @@ def keep_freed_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     for parameter, value in {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST_INT, M_TOP_PAD: 2**26}.items():
         mallopt(parameter, value)
-
-
-Machine = Device
-choose_machine = choose_device

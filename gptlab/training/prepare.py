@@ -97,7 +97,10 @@ def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, CostMatch | 
     """
     if cfg.match.name == "none":
         return cfg, None
-    return fair(cfg, _dataset(cfg, memo))
+    _, match = apply_cost_match(with_vocabulary(cfg, _dataset(cfg, memo)))
+    if match and match.width != match.width_before:
+        cfg = edit(cfg, ffn__hidden=match.width)
+    return cfg, match
 
 
 def prepare_matched(
@@ -172,13 +175,3 @@ def with_vocabulary(cfg: Settings, dataset: AnyDataset) -> Settings:
         source = f"tokenizer={cfg.tokenizer.name}" if dataset.tokenizer else f"data={cfg.data.name}"
         raise ConfigError(f"model.vocab_size={size}: {source} has {dataset.vocab_size} tokens; give no fewer")
     return edit(cfg, model__vocab_size=size)
-
-
-def fair(cfg: Settings, dataset: AnyDataset | None = None) -> tuple[Settings, CostMatch | None]:
-    """Return the config as `match=` makes it, and what was done to reach it."""
-    if cfg.match.name == "none":
-        return cfg, None
-    _, match = apply_cost_match(with_vocabulary(cfg, dataset or open_dataset(cfg)))
-    if match and match.width != match.width_before:
-        cfg = edit(cfg, ffn__hidden=match.width)
-    return cfg, match

@@ -29,20 +29,9 @@ from gptlab.runs.signals import Stop
 from gptlab.runs.states import OUTCOMES
 from gptlab.runs.trackers import RunInfo
 from gptlab.runs.wandb_tracker import agents_run_id
-from gptlab.training.prepare import (
-    Memo,
-    PreparedRun,
-    fair,
-    match_to_baseline,
-    open_dataset,
-    prepare_matched,
-    tracker_settings,
-    with_vocabulary,
-)
+from gptlab.training.prepare import Memo, PreparedRun, match_to_baseline, prepare_matched, tracker_settings
 from gptlab.training.progress import Display, headline
 from gptlab.training.trainer import Trainer
-
-__all__ = ["fair", "open_dataset", "tracker_settings", "train", "train_matched", "with_vocabulary"]
 
 
 def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None) -> dict[str, Any]:
