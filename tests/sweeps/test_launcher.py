@@ -217,7 +217,7 @@ def test_a_bad_word_of_the_sweep_is_refused(words, line, text, tmp_path, monkeyp
 
 @pytest.mark.parametrize("word", ["sweep.per_gpu=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
 def test_a_word_of_the_sweep_is_none_of_a_run(word):
-    with pytest.raises(ConfigError, match=f"^{word}: is said to `gptlab sweep` on its command line"):
+    with pytest.raises(ConfigError, match=f"^{word}: is an option of `gptlab sweep`"):
         load_config([word])
 
 
