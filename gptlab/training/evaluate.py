@@ -1,6 +1,7 @@
 """Evaluation on the validation split: the same tokens every time, each scored once."""
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ def evaluate(
     window: int,
     batch_size: int,
     n_tokens: int | None,
-    device: torch.device,
-    autocast: AbstractContextManager,
+    device: torch.device | str,
+    autocast: AbstractContextManager[Any],
     by_position: bool = False,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, float]:
@@ -36,6 +37,7 @@ def evaluate(
         processes: those that share the work.
     """
     loss.eval()
+    device = torch.device(device)
     exact = torch.float64 if device.type != "mps" else torch.float32
     sums = torch.zeros(len(Tally._fields), len(dataset.slices(window)), window, dtype=exact, device=device)
     with torch.inference_mode(), autocast:
