@@ -173,8 +173,7 @@ def _output(*argv: str) -> str:
 
 
 def _template(kind: str) -> str:
-    path = TEMPLATES / f"{kind}.py"
-    return path.read_text(encoding="utf-8").rstrip() if path.exists() else "..."
+    return (TEMPLATES / f"{kind}.py").read_text(encoding="utf-8").rstrip()
 
 
 def _block(text: str) -> list[str]:
