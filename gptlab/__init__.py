@@ -6,7 +6,7 @@ from gptlab import build_model, load_config, train
 from typing import Any
 
 __all__ = ["build_model", "load_config", "register", "train"]
-_HOMES = {
+_MODULES = {
     "load_config": "config.compose",
     "build_model": "model.build",
     "train": "training.train",
@@ -14,9 +14,9 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # torch is imported only by whoever needs it
-    if name not in _HOMES:
+def __getattr__(name: str) -> Any:  # imported on first use: torch takes seconds
+    if name not in _MODULES:
         raise AttributeError(f"module 'gptlab' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"gptlab.{_HOMES[name]}"), name)
+    return getattr(import_module(f"gptlab.{_MODULES[name]}"), name)

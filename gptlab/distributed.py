@@ -1,11 +1,12 @@
-"""Several processes that train one run, as torchrun starts them: `torchrun --nproc_per_node=N -m gptlab train ...`.
+"""Training of one run by several processes, started by `torchrun --nproc_per_node=N -m gptlab train ...`.
 
-Each computes its rows of every batch. With `ddp` each holds the model and gradients are averaged; with `fsdp` each
-holds a part of every weight, gradient and optimizer state, and gathers a block's weights when it computes that block,
-so a model may be larger than a device (torch.distributed.fsdp.fully_shard, arXiv:2304.11277). Batches, losses, norms
-and checkpoints are those of one process, so a run goes on with another number of them. Two things are not: sums differ
-in the last digits, and dropout has a stream for each process, so its masks are others. All processes find the data,
-the run's folder and a user's components at the same paths. One process is the same with nothing to agree on.
+Each process computes its rows of every batch. With `ddp` each holds the whole model and gradients are averaged. With
+`fsdp` (torch.distributed.fsdp.fully_shard, arXiv:2304.11277) each holds a shard of every weight, gradient and optimizer
+state and gathers the weights of a block when it computes that block, so a model may be larger than one device.
+
+Batches, losses, norms and checkpoints are those of a single process, so a run can be resumed by another number of
+processes. Two things differ: sums in their last digits, and dropout masks, since each process has its own stream.
+All processes must find the data, the run's folder and the user's components at the same paths.
 """
 
 import math
@@ -23,52 +24,57 @@ from gptlab.config import ConfigError, Settings
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
-_left: list[Any] = []  # groups; were DDP's reference the last, the end of one would wait for its threads in a deadlock
+_left_groups: list[Any] = []  # kept alive: if DDP held the last reference, its end would deadlock on its own threads
 
 
 @dataclass(frozen=True)
-class Processes:
-    """Those that train a run, seen from one of them. What is not said to be local is called by all, in one order."""
+class ProcessGroup:
+    """The processes that train a run, seen from one of them.
 
-    rank: int = 0  # the first, 0, also speaks, records and writes for all
+    All processes must call the methods in the same order, except for those that are said to be local.
+    """
+
+    rank: int = 0  # rank 0 also prints, records and writes for all
     world: int = 1
     kind: str = ""  # ddp or fsdp
 
     @property
     def is_first(self) -> bool:
+        """Return whether this is rank 0."""
         return self.rank == 0
 
     def describe(self) -> str:
+        """Return number and kind of several processes; empty for a single one."""
         return f", {self.world} processes ({self.kind})" if self.world > 1 else ""
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """They know each other, and those on GPUs have chosen theirs, which is `cuda` from then on.
+        """Connect the processes; each of those on GPUs takes its own, which is `cuda` from then on.
 
-        After an error of one alone the others wait elsewhere: then nothing is waited for, and its end is theirs.
+        After an error in one process nothing is waited for, since the others wait elsewhere; torchrun ends them.
         """
         if self.world == 1:
             yield
             return
-        _choose_device(device)
-        if not dist.is_initialized():  # else a run that was refused left it so
-            _meet("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        _choose_gpu(device)
+        if not dist.is_initialized():  # it is after a run that was rejected
+            _init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         try:
             yield
-        except SystemExit:  # they stop together
+        except SystemExit:  # all stop together
             self._leave()
             raise
         self._leave()
 
     def _leave(self) -> None:
-        """When the first has written all: torchrun kills whoever is left soon after one has ended with an error."""
+        """Leave when rank 0 has written everything: torchrun kills the others soon after one has failed."""
         self.any(False)
-        _left.append(dist.group.WORLD)
+        _left_groups.append(dist.group.WORLD)
         dist.destroy_process_group()
 
     @contextmanager
-    def by_first(self, context: AbstractContextManager[Any]) -> Iterator[None]:
-        """`context`, entered and left by the first process; what it raises when entered, all raise."""
+    def on_rank0(self, context: AbstractContextManager[Any]) -> Iterator[None]:
+        """Enter and leave `context` on rank 0. An exception on entering is raised on all ranks."""
         with ExitStack() as stack:
             error = None
             if self.is_first:
@@ -76,12 +82,12 @@ class Processes:
                     stack.enter_context(context)
                 except Exception as e:
                     error = e
-            if error := self.of_first(error):
+            if error := self.broadcast(error):
                 raise error
             yield
 
-    def of_first(self, value: T) -> T:
-        """The first one's value, to all."""
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0."""
         if self.world > 1:
             box = [value]
             dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
@@ -89,20 +95,22 @@ class Processes:
         return value
 
     def place(self, model: M, device: torch.device) -> M:
-        """On its device, unless `wrap` is to move it there in parts. Local."""
+        """Move the model to its device, unless `wrap` is going to move it in shards. Local."""
         return model if self.kind == "fsdp" else model.to(device)
 
     def wrap(self, objective: Any, device: torch.device) -> nn.Module:
-        """The objective, whose `model` has been placed and is changed in place, as training calls it."""
+        """Return the objective as training calls it. Its `model`, which `place` has placed, is changed in place."""
         if self.kind == "fsdp":
-            return _sharded(objective, device, self.world)
+            return _shard(objective, device, self.world)
         if self.kind == "ddp":
             return nn.parallel.DistributedDataParallel(objective, gradient_as_bucket_view=True)
         return objective
 
     def average_gradients(self, net: Any, on: bool) -> None:
-        """Whether the next forward and backward pass of `net` averages the gradients over the processes, or only adds
-        its own to them, as all micro batches but a step's last do. Local."""
+        """Set whether the next backward pass of `net` averages gradients over the processes. Local.
+
+        Only the last micro-batch of a step does; the others add up locally.
+        """
         if self.kind == "fsdp":
             net.set_requires_gradient_sync(on)
         elif self.kind == "ddp":
@@ -110,32 +118,35 @@ class Processes:
 
     @property
     def stream(self) -> str:
-        """What the name of this process's dropout has beside the first one's."""
+        """The suffix that gives this process a dropout stream of its own; empty on rank 0."""
         return f".{self.rank}" if self.rank else ""
 
     def rows(self, batch: Tensor) -> Tensor:
-        """This process's share, (B, ...) -> (B / world, ...), where that is not whole rounded up or down. Local."""
+        """Return this process's rows, (B, ...) -> (B / world, ...), rounded up on the first ranks. Local."""
         return batch[self.rank :: self.world]
 
     def sum(self, x: Tensor) -> Tensor:
+        """Return the sum over the processes."""
         return self._reduced(x, dist.ReduceOp.SUM)
 
     def mean(self, x: Tensor) -> Tensor:
+        """Return the mean over the processes."""
         return self.sum(x) / self.world
 
     def min(self, x: Tensor) -> Tensor:
+        """Return the minimum over the processes."""
         return self._reduced(x, dist.ReduceOp.MIN)
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in one of them."""
+        """Return whether the flag is set in any process."""
         return self._largest(flag) > 0
 
     def clock(self, seconds: float) -> float:
-        """The first one's, to all."""
+        """Return the seconds that rank 0 has measured."""
         return self._largest(seconds if self.is_first else 0.0)
 
     def _largest(self, x: float) -> float:
-        """Told between hosts, so that no device is waited for."""
+        """Return the maximum, exchanged between the hosts so that no GPU has to be waited for."""
         return float(self._reduced(torch.tensor(x, dtype=torch.float64), dist.ReduceOp.MAX))
 
     def _reduced(self, x: Tensor, op: Any) -> Tensor:
@@ -145,58 +156,58 @@ class Processes:
         return x
 
 
-ONE = Processes()
+SINGLE_PROCESS = ProcessGroup()
 
 
 def world_size() -> int:
-    """How many processes torchrun started, this one among them."""
+    """Return the number of processes that torchrun has started, 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def find_processes(cfg: Settings) -> Processes:
-    """As torchrun says in the environment. Raises ConfigError where `cfg` cannot be divided among them."""
+def find_processes(cfg: Settings) -> ProcessGroup:
+    """Return the processes that torchrun has started. Raises ConfigError if the run cannot be divided among them."""
     rank, world = int(os.environ.get("RANK", 0)), world_size()
     if world == 1:
-        if cfg.parallel != "auto":  # not run all the same: who forgot torchrun would wait for a model that does not fit
+        if cfg.parallel != "auto":  # whoever forgot torchrun would wait for a model that does not fit
             raise ConfigError(
                 f"parallel={cfg.parallel}: there is one process; start several with"
                 " `torchrun --nproc_per_node=N -m gptlab train ...`, or leave it out"
             )
-        return ONE
+        return SINGLE_PROCESS
     if cfg.precision == "bf16_weights":
-        raise ConfigError("precision=bf16_weights: is for one process; several have float32 and bf16")
-    for key in ("batch_size", "micro_batch_size"):
-        n = cfg.train[key]
+        raise ConfigError("precision=bf16_weights: works with one process; with several choose float32 or bf16")
+    for name in ("batch_size", "micro_batch_size"):
+        n = cfg.train[name]
         if n is not None and n % world:
             raise ConfigError(
-                f"train.{key}={n}: must be a multiple of the {world} processes; set {world * math.ceil(n / world)}"
+                f"train.{name}={n}: must be a multiple of the {world} processes; set {world * math.ceil(n / world)}"
             )
-    return Processes(rank, world, "ddp" if cfg.parallel == "auto" else cfg.parallel)
+    return ProcessGroup(rank, world, "ddp" if cfg.parallel == "auto" else cfg.parallel)
 
 
-def _meet(backend: str) -> None:
-    """Under another prefix each time: what they told each other of a group that they have left would mislead them."""
+def _init_process_group(backend: str) -> None:
+    """Use a fresh key prefix for each group; keys that an earlier group has left would confuse the rendezvous."""
     store, rank, world = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"gptlab {len(_left)}", store)
+    store = dist.PrefixStore(f"gptlab {len(_left_groups)}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
 
 
-def _choose_device(device: torch.device) -> None:
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+def _choose_gpu(device: torch.device) -> None:
+    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device.type == "mps" or device.index is not None:
-        raise ConfigError(f"device={device}: several processes take cuda, a GPU each, or cpu; set one of these")
+        raise ConfigError(f"device={device}: several processes need device=cuda, one GPU each, or device=cpu")
     if device.type == "cuda":
-        if here > torch.cuda.device_count():
+        if n_local > torch.cuda.device_count():
             raise ConfigError(
-                f"device=cuda: {here} processes on a machine with {torch.cuda.device_count()} GPUs; start one for each"
+                f"device=cuda: {n_local} processes on a machine with {torch.cuda.device_count()} GPUs; start one each"
             )
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def _sharded(objective: Any, device: torch.device, world: int) -> nn.Module:
-    """Every block is a unit, and what is around them another. Moved to the device unit by unit, as parts.
+def _shard(objective: Any, device: torch.device, world: int) -> nn.Module:
+    """Shard every block as a unit and the rest as another, and move the shards to the device.
 
-    A whole copy of the model is on the host for this, once in every process.
+    Every process needs host memory for a whole copy of the model.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -204,34 +215,34 @@ def _sharded(objective: Any, device: torch.device, world: int) -> nn.Module:
     model = objective.model
     for name, p in model.named_parameters():
         if p.ndim == 0:
-            raise ConfigError(f"parallel=fsdp: {name} is a number without a dimension; give it shape (1,), or use ddp")
-    known = {name: p.__dict__ for name, p in model.named_parameters()}  # role and gain, which the parts lose
+            raise ConfigError(f"parallel=fsdp: {name} has no dimension to shard; give it shape (1,), or use ddp")
+    attributes = {name: p.__dict__ for name, p in model.named_parameters()}  # role and gain, which sharding drops
     mesh = init_device_mesh(device.type, (world,))
     for unit in (*model.blocks, objective):
         fully_shard(unit, mesh=mesh)
     for name, p in model.named_parameters():
-        p.__dict__.update(known[name])
+        p.__dict__.update(attributes[name])
     return objective
 
 
-def whole(x: Tensor) -> Tensor:
-    """Of a tensor that the processes hold in parts, all of it."""
+def unshard(x: Tensor) -> Tensor:
+    """Return the whole of a tensor that may be sharded over the processes."""
     return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """All of them whole and on the host, in the first process; None in the others."""
+def gather_on_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return whole copies of the tensors on the host of rank 0, None on the other ranks."""
     is_first = not dist.is_initialized() or dist.get_rank() == 0
     on_host = {}
     for name, x in tensors.items():
-        x = whole(x.detach())
+        x = unshard(x.detach())
         if is_first:
             on_host[name] = x.contiguous().cpu()
     return on_host if is_first else None
 
 
-def as_held(x: Tensor, like: Any) -> Tensor:
-    """A whole tensor, or of one that is held in parts as `like` of the same shape is, this process's part. Local."""
+def shard_like(x: Tensor, like: Any) -> Tensor:
+    """Return this process's shard of a whole tensor if `like`, of the same shape, is sharded, else `x`. Local."""
     if not hasattr(like, "full_tensor") or x.shape != like.shape:
         return x
     from torch.distributed.tensor import distribute_tensor

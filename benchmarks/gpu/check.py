@@ -30,13 +30,14 @@ SIDE_BY_SIDE = [
 ]
 ALONE = {"launch": 0.13, "gpt2": 0.28, "karpathy": 0.38, "sweeps": 0.32}  # shares of the seconds, at most
 PACKAGES = ("torch", "triton", "numpy", "transformers", "hydra-core", "wandb", "pytest")
+CACHES = OUT / "inductor"
 TOLERANCE = 1e-3  # of a loss in float32 against the CPU, in nats per token
 
 
 def main() -> int:
     """Run all sections, and return 1 if anything failed."""
     write_text()
-    shutil.rmtree(os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
+    shutil.rmtree(CACHES, ignore_errors=True)
     for name in ("results.jsonl", "log.txt"):
         (OUT / name).write_text("")
     describe_machine()
@@ -57,9 +58,14 @@ def applies(words: list[str]) -> bool:
 
 
 def start(words: list[str], seconds: float, threads: int | None = None) -> subprocess.Popen:
-    """Start a section in its own process; after `seconds` it ends with code 124."""
+    """Start a section in its own process; after `seconds` it ends with code 124.
+
+    Each section compiles into its own cache, except that the timed ones find what `warm` compiled.
+    """
     log = (OUT / "log.txt").open("a")
-    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    cache = CACHES / ("warm" if words[0] in ALONE else "-".join(words))
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
     command = ["timeout", "-k", "5", str(seconds), sys.executable, __file__, *words]
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 

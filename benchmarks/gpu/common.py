@@ -22,7 +22,6 @@ TINY = os.environ.get("GPU_CHECK_TINY") == "1"
 SECONDS = float(os.environ.get("GPU_CHECK_SECONDS", 470))
 TEXT = Path(os.environ["TEXT"]).resolve() if os.environ.get("TEXT") else OUT / "text.txt"
 NANOGPT = Path(os.environ["NANOGPT"]).resolve() if os.environ.get("NANOGPT") else None
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(OUT / "inductor"))  # of its own: it times compilation
 CHARACTERS = 1_115_394  # of the generated text: as many as tiny Shakespeare has
 
 COMMON = ["data=text", f"data.path={TEXT}", "wandb.mode=disabled", f"device={DEVICE}"]

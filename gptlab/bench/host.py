@@ -80,10 +80,11 @@ def main(overrides: Sequence[str]) -> None:
     torch_imported = time.perf_counter()
     from gptlab.bench.subject import prepare, step_of
     from gptlab.bench.timing import synchronize
+    from gptlab.training.trainer import Trainer
 
     gptlab_imported = time.perf_counter()
-    trainer = prepare(overrides).trainer()
-    step, device = step_of(trainer), trainer.machine.device
+    trainer = Trainer(prepare(overrides))
+    step, device = step_of(trainer), trainer.device.device
     step()
     synchronize(device)
     first_step_at = time.time()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from gptlab.bench.timing import Timed, steps_per_block, warm_up
-from gptlab.training.device import Machine
+from gptlab.training.device import Device
 from gptlab.training.trainer import Trainer
 
 SECONDS_PER_BLOCK = 0.3
@@ -70,12 +70,12 @@ def gemms(trainer: Trainer) -> list[Gemm]:
     """Return two products: all tokens of a forward pass times the largest matrix of a block, and a large square."""
     block = next(iter(trainer.model.blocks), trainer.model)  # the simplest models have no blocks
     matrices = [p.shape for p in block.parameters() if p.ndim == 2]
-    tokens, side = trainer.micro * trainer.cfg.data.window, SQUARE[trainer.machine.device.type]
+    tokens, side = trainer.micro * trainer.cfg.data.window, SQUARE[trainer.device.device.type]
     largest = sorted(max(matrices, key=math.prod, default=(1, 1)))
     return [Gemm(tokens, *largest), Gemm(side, side, side)]
 
 
-def timed_gemms(shapes: Sequence[Gemm], machine: Machine) -> list[Timed]:
+def timed_gemms(shapes: Sequence[Gemm], machine: Device) -> list[Timed]:
     """Return the products, warm, in the precision of the run, with weights stored as a linear layer stores them."""
     dtype = torch.bfloat16 if machine.precision.startswith("bf16") else torch.float32
     return [_timed(shape, machine.device, dtype) for shape in shapes]

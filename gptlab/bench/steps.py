@@ -10,6 +10,7 @@ from gptlab.bench.matmul_peak import Gemm, datasheet_flops, gemms, timed_gemms
 from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
 from gptlab.bench.subject import prepare, step_of
 from gptlab.bench.timing import Timed, interleave, rates, ratios, spread, steps_per_block, warm_up
+from gptlab.training.trainer import Trainer
 
 BLOCKS = 7
 
@@ -51,7 +52,7 @@ def bench_steps(
     report("new processes")
     startup = measure_startup(overrides, threads)  # before this process holds a model, on a GPU too
     report("warming up")
-    trainer, device = subject.trainer(), subject.device.device
+    trainer, device = Trainer(subject), subject.device.device
     step = step_of(trainer)
     warm_up(step, device)
     n = steps or steps_per_block(step, device)

@@ -15,7 +15,7 @@ from gptlab.config.schema import (
     did_you_mean,
     flatten,
 )
-from gptlab.config.settings import AnyConfig, Settings, as_settings, plain, read_yaml, to_yaml
+from gptlab.config.settings import Settings, as_settings, plain, read_yaml, to_yaml
 
 __all__ = [
     "ARCHITECTURE",
@@ -26,7 +26,6 @@ __all__ = [
     "KINDS",
     "PACKAGE",
     "SLOTS",
-    "AnyConfig",
     "BudgetSection",
     "Config",
     "ConfigError",

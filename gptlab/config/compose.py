@@ -46,7 +46,6 @@ from gptlab.config import (
 from gptlab.config.foreign_names import options_for, setting_for
 from gptlab.config.validate import validate
 
-C = Settings
 KINDS_OF_VALUE = {IntegerNode: "an int", FloatNode: "a number", BooleanNode: "true or false", StringNode: "text"}
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -76,9 +75,6 @@ def load_config(overrides: Iterable[str] = ()) -> Settings:
     if cfg.model.vocab_size is None:
         cfg = cfg.edited("model.vocab_size", fixed_vocab_size(cfg))
     return cfg
-
-
-load_settings = load_config
 
 
 class _Template:

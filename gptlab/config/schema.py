@@ -228,9 +228,9 @@ BOOKKEEPING = (
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted keys: {"norm": {"name": "rmsnorm", "eps": 1e-5}} ->
+    """Return nested settings under dotted keys; a component's name is the value of its slot.
 
-    {"norm": "rmsnorm", "norm.eps": 1e-5}.
+    {"norm": {"name": "rmsnorm", "eps": 1e-5}} -> {"norm": "rmsnorm", "norm.eps": 1e-5}
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():

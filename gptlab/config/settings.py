@@ -35,9 +35,6 @@ class Settings(dict[str, Any]):
         return type(self)({**self, first: self[first].edited(rest, value) if rest else value})
 
 
-AnyConfig = Settings
-
-
 def as_settings(cfg: Any) -> Settings:
     """Return a config as settings, also one that is a dict or an OmegaConf object.
 

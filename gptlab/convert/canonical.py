@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gptlab.config import AnyConfig, flatten, plain, registry
+from gptlab.config import Settings, flatten, plain, registry
 from gptlab.model.build import with_switches
 from gptlab.model.ffn import Gated, Plain, hidden_width
 from gptlab.model.position import yarn_attention_factor
@@ -16,7 +16,7 @@ SCALING_SETTINGS: dict[str, set[str]] = {  # of rope, by position.scaling
 MODEL = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head", "size")
 
 
-def resolved(cfg: AnyConfig | dict[str, Any]) -> dict[str, Any]:
+def resolved(cfg: Settings | dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the model by name: {"norm": "rmsnorm", "norm.eps": 1e-6, "ffn.hidden": 3072, ...}.
 
     Nulls that stand for a number are replaced by it, patterns by the value in each layer, and settings without effect

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from gptlab.config import AnyConfig, ConfigError
+from gptlab.config import ConfigError, Settings
 from gptlab.data.batches import on_device, stream
 
 if TYPE_CHECKING:  # listing the data options must not cost the import of torch
@@ -133,7 +133,7 @@ class TaskDataset:
         return {"val/loss": float(tally.nats.sum() / n), f"val/{self.task.score}": float(sums.sum() / n)} | by_slice
 
 
-def open_task(task: Task, cfg: AnyConfig) -> TaskDataset:
+def open_task(task: Task, cfg: Settings) -> TaskDataset:
     """Return the dataset of a task; ConfigError for settings that only texts have, or a window that is too short."""
     name = cfg.data.name
     text_settings = [

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gptlab.config import ARCHITECTURE, SLOTS, AnyConfig, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, Settings, plain, registry
 from gptlab.model.build import build_model
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.roles import role_of
@@ -144,7 +144,7 @@ def cache_bytes(model: LanguageModel) -> tuple[int, int]:
     return sizes[0] - per_token, per_token
 
 
-def cost(cfg: AnyConfig) -> dict[str, float]:
+def cost(cfg: Settings) -> dict[str, float]:
     """Return the costs in a run's record: parameters, with and without embeddings, FLOPs per token, bytes of state."""
     counted = architecture(cfg)
     optimizer = registry.build("optimizer", cfg["optimizer"])
@@ -152,7 +152,7 @@ def cost(cfg: AnyConfig) -> dict[str, float]:
     return figures | {"state_bytes": sum(_state_bytes(counted.kinds, optimizer).values())}
 
 
-def figure(cfg: AnyConfig, name: str) -> float:
+def figure(cfg: Settings, name: str) -> float:
     """Return one of FIGURES."""
     return getattr(architecture(cfg), name)
 
@@ -172,7 +172,7 @@ class Architecture:
         return flops_per_token(self._model, self._settings["data"]["window"])
 
 
-def architecture(cfg: AnyConfig) -> Architecture:
+def architecture(cfg: Settings) -> Architecture:
     """Return the counts of a config's architecture, computed once for all configs that build the same model."""
     tree = plain(cfg)
     components = tuple(registry.entry(k, tree[k]["name"]).cls for k in ("model", *ARCHITECTURE) if k in SLOTS)

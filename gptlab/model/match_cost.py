@@ -9,8 +9,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from gptlab.config import ConfigError, Settings, plain, registry
-from gptlab.config.compose import C, edit, load_settings
+from gptlab.config import ConfigError, Settings, registry
+from gptlab.config.compose import edit, load_config
 from gptlab.config.registry import register
 from gptlab.model.build import slots_used
 from gptlab.model.cost import figure
@@ -82,7 +82,7 @@ class CostMatch:
         return f"{self.to}: {change}; {self.reached:,.0f} for the baseline's {self.reference:,.0f} ({self.off:+.2%})"
 
 
-def apply_cost_match(cfg: C) -> tuple[C, CostMatch | None]:
+def apply_cost_match(cfg: Settings) -> tuple[Settings, CostMatch | None]:
     """Return the config with the FFN width that `match=` asks for, and the result; None for match=none.
 
     The config must have its vocabulary size. Raises ConfigError if no width is near enough.
@@ -90,15 +90,14 @@ def apply_cost_match(cfg: C) -> tuple[C, CostMatch | None]:
     if cfg.match.name == "none":
         return cfg, None
     match = registry.build("match", cfg.match)
-    arm = Settings.of(plain(cfg))
-    if "ffn" not in slots_used(arm):
+    if "ffn" not in slots_used(cfg):
         raise ConfigError(f"match={cfg.match.name}: model={cfg.model.name} has no ffn to make wider; leave it out")
-    reference = match.reference or figure(_baseline_like(arm), match.figure)
-    before, width_before, slope = _line(arm, match.figure)
+    reference = match.reference or figure(_baseline_like(cfg), match.figure)
+    before, width_before, slope = _line(cfg, match.figure)
     result = CostMatch(cfg.match.name, reference, before, width_before, before, width_before)
     if abs(result.off) > match.tolerance:
-        width = _nearest(width_before + (reference - before) / slope, arm.ffn.get("multiple_of", 1))
-        reached = figure(_with_width(arm, width), match.figure)
+        width = _nearest(width_before + (reference - before) / slope, cfg.ffn.get("multiple_of", 1))
+        reached = figure(_with_width(cfg, width), match.figure)
         result = CostMatch(cfg.match.name, reference, before, width_before, reached, width)
         if abs(result.off) > match.tolerance:
             raise ConfigError(_refusal(result, match))
@@ -109,7 +108,7 @@ def apply_cost_match(cfg: C) -> tuple[C, CostMatch | None]:
 def _baseline_like(cfg: Settings) -> Settings:
     """Return the architecture of conf/config.yaml at the size and for the data of `cfg`."""
     same = {section: cfg[section] for section in ("size", "data", "tokenizer")}
-    return edit(load_settings(), **same, model__vocab_size=cfg.model.vocab_size)
+    return edit(load_config(), **same, model__vocab_size=cfg.model.vocab_size)
 
 
 def _line(cfg: Settings, name: str) -> tuple[float, int, float]:
@@ -127,7 +126,7 @@ def _nearest(width: float, multiple: int) -> int:
     return max(1, round(width / multiple)) * multiple
 
 
-def _with_width(cfg: C, width: int) -> C:
+def _with_width(cfg: Settings, width: int) -> Settings:
     return edit(cfg, ffn__hidden=width)
 
 

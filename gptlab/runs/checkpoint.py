@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gptlab.distributed import as_held, gathered
+from gptlab.distributed import gather_on_rank0, shard_like
 from gptlab.files import replacing
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -58,7 +58,7 @@ def read_weights(path: str | Path, held: Mapping[str, Tensor] | None = None) -> 
     held = held or {}
     with safe_open(path, "pt") as file:
         weights = {name: file.get_tensor(stored) for name, stored in _stored_names(file).items()}
-    return {name: as_held(weight, held.get(name)) for name, weight in weights.items()}
+    return {name: shard_like(weight, held.get(name)) for name, weight in weights.items()}
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -78,7 +78,7 @@ def load_training(path: str | Path, model: nn.Module, optimizers: list[Any]) -> 
             _, i, key, name = entry.split("/", 3)
             p = params[name]
             if isinstance(value, Tensor):
-                value = as_held(value, p).to(p.device)
+                value = shard_like(value, p).to(p.device)
             optimizers[int(i)].state[p][key] = value
     progress: dict[str, Any] = json.loads(header["progress"])
     return progress
@@ -104,7 +104,7 @@ def _stored_names(file: Any) -> dict[str, str]:
 
 def _write(path: str | Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """Gather the tensors from all ranks and write them on rank 0."""
-    on_host = gathered(tensors)
+    on_host = gather_on_rank0(tensors)
     if on_host is None:
         return
     path = Path(path)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import BOOKKEEPING, AnyConfig, ConfigError, Settings, plain, read_yaml, registry
+from gptlab.config import BOOKKEEPING, ConfigError, Settings, plain, read_yaml, registry
 from gptlab.config.diff import short_diff
 from gptlab.runs.weights import weights_hash
 
@@ -20,12 +20,12 @@ NOT_IN_SLUG = (
 )  # paths are long and differ by machine
 
 
-def run_dir(cfg: AnyConfig) -> Path:
+def run_dir(cfg: Settings) -> Path:
     """Return the folder of the run that `cfg` describes."""
     return Path(cfg.runs_dir).joinpath(cfg.name, f"{slug(cfg)}-{digest(cfg)}")
 
 
-def slug(cfg: AnyConfig) -> str:
+def slug(cfg: Settings) -> str:
     """Name what differs from the baseline, cut to SLUG_LENGTH: `placement-post_norm-rmsnorm_seed-1`."""
     parts = [_slug_part(k, v) for k, v in short_diff(cfg).items() if k not in NOT_IN_SLUG]
     seed = f"seed-{cfg.seed}"
@@ -48,7 +48,7 @@ def _slug_part(key: str, value: Any) -> str:
     return re.sub(r"[^\w.]+", "-", f"{key}-{value}").strip("-")
 
 
-def digest(cfg: AnyConfig) -> str:
+def digest(cfg: Settings) -> str:
     """Hash everything that decides the run's outcome to eight hex digits.
 
     The user's component files and the weights of train.init_from count by their content, not by their path.
@@ -60,7 +60,7 @@ def digest(cfg: AnyConfig) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def use_files(cfg: AnyConfig) -> list[Path]:
+def use_files(cfg: Settings) -> list[Path]:
     """Return the user's component files that `use` names."""
     use = plain(cfg)["use"] or []
     return [Path(p) for p in ([use] if isinstance(use, str) else use)]

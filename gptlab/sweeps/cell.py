@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptlab.config import ConfigError, registry
-from gptlab.config.compose import load_settings
+from gptlab.config.compose import load_config
 from gptlab.files import write_json
 from gptlab.model.match_cost import CostMatch
 from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import RunState
 from gptlab.sweeps.arms import Arm, CellSpec, SweepPlan
-from gptlab.training.budget import Plan
+from gptlab.training.budget import Budget
 from gptlab.training.prepare import Memo, prepare, prepare_matched
 
 WIDTHS = ("ffn.hidden", "ffn.expansion")
@@ -24,7 +24,7 @@ class Cell:
 
     spec: CellSpec
     folder: Path
-    budget: Plan
+    budget: Budget
     device: str
     match: CostMatch | None
     failure: str = ""  # a reason that could not be written into its folder
@@ -105,7 +105,7 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
     problems: dict[str, str] = {}
     for spec in specs:
         try:
-            run = prepare(load_settings(spec.overrides), device_is_here=device_is_here, memo=memo)
+            run = prepare(load_config(spec.overrides), device_is_here=device_is_here, memo=memo)
         except ConfigError as e:
             problems.setdefault(str(e), f"{e}   [{spec.label}]" if len(specs) > 1 else str(e))
         else:
@@ -126,13 +126,13 @@ def with_references(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:
 def _with_reference(arm: Arm, plan: SweepPlan, costs: dict[tuple[int, str], float], memo: Memo) -> Arm:
     seed = plan.seeds[0]
     try:
-        cfg = load_settings(plan.cell(arm, seed).overrides)
+        cfg = load_config(plan.cell(arm, seed).overrides)
         matched_cost = registry.build("match", cfg.match).figure
         if not matched_cost or cfg.match.reference is not None:
             return arm
         key = (arm.baseline, matched_cost)
         if key not in costs:
-            baseline = load_settings(plan.cell(plan.arms[arm.baseline], seed).overrides)
+            baseline = load_config(plan.cell(plan.arms[arm.baseline], seed).overrides)
             run = prepare_matched(baseline, None, device_is_here=False, memo=memo)  # at the width that it asks for
             costs[key] = run.budget.cost[matched_cost]
     except ConfigError:

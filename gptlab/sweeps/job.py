@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from gptlab.config.compose import load_settings
+from gptlab.config.compose import load_config
 from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import Busy
 from gptlab.runs.signals import Stopped
 from gptlab.sweeps.cell import note_failure
 from gptlab.sweeps.gpu_slots import gpu_slot
 from gptlab.sweeps.launcher import one_line
-from gptlab.training.device import choose_machine
+from gptlab.training.device import choose_device
 from gptlab.training.prepare import Memo, match_to_baseline
 from gptlab.training.train import train_matched
 
@@ -49,7 +49,7 @@ def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_wor
         memo: what the preparation of earlier cells found.
         stops_worker: whether a stopped cell ends this process, which would otherwise run the next job.
     """
-    cfg, match = match_to_baseline(load_settings(overrides), memo)
+    cfg, match = match_to_baseline(load_config(overrides), memo)
     folder = run_dir(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -58,7 +58,7 @@ def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_wor
         redirect_stderr(log),
     ):
         try:
-            with gpu_slot(str(choose_machine(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
+            with gpu_slot(str(choose_device(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
                 train_matched(cfg, match, job_type=cfg.phase or "sweep", memo=memo)
         except Busy as e:
             print(e)

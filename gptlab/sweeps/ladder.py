@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from gptlab.config import ARCHITECTURE, SLOTS, AnyConfig, ConfigError, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, plain, registry
 from gptlab.config.compose import load_config, typed
 from gptlab.config.diff import short_diff
 
@@ -58,7 +58,7 @@ def _load_ends(start: str, end: str, common: Sequence[str]) -> tuple[Tree, Tree]
     return trees
 
 
-def _size(cfg: AnyConfig) -> str:
+def _size(cfg: Settings) -> str:
     """The name of its size, or `small` if its numbers have no name: architecture does not include them."""
     return str(short_diff(cfg).get("size", "small"))
 

@@ -1,7 +1,8 @@
-"""bfloat16 in training while the optimizer keeps float32: a model's copy that forward and backward run in.
+"""Training in bfloat16 with an optimizer in float32 (arXiv:1710.03740).
 
-Autocast casts every weight in every step and leaves the stream in float32. A copy is cast once a step, and all
-activations are bfloat16: what CPUs with AMX are fast at, and on a GPU half the memory traffic. arXiv:1710.03740
+Autocast casts every weight in every operation and leaves the residual stream in float32. Here a copy of the model is
+cast once per step and all its activations are bfloat16, which CPUs with bf16 products are fast at and which halves the
+memory traffic of a GPU.
 """
 
 import copy
@@ -12,8 +13,8 @@ from torch import Tensor
 from gptlab.model.gpt import LanguageModel
 
 
-class WorkingCopy:
-    """`model`, with the parameters of `master` in bfloat16; buffers, such as running averages, are the master's own."""
+class Bf16Weights:
+    """A copy, `model`, of the model `master` with parameters in bfloat16; buffers are shared."""
 
     def __init__(self, master: LanguageModel):
         self.model = copy.deepcopy(master, {id(buffer): buffer for buffer in master.buffers()})
@@ -24,7 +25,7 @@ class WorkingCopy:
 
     @torch.no_grad()
     def hand_over_gradients(self) -> None:
-        """Add the copy's gradients to the master's, in float32, so that micro-batches are summed there."""
+        """Move the copy's gradients to the master, where micro-batches are summed in float32."""
         for master, p in zip(self.masters, self.params, strict=True):
             if p.grad is not None:
                 gradient = p.grad.float()
@@ -33,5 +34,5 @@ class WorkingCopy:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the master's weights."""
+        """Copy the master's weights into the copy."""
         torch._foreach_copy_(self.params, self.masters)

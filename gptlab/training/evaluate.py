@@ -1,12 +1,13 @@
-"""Validation: the same tokens every time, each that counts predicted once."""
+"""Evaluation on the validation split: the same tokens every time, each scored once."""
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 
 from gptlab.data import AnyDataset, Tally
-from gptlab.distributed import ONE, Processes
+from gptlab.distributed import SINGLE_PROCESS, ProcessGroup
 from gptlab.model.loss import NextTokenLoss
 
 
@@ -17,18 +18,31 @@ def evaluate(
     window: int,
     batch_size: int,
     n_tokens: int | None,
-    device: torch.device,
-    autocast: AbstractContextManager,
+    device: torch.device | str,
+    autocast: AbstractContextManager[Any],
     by_position: bool = False,
-    processes: Processes = ONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, float]:
-    """What the dataset measures; `by_position` adds the loss at the places of a window."""
+    """Return the dataset's metrics on its validation split.
+
+    Args:
+        loss: the objective, with the model; left in training mode.
+        dataset: the data.
+        window: tokens per window.
+        batch_size: windows per forward pass.
+        n_tokens: how many tokens of the split are read; None: all.
+        device: where the model is.
+        autocast: the context of a forward pass.
+        by_position: add the loss at the positions of a window.
+        processes: those that share the work.
+    """
     loss.eval()
+    device = torch.device(device)
     exact = torch.float64 if device.type != "mps" else torch.float32
     sums = torch.zeros(len(Tally._fields), len(dataset.slices(window)), window, dtype=exact, device=device)
     with torch.inference_mode(), autocast:
         for batch in dataset.validation_batches(window, batch_size, n_tokens):
-            has_rows = processes.rank < len(batch[0])  # else the first, uncounted: all must go through the model
+            has_rows = processes.rank < len(batch[0])  # else row 0, uncounted: every rank must run the model
             x, y, slices, floor = ((processes.rows(t) if has_rows else t[:1]).to(device) for t in batch)
             nats, hits = loss(x, y)  # (B, T) each
             counts = (y >= 0) & has_rows
@@ -41,17 +55,17 @@ def evaluate(
 
 
 def _by_position(tally: Tally) -> dict[str, float]:
-    """The loss in nats per token at the places 1, 2, 3 to 4, 5 to 8, ... of the window: val/loss_position-5-8."""
+    """Return the loss in nats per token at positions 1, 2, 3 to 4, 5 to 8, ... as val/loss_position-5-8."""
     nats, n = tally.nats.sum(0), tally.n.sum(0)  # (T,)
     bounds = np.unique([0, *(2**k for k in range(len(n).bit_length())), len(n)])
-    found = {}
+    losses = {}
     for first, last in zip(bounds[:-1] + 1, bounds[1:], strict=True):
         if counted := n[first - 1 : last].sum():
-            place = f"{first}" if first == last else f"{first}-{last}"
-            found[f"val/loss_position-{place}"] = float(nats[first - 1 : last].sum() / counted)
-    return found
+            positions = f"{first}" if first == last else f"{first}-{last}"
+            losses[f"val/loss_position-{positions}"] = float(nats[first - 1 : last].sum() / counted)
+    return losses
 
 
-def of_length(metric: str, length: int) -> str:
-    """The name of a metric in windows `length` times as long as in training: val/loss_2x."""
+def metric_at_length(metric: str, length: int) -> str:
+    """Return the name of a metric in windows `length` times as long as in training: val/loss_2x."""
     return metric if length == 1 else f"{metric}_{length}x"

@@ -1,76 +1,122 @@
-"""The learning rate after the warm-up, as a factor of its peak: t in [0, 1] -> factor.
+"""The learning rate: a linear warm-up to `optimizer.lr`, then a schedule down to `schedule.min_lr`.
 
-`min_lr` is the absolute rate at the end; null: a tenth of the peak, `optimizer.lr`.
+A schedule is a factor of the peak, t in [0, 1] -> factor, where t is the share of the run after the warm-up.
+`min_lr` is an absolute rate; null means a tenth of the peak.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
+from gptlab.config import ConfigError, Settings, registry
 from gptlab.config.registry import register
 
 
 class Schedule(Protocol):
+    """The learning rate after the warm-up, as a factor of its peak."""
+
     def factor(self, t: float, peak: float) -> float: ...
 
 
-def _lowest(min_lr: float | None, peak: float) -> float:
-    """The final factor."""
-    if min_lr is None:
-        return 0.1
-    if min_lr > peak:
-        raise ValueError(f"min_lr={min_lr:g}: must not exceed optimizer.lr={peak:g}")
-    return min_lr / peak
+@dataclass(frozen=True)
+class LearningRate:
+    """The learning rate of every step of a run."""
+
+    peak: float
+    warmup: float  # steps, or a fraction of the run if below 1
+    schedule: Schedule
+    steps: int | None  # optimizer steps of the run; None if its budget is in seconds
+
+    def at(self, step: int, progress: float) -> float:
+        """Return the rate of the step that follows `step` completed ones.
+
+        `progress`, the share of the budget that is spent, counts where the number of steps is not known.
+        """
+        if self.steps:
+            warmup = self.warmup if self.warmup >= 1 else self.warmup * self.steps
+            if step < warmup:
+                return self.peak * (step + 1) / (warmup + 1)
+            t = (step - warmup) / max(1.0, self.steps - warmup)
+        else:
+            if progress < self.warmup:
+                return self.peak * max(progress, 1e-3) / self.warmup
+            t = (progress - self.warmup) / (1 - self.warmup)
+        return self.peak * self.schedule.factor(min(t, 1.0), self.peak)
 
 
-def _check(min_lr: float | None) -> None:
-    if min_lr is not None and min_lr < 0:
-        raise ValueError(f"min_lr={min_lr:g}: must not be negative")
+def make_learning_rate(cfg: Settings, steps: int | None) -> LearningRate:
+    """Return the learning rate of a run of so many `steps`; None if its budget is in seconds.
+
+    Raises:
+        ConfigError: if schedule, optimizer and budget do not go together.
+    """
+    peak = registry.build("optimizer", cfg.optimizer).lr
+    schedule = registry.build("schedule", cfg.schedule)
+    warmup = cfg.schedule.warmup
+    try:
+        schedule.factor(1.0, peak)
+    except ValueError as e:
+        raise ConfigError(f"schedule.{e}") from e
+    if steps is None and warmup >= 1:
+        raise ConfigError(
+            f"schedule.warmup={warmup:g}: a budget.seconds has no known number of steps; give a fraction below 1"
+        )
+    return LearningRate(peak, warmup, schedule, steps)
+
+
+class _DownToMinLR:
+    """A schedule that ends at `min_lr`."""
+
+    def __init__(self, *, min_lr: float | None = None):
+        if min_lr is not None and min_lr < 0:
+            raise ValueError(f"min_lr={min_lr:g}: must not be negative")
+        self.min_lr = min_lr
+
+    def lowest(self, peak: float) -> float:
+        """Return the final factor."""
+        if self.min_lr is None:
+            return 0.1
+        if self.min_lr > peak:
+            raise ValueError(f"min_lr={self.min_lr:g}: must not exceed optimizer.lr={peak:g}")
+        return self.min_lr / peak
 
 
 @register("schedule", "constant")
 class Constant:
-    """The peak all along."""
+    """The peak throughout."""
 
     def factor(self, t: float, peak: float) -> float:
         return 1.0
 
 
 @register("schedule", "linear", source="arXiv:1810.04805")
-class Linear:
+class Linear(_DownToMinLR):
     """A straight line down to min_lr."""
 
-    def __init__(self, *, min_lr: float | None = None):
-        _check(min_lr)
-        self.min_lr = min_lr
-
     def factor(self, t: float, peak: float) -> float:
-        low = _lowest(self.min_lr, peak)
+        low = self.lowest(peak)
         return 1 - (1 - low) * t
 
 
 @register("schedule", "cosine", source="arXiv:1608.03983")
-class Cosine:
+class Cosine(_DownToMinLR):
     """Half a cosine down to min_lr."""
 
-    def __init__(self, *, min_lr: float | None = None):
-        _check(min_lr)
-        self.min_lr = min_lr
-
     def factor(self, t: float, peak: float) -> float:
-        low = _lowest(self.min_lr, peak)
+        low = self.lowest(peak)
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * t))
 
 
 @register("schedule", "wsd", source="arXiv:2404.06395")
-class WSD:
+class WSD(_DownToMinLR):
     """Warm-up, stable, decay: the peak, then a straight line to min_lr over the last `decay` of the run."""
 
     def __init__(self, *, min_lr: float | None = None, decay: float = 0.2):
-        _check(min_lr)
+        super().__init__(min_lr=min_lr)
         if not 0 < decay <= 1:
             raise ValueError(f"decay={decay}: must be above 0 and at most 1")
-        self.min_lr, self.decay = min_lr, decay
+        self.decay = decay
 
     def factor(self, t: float, peak: float) -> float:
-        low = _lowest(self.min_lr, peak)
+        low = self.lowest(peak)
         return 1 - (1 - low) * max(0.0, (t - (1 - self.decay)) / self.decay)

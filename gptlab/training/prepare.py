@@ -8,16 +8,16 @@ from typing import Any
 from gptlab.config import ConfigError, Settings, as_settings, registry
 from gptlab.config.compose import edit
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
-from gptlab.distributed import Processes, find_processes
+from gptlab.distributed import ProcessGroup, find_processes
 from gptlab.model.cost import architecture
 from gptlab.model.match_cost import CostMatch, apply_cost_match
 from gptlab.runs.folder import run_dir
 from gptlab.runs.trackio_tracker import TrackioSettings
 from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode
-from gptlab.training.budget import Plan, make_plan
-from gptlab.training.device import Machine, choose_machine, keep_freed_memory
+from gptlab.training.budget import Budget, make_budget
+from gptlab.training.device import Device, choose_device
 from gptlab.training.init_from import Start, plan_start
-from gptlab.training.trainer import Trainer
+from gptlab.training.lr_schedule import LearningRate, make_learning_rate
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,16 @@ class PreparedRun:
     cfg: Settings  # complete: the vocabulary's size is known and `match=` has set the FFN's width
     folder: Path
     dataset: AnyDataset
-    budget: Plan
-    local_device: Machine | None  # None if the run is prepared for another machine
+    budget: Budget
+    learning_rate: LearningRate
+    local_device: Device | None  # None if the run is prepared for another machine
     start: Start | None  # the weights of train.init_from; None if the run starts from `init`
     match: CostMatch | None  # None if `match=none`
     tracker: WandbSettings | TrackioSettings
-    processes: Processes
+    processes: ProcessGroup
 
     @property
-    def device(self) -> Machine:
+    def device(self) -> Device:
         """The device of this machine that the run is prepared for."""
         assert self.local_device is not None, "prepared for another machine"
         return self.local_device
@@ -49,12 +50,6 @@ class PreparedRun:
     def n_micro_batches(self) -> int:
         """Forward passes per optimizer step."""
         return self.cfg.train.batch_size // self.micro_batch_size
-
-    def trainer(self) -> Trainer:
-        """Build the trainer, with the model as `init` draws it."""
-        if self.device.device.type == "cpu":
-            keep_freed_memory()
-        return Trainer(self.cfg, self.budget, self.device, self.dataset, self.processes)
 
 
 class Memo:
@@ -102,7 +97,10 @@ def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, CostMatch | 
     """
     if cfg.match.name == "none":
         return cfg, None
-    return fair(cfg, _dataset(cfg, memo))
+    _, match = apply_cost_match(with_vocabulary(cfg, _dataset(cfg, memo)))
+    if match and match.width != match.width_before:
+        cfg = edit(cfg, ffn__hidden=match.width)
+    return cfg, match
 
 
 def prepare_matched(
@@ -114,15 +112,27 @@ def prepare_matched(
     processes = find_processes(cfg)
     device = None
     if device_is_here:
-        device = memo.call(choose_machine, cfg, reads=[cfg.device, cfg.precision, cfg.compile])
+        device = memo.call(choose_device, cfg, reads=[cfg.device, cfg.precision, cfg.compile])
     dataset = _dataset(cfg, memo)
     complete = with_vocabulary(cfg, dataset)
-    budget = make_plan(complete)
+    budget = make_budget(complete)
+    learning_rate = make_learning_rate(complete, budget.steps)
     start = None
     if cfg.train.init_from is not None:
         reads = [cfg.train.init_from, cfg.train.init_partial, cfg.data, cfg.tokenizer, architecture(complete)]
         start = memo.call(plan_start, complete, dataset, reads=reads)
-    return PreparedRun(complete, run_dir(cfg), dataset, budget, device, start, match, tracker, processes)
+    return PreparedRun(
+        cfg=complete,
+        folder=run_dir(cfg),
+        dataset=dataset,
+        budget=budget,
+        learning_rate=learning_rate,
+        local_device=device,
+        start=start,
+        match=match,
+        tracker=tracker,
+        processes=processes,
+    )
 
 
 def _dataset(cfg: Settings, memo: Memo) -> AnyDataset:
@@ -165,13 +175,3 @@ def with_vocabulary(cfg: Settings, dataset: AnyDataset) -> Settings:
         source = f"tokenizer={cfg.tokenizer.name}" if dataset.tokenizer else f"data={cfg.data.name}"
         raise ConfigError(f"model.vocab_size={size}: {source} has {dataset.vocab_size} tokens; give no fewer")
     return edit(cfg, model__vocab_size=size)
-
-
-def fair(cfg: Settings, dataset: AnyDataset | None = None) -> tuple[Settings, CostMatch | None]:
-    """Return the config as `match=` makes it, and what was done to reach it."""
-    if cfg.match.name == "none":
-        return cfg, None
-    _, match = apply_cost_match(with_vocabulary(cfg, dataset or open_dataset(cfg)))
-    if match and match.width != match.width_before:
-        cfg = edit(cfg, ffn__hidden=match.width)
-    return cfg, match

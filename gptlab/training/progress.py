@@ -36,10 +36,14 @@ class Display:
             self.bar.stop()
 
     def line(self, text: str) -> None:
+        """Print a line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def logged(self, done: float, metrics: dict[str, Any], reported: dict[str, float] | None = None) -> None:
-        """Metrics of training, then what components report; a line of them at most every few seconds."""
+        """Show training metrics and what components report: on the bar, or in a line every few seconds.
+
+        `done` is in the unit of `total`.
+        """
         text = f"step {metrics['step']:>6,}  train/loss {metrics['train/loss']:.4f}"
         means = {key: x for key, x in (reported or {}).items() if not key[-2:].isdigit()}  # not each layer's own
         text += "".join(f"  {key} {x:.4g}" for key, x in means.items())
@@ -57,5 +61,5 @@ class Display:
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """What of an evaluation is said in one line."""
+    """Return the main metrics of an evaluation in one line."""
     return "  ".join(m.line(metrics[m.key]) for m in METRICS.values() if m.in_terminal and m.key in metrics)

@@ -1,4 +1,4 @@
-"""One run, from its config to its record."""
+"""A run, from its config to its record."""
 
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,9 @@ from gptlab.runs.signals import Stop
 from gptlab.runs.states import OUTCOMES
 from gptlab.runs.trackers import RunInfo
 from gptlab.runs.wandb_tracker import agents_run_id
-from gptlab.training.prepare import (
-    Memo,
-    PreparedRun,
-    fair,
-    match_to_baseline,
-    open_dataset,
-    prepare_matched,
-    tracker_settings,
-    with_vocabulary,
-)
+from gptlab.training.prepare import Memo, PreparedRun, match_to_baseline, prepare_matched, tracker_settings
 from gptlab.training.progress import Display, headline
 from gptlab.training.trainer import Trainer
-
-__all__ = ["fair", "open_dataset", "tracker_settings", "train", "train_matched", "with_vocabulary"]
 
 
 def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None) -> dict[str, Any]:
@@ -66,52 +55,52 @@ def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: 
 def train_matched(
     cfg: Settings, match: CostMatch | None, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None
 ) -> dict[str, Any]:
-    """Train a run whose config `match_to_baseline` has returned."""
+    """Train a run whose config `match_to_baseline` has returned; `train` explains the rest."""
     processes = find_processes(cfg)
     console = Console(quiet=quiet or not processes.is_first)
     folder = run_dir(cfg)
     if done := _outcome(folder):  # known before a text is opened
-        tracked = _tell_the_agent(cfg, folder, job_type) if processes.is_first else None
-        line = f"{_closing_lines(done, folder, tracked)} has ended already; delete it to run again"
+        address = _report_to_agent(cfg, folder, job_type) if processes.is_first else None
+        line = f"{_closing_lines(done, folder, address)} has ended already; delete it to run again"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
         return done
     run = prepare_matched(cfg, match, memo=memo)
-    with processes.joined(run.device.device), processes.by_first(locked(folder)), Stop() as stop:
+    with processes.joined(run.device.device), processes.on_rank0(locked(folder)), Stop() as stop:
         last = folder / "checkpoint" / checkpoint.LAST
-        done, resumes = processes.of_first((_outcome(folder), last.exists()))
+        done, resumes = processes.broadcast((_outcome(folder), last.exists()))
         if done:  # another process has run it in the meantime
             return done
         if resumes:
             _refuse_another_text(folder, run.dataset)
-        trainer = run.trainer()
+        trainer = Trainer(run)
         resumed = trainer.restore(last) if resumes else None
         if run.start and resumed is None:
             run.start.apply(trainer.model)
         recorder: Recorder = NoRecorder()
         if processes.is_first:
             _write_before(run)
-            info = _wandb_info(run.cfg, job_type)
+            info = run_info(run.cfg, job_type)
             recorder = Recorder(folder, config=_recorded(run.cfg), settings=run.tracker, info=info, resume_step=resumed)
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
-            _introduce(display, run, trainer, resumed)
+            _print_header(display, run, trainer, resumed)
             summary = trainer.run(recorder, display, folder, stop)
             display.line(_closing_lines(summary, folder, recorder.tracker_hint()))
     return summary | {"run_dir": str(folder)}
 
 
 def _outcome(folder: Path) -> dict[str, Any] | None:
-    """The summary of a run that has ended."""
+    """Return the summary of a run that has ended, None of any other."""
     state = read_status(folder).get("state")
     return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in OUTCOMES else None
 
 
 def _refuse_another_text(folder: Path, dataset: AnyDataset) -> None:
-    """A run goes on with the text that it began with, or not at all."""
+    """Reject a run that would be resumed with other data than it began with."""
     if read_json(folder / "env.json").get("data_hash") != dataset.hash:
-        raise ConfigError(f"{folder}: began with another text than there is now; restore that, or delete the folder")
+        raise ConfigError(f"{folder}: began with another text; restore that text, or delete the folder")
 
 
-def _introduce(display: Display, run: PreparedRun, trainer: Trainer, resumed: int | None) -> None:
+def _print_header(display: Display, run: PreparedRun, trainer: Trainer, resumed: int | None) -> None:
     cfg, cost, data = run.cfg, run.budget.cost, run.dataset
     display.line(f"run      {run.folder}")
     display.line(
@@ -132,14 +121,14 @@ def _introduce(display: Display, run: PreparedRun, trainer: Trainer, resumed: in
         display.line(f"resumed  after step {resumed:,}")
 
 
-def _closing_lines(summary: dict[str, Any], folder: Path, where: str | None) -> str:
+def _closing_lines(summary: dict[str, Any], folder: Path, address: str | None) -> str:
     if summary["state"] == "diverged":
         outcome = f"diverged at step {summary['diverged_step']:,}"
     else:
         outcome = headline(summary)
     speed = f"{summary['speed/tokens_per_s']:,.0f} tokens/s" if summary["speed/tokens_per_s"] else ""
     lines = [f"{outcome}  {speed}", f"{folder}"]
-    return "\n".join(lines + ([where] if where else []))
+    return "\n".join(lines + ([address] if address else []))
 
 
 def _write_before(run: PreparedRun) -> None:
@@ -155,25 +144,29 @@ def _write_before(run: PreparedRun) -> None:
         write_json(run.folder / "tokenizer.json", run.dataset.tokenizer.to_json())
 
 
-def _tell_the_agent(cfg: Settings, folder: Path, job_type: str) -> str | None:
-    """A run that has ended, told to the run that `wandb agent` opened for it, which would stay empty; says where."""
+def _report_to_agent(cfg: Settings, folder: Path, job_type: str) -> str | None:
+    """Copy a run that has ended into the run that `wandb agent` has opened for it; return its address.
+
+    Without this the agent's run would stay empty.
+    """
     if not (run_id := agents_run_id()):
         return None
     settings, config = tracker_settings(cfg), _recorded(read_yaml(folder / "config.yaml"))
-    return record_again(folder, config=config, settings=settings, info=_wandb_info(cfg, job_type), run_id=run_id)
+    return record_again(folder, config=config, settings=settings, info=run_info(cfg, job_type), run_id=run_id)
 
 
 def _recorded(cfg: Settings) -> dict[str, Any]:
-    """The config as W&B and Trackio get it, with the arm: what their dashboards group the seeds by."""
+    """Return the config as trackers get it: with the arm, by which their dashboards group the seeds."""
     return {"arm": _arm(cfg), **cfg}
 
 
 def _arm(cfg: Settings) -> str:
-    different = " ".join(f"{k}={typed(v)}" for k, v in diff_from_baseline(cfg).items() if k not in ("seed", "use"))
-    return cfg.variant or different or "baseline"
+    diff = " ".join(f"{k}={typed(v)}" for k, v in diff_from_baseline(cfg).items() if k not in ("seed", "use"))
+    return cfg.variant or diff or "baseline"
 
 
-def _wandb_info(cfg: Settings, job_type: str) -> RunInfo:
+def run_info(cfg: Settings, job_type: str) -> RunInfo:
+    """Return the name, group and tags of a run for its tracker."""
     flat = flatten(cfg)
     lacking = slots_missing(slots_used(cfg))
     return RunInfo(

@@ -1,4 +1,4 @@
-"""The training loop. What a step does stands in Trainer.training_step, top to bottom."""
+"""The training loop. Trainer.training_step is one step, top to bottom."""
 
 import math
 import signal
@@ -9,23 +9,22 @@ from typing import Any
 
 import torch
 
-from gptlab.config import Settings, registry
-from gptlab.data import AnyDataset
+from gptlab.config import registry
 from gptlab.diagnostics.watch import Watch, probe_batch
-from gptlab.distributed import ONE, Processes, whole
+from gptlab.distributed import unshard
 from gptlab.model.build import build_model
 from gptlab.model.init import seed_number
 from gptlab.model.loss import NextTokenLoss
 from gptlab.runs import checkpoint
 from gptlab.runs.record import Recorder
 from gptlab.runs.signals import Stop, Stopped
-from gptlab.training.bf16_weights import WorkingCopy
-from gptlab.training.budget import Plan
-from gptlab.training.device import Machine
-from gptlab.training.evaluate import evaluate, of_length
+from gptlab.training.bf16_weights import Bf16Weights
+from gptlab.training.device import keep_freed_memory
+from gptlab.training.evaluate import evaluate, metric_at_length
+from gptlab.training.prepare import PreparedRun
 from gptlab.training.progress import Display
 
-FAR_OFF = 0.1  # an initial loss further than this share from ln V deserves a warning
+FAR_OFF = 0.1  # relative distance of the initial loss from ln V that deserves a warning
 
 
 class Diverged(Exception):
@@ -37,40 +36,42 @@ class Diverged(Exception):
 
 
 class Trainer:
-    """Model, optimizers and batches of one run, and how far it is."""
+    """The model, optimizers and batches of one run, and its progress."""
 
-    def __init__(self, cfg: Settings, plan: Plan, machine: Machine, dataset: AnyDataset, processes: Processes = ONE):
-        self.cfg, self.plan, self.machine, self.dataset = cfg, plan, machine, dataset
-        self.processes = processes
-        self.model = processes.place(build_model(cfg), machine.device)  # what optimizers and checkpoints know, float32
-        self.copy = WorkingCopy(self.model) if machine.precision == "bf16 weights" else None
-        self.objective = NextTokenLoss(
-            self.copy.model if self.copy else self.model, cfg.train.loss_chunk, compile=machine.compile
-        )
-        self.net = processes.wrap(self.objective, machine.device)  # the objective, as training goes through it
+    def __init__(self, run: PreparedRun):
+        cfg, processes, device = run.cfg, run.processes, run.device.device
+        if device.type == "cpu":
+            keep_freed_memory()
+        self.cfg, self.budget, self.dataset = cfg, run.budget, run.dataset
+        self.device, self.processes, self.learning_rate = run.device, processes, run.learning_rate
+        self.model = processes.place(build_model(cfg), device)  # float32; what optimizers and checkpoints know
+        self.bf16 = Bf16Weights(self.model) if run.device.precision == "bf16 weights" else None
+        trained = self.bf16.model if self.bf16 else self.model
+        self.objective = NextTokenLoss(trained, cfg.train.loss_chunk, compile=run.device.compile)
+        self.net = processes.wrap(self.objective, device)  # the objective as training calls it
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
-        self.batches = dataset.train_batches(
-            cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, machine.device
+        self.batches = run.dataset.train_batches(
+            cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, device
         )
         self.micro = (cfg.train.micro_batch_size or cfg.train.batch_size) // processes.world
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
         self.watch = self._watch()
-        self.step = 0  # optimizer steps done
-        self.seconds = 0.0  # of training, evaluations and checkpoints not counted
+        self.step = 0  # completed optimizer steps
+        self.seconds = 0.0  # of training, without evaluations and checkpoints
         self.initial_loss: float | None = None
         self.best = math.inf  # lowest val/loss
-        self.evaluation: dict[str, float] = {}  # the last one
         self.reported: dict[str, float] = {}  # metrics of components at the last log
-        self.losses = torch.zeros((), device=machine.device)  # summed since the last log
+        self.evaluation: dict[str, float] = {}  # the latest
+        self.losses = torch.zeros((), device=device)  # sum since the last log
         self.n_losses = 0
-        self.first_bad = torch.full((), math.inf, device=machine.device)  # step of the first loss that was not finite
-        self.grad_norm = torch.zeros((), device=machine.device)
+        self.first_bad = torch.full((), math.inf, device=device)  # step of the first loss that was not finite
+        self.grad_norm = torch.zeros((), device=device)
         self.speeds: list[float] = []  # tokens/s between logs
         self.logged_at = (0, 0.0)  # step, seconds
 
     def training_step(self) -> None:
-        """One optimizer step, on the batch that (seed, step) names."""
-        lr = self.plan.lr(self.step, self.seconds)
+        """Do one optimizer step, on the batch that (seed, step) determines."""
+        lr = self.learning_rate.at(self.step, self.budget.progress(self.step, self.seconds))
         x, y = map(self.processes.rows, self.batches.batch(self.step))
         n_micro = len(x) // self.micro
         before = self.losses.clone()
@@ -79,76 +80,63 @@ class Trainer:
             self._seed_dropout(f"step {self.step}.{i}{self.processes.stream}")
             total, loss = self.loss(inputs, targets)
             (total / n_micro).backward()
-            if self.copy:
-                self.copy.hand_over_gradients()
+            if self.bf16:
+                self.bf16.hand_over_gradients()
             self.losses += loss / n_micro
             self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp(max=self.step + 1))
-        self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm))
+        self.grad_norm = unshard(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm))
         self.watch.before_update(self.step + 1, self.grad_norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
             optimizer.zero_grad()
-        if self.copy:
-            self.copy.refresh()
+        if self.bf16:
+            self.bf16.refresh()
         self.step += 1
         self.n_losses += 1
         self.watch.after_update(self.step, self.losses - before)
 
     def _watch(self) -> Watch:
-        cfg, working = self.cfg, self.copy.model if self.copy else self.model
-        level = cfg.diagnostics if self.processes.world == 1 else "none"  # several hold parts of what it looks at
+        cfg, working = self.cfg, self.bf16.model if self.bf16 else self.model
+        level = cfg.diagnostics if self.processes.world == 1 else "none"  # several processes may hold shards
         batch = None
         if level != "none":
             inputs, targets = probe_batch(self.dataset, cfg.data.window, cfg.train.batch_size)
-            batch = inputs.to(self.machine.device), targets.to(self.machine.device)
+            batch = inputs.to(self.device.device), targets.to(self.device.device)
         how = level, cfg.diagnostics_every
-        return Watch(*how, self.model, working, batch, self.machine.autocast, self.max_norm)
+        return Watch(*how, self.model, working, batch, self.device.autocast, self.max_norm)
 
     def _seed_dropout(self, name: str) -> None:
-        """Dropout has a stream of its own in every step. Not torch.manual_seed, which takes half a millisecond."""
+        """Give dropout a stream of its own. Not by torch.manual_seed, which takes half a millisecond."""
         number = seed_number(self.cfg.seed, name)
         torch.default_generator.manual_seed(number)
-        if self.machine.device.type == "cuda":
+        if self.device.device.type == "cuda":
             torch.cuda.manual_seed(number)
-        elif self.machine.device.type == "mps":
+        elif self.device.device.type == "mps":
             torch.mps.manual_seed(number)
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is to be minimised, and the cross-entropy in it: means over the tokens, in nats."""
-        with self.machine.autocast():
+        """Return what is minimised and the cross-entropy in it: (B, T), (B, T) -> means over the tokens, in nats."""
+        with self.device.autocast():
             return self.net(inputs, targets)
 
     def run(self, recorder: Recorder, display: Display, folder: Path, stop: Stop) -> dict[str, Any]:
-        """Steps until the budget is spent or `stop` ends them; logs, evaluates, saves between. Returns the summary."""
+        """Train until the budget is spent; log, evaluate and save on the way. Return the summary.
+
+        Raises:
+            Stopped: if `stop` was set; a checkpoint has been saved.
+        """
         self.objective.train()
-        if self.copy:  # a checkpoint may have been restored since it was made
-            self.copy.refresh()
-        cfg = self.cfg
-        save_every = cfg.train.checkpoint_every or cfg.eval.every
+        if self.bf16:  # a checkpoint may have been restored
+            self.bf16.refresh()
         try:
-            while not self.plan.done(self.step, self.seconds):
-                self.watch.before_step(self.step + 1)
-                started = time.perf_counter()
-                self.training_step()
-                log, look, save = (self.step % n == 0 for n in (cfg.train.log_every, cfg.eval.every, save_every))
-                stopping = self.processes.any(stop.is_set())
-                if log or look or save or stopping or self.step == 1:
-                    self._wait_and_refuse_divergence()
-                self.seconds += self.processes.clock(time.perf_counter() - started)
-                done = self.plan.done(self.step, self.seconds)
-                if log or done or self.step == 1:
-                    self._log(recorder, display)
-                if self.watch.due(self.step):
-                    recorder.log_diagnostics(self._where() | self.watch.take())
-                if look or done:
-                    self.evaluation = self._evaluate(recorder, display, folder, last=done)
-                if save or done or stopping:
-                    self._save(folder)
-                if stopping and not done:
+            while not self._done():
+                stopping = self._timed_step(stop)
+                self._report(recorder, display, folder, stopping)
+                if stopping and not self._done():
                     stop.pass_on()
-                    if self.processes.world > 1:  # another one may have heard it
+                    if self.processes.world > 1:  # the signal may have come to another process
                         raise Stopped(signal.SIGTERM, 128 + signal.SIGTERM)
         except Diverged as e:
             summary = self._summary({"diverged_step": e.step})
@@ -158,8 +146,42 @@ class Trainer:
         recorder.finish("finished", summary)
         return {"state": "finished", **summary}
 
+    def _done(self) -> bool:
+        return self.budget.done(self.step, self.seconds)
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _timed_step(self, stop: Stop) -> bool:
+        """Do one step and add its time; return whether any process has been asked to stop."""
+        cfg = self.cfg
+        self.watch.before_step(self.step + 1)
+        started = time.perf_counter()
+        self.training_step()
+        stopping = self.processes.any(stop.is_set())
+        intervals = cfg.train.log_every, cfg.eval.every, self._save_every()
+        if stopping or self.step == 1 or any(map(self._due, intervals)):
+            self._wait_and_refuse_divergence()
+        self.seconds += self.processes.clock(time.perf_counter() - started)
+        return stopping
+
+    def _report(self, recorder: Recorder, display: Display, folder: Path, stopping: bool) -> None:
+        """Log, record diagnostics, evaluate and save, as far as the step is due for it."""
+        done = self._done()
+        if self._due(self.cfg.train.log_every) or done or self.step == 1:
+            self._log(recorder, display)
+        if self.watch.due(self.step):
+            recorder.log_diagnostics(self._where() | self.watch.take())
+        if self._due(self.cfg.eval.every) or done:
+            self.evaluation = self._evaluate(recorder, display, folder, last=done)
+        if self._due(self._save_every()) or done or stopping:
+            self._save(folder)
+
+    def _save_every(self) -> int:
+        return int(self.cfg.train.checkpoint_every or self.cfg.eval.every)
+
     def restore(self, path: Path) -> int:
-        """Go on from a checkpoint; returns its step."""
+        """Resume from a checkpoint; return its step."""
         progress = checkpoint.load_training(path, self.model, self.optimizers)
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.initial_loss = progress["initial_loss"]
@@ -197,10 +219,10 @@ class Trainer:
         }
         if self.step == 1:
             self.initial_loss = loss
-            knows_nothing = self.cfg.train.init_from is None
-            display.line(_initial_loss_line(loss, self.cfg.model.vocab_size, knows_nothing))
+            untrained = self.cfg.train.init_from is None
+            display.line(_initial_loss_line(loss, self.cfg.model.vocab_size, untrained))
         elif self.seconds > seconds:
-            speed = (self.step - step) * self.plan.tokens_per_step / (self.seconds - seconds)
+            speed = (self.step - step) * self.budget.tokens_per_step / (self.seconds - seconds)
             self.speeds.append(speed)
             metrics["speed/tokens_per_s"] = speed
         self.logged_at = (self.step, self.seconds)
@@ -208,7 +230,7 @@ class Trainer:
         self.n_losses = 0
         self.reported = self._component_metrics()
         recorder.log(metrics | self.reported)
-        display.logged(self.step if self.plan.steps else self.seconds, metrics, self.reported)
+        display.logged(self.step if self.budget.steps else self.seconds, metrics, self.reported)
 
     def _component_metrics(self) -> dict[str, float]:
         """Return what components report, as means over the ranks. This waits for the device."""
@@ -219,7 +241,10 @@ class Trainer:
         return dict(zip(metrics, values.tolist(), strict=True))
 
     def _evaluate(self, recorder: Recorder, display: Display, folder: Path, *, last: bool) -> dict[str, float]:
-        """The validation loss, after the `last` step by position too, and in windows of all `eval.lengths`."""
+        """Measure the validation loss; after the `last` step also by position and at all `eval.lengths`.
+
+        The weights are saved if they are the best so far.
+        """
         result = self._evaluate_at(1, last)
         for length in self.cfg.eval.lengths if last else ():
             result |= self._evaluate_at(length, last) if length != 1 else {}
@@ -234,7 +259,7 @@ class Trainer:
         return result
 
     def _evaluate_at(self, length: int, by_position: bool) -> dict[str, float]:
-        """In windows `length` times as long as in training, as many tokens at a time."""
+        """Measure in windows `length` times as long as in training, with as many tokens per batch."""
         batch_size = self.cfg.eval.batch_size or self.cfg.train.batch_size
         result = evaluate(
             self.objective,
@@ -242,47 +267,50 @@ class Trainer:
             window=length * self.cfg.data.window,
             batch_size=max(1, batch_size // length),
             n_tokens=self.cfg.eval.tokens,
-            device=self.machine.device,
-            autocast=self.machine.autocast(),
+            device=self.device.device,
+            autocast=self.device.autocast(),
             by_position=by_position,
             processes=self.processes,
         )
-        return {of_length(metric, length): value for metric, value in result.items()}
+        return {metric_at_length(metric, length): value for metric, value in result.items()}
 
     def _wait_and_refuse_divergence(self) -> None:
-        """The host waits for the device here, where its time counts as training, and not at every step."""
+        """Raise Diverged if a loss was not finite.
+
+        The host waits for the device here, where the time counts as training, and not at every step.
+        """
         first_bad = float(self.processes.min(self.first_bad))
         if math.isfinite(first_bad):
             raise Diverged(int(first_bad))
 
     def _where(self) -> dict[str, float]:
-        tokens = self.step * self.plan.tokens_per_step
-        flops = tokens * self.plan.cost["flops_per_token"]
+        tokens = self.step * self.budget.tokens_per_step
+        flops = tokens * self.budget.cost["flops_per_token"]
         return {"step": self.step, "tokens": tokens, "seconds": round(self.seconds, 4), "cost/flops": flops}
 
     def _summary(self, outcome: dict[str, float]) -> dict[str, Any]:
-        mean_speed = self.step * self.plan.tokens_per_step / self.seconds if self.seconds else None
-        peak = torch.cuda.max_memory_allocated() / 2**30 if self.machine.device.type == "cuda" else None
+        mean_speed = self.step * self.budget.tokens_per_step / self.seconds if self.seconds else None
+        peak = torch.cuda.max_memory_allocated() / 2**30 if self.device.device.type == "cuda" else None
         return {
             **dict.fromkeys(self.dataset.metrics),
             **outcome,
             **self.reported,
             "val/loss_min": self.best if math.isfinite(self.best) else None,
             **self._where(),
-            **self.plan.cost,
+            **self.budget.cost,
             "speed/tokens_per_s": statistics.median(self.speeds) if self.speeds else mean_speed,
             "memory/peak_gib": peak,
             "train/loss_initial": self.initial_loss,
             "ln_vocab": math.log(self.cfg.model.vocab_size),
-            "device": str(self.machine.device),
-            "precision": self.machine.precision,
-            "compiled": self.machine.compile,
+            "device": str(self.device.device),
+            "precision": self.device.precision,
+            "compiled": self.device.compile,
         }
 
 
-def _initial_loss_line(loss: float, vocab_size: int, knows_nothing: bool) -> str:
+def _initial_loss_line(loss: float, vocab_size: int, untrained: bool) -> str:
     uniform = math.log(vocab_size)
     line = f"initial loss {loss:.4f}, ln V = {uniform:.4f}"
-    if knows_nothing and abs(loss - uniform) > FAR_OFF * uniform:
-        return f"warning: {line}: a model that knows nothing yet should start near ln V; see init and head"
+    if untrained and abs(loss - uniform) > FAR_OFF * uniform:
+        return f"warning: {line}: an untrained model should start near ln V; see init and head"
     return line

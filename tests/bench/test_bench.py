@@ -24,6 +24,7 @@ from gptlab.bench.matmul_peak import DATASHEET, Gemm, datasheet_flops
 from gptlab.bench.subject import prepare, step_of
 from gptlab.cli.main import VERBS, main
 from gptlab.config import ConfigError
+from gptlab.training.trainer import Trainer
 from paths import ROOT
 
 TINY = "data=text data.path=text.txt size.dim=16 size.n_layer=2 size.n_head=2 data.window=16 train.batch_size=4"
@@ -377,14 +378,14 @@ def test_peak_memory_leaves_out_the_parent_process():
 
 
 def test_the_trainer_that_is_timed_is_the_one_that_trains(folder):
-    trainer = prepare([*TINY.split(), "device=cpu"]).trainer()
+    trainer = Trainer(prepare([*TINY.split(), "device=cpu"]))
     assert trainer.model.training and trainer.watch.level == "none"
     trainer.training_step()
     assert trainer.step == 1
 
 
 def test_a_step_takes_the_snapshots_that_are_due(folder):
-    trainer = prepare([*TINY.split(), "device=cpu", "diagnostics=basic", "diagnostics_every=2"]).trainer()
+    trainer = Trainer(prepare([*TINY.split(), "device=cpu", "diagnostics=basic", "diagnostics_every=2"]))
     snapshots, take = [], trainer.watch.take
     trainer.watch.take = lambda: snapshots.append(trainer.step) or take()
     step = step_of(trainer)

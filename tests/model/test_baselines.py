@@ -20,8 +20,8 @@ from gptlab.model.cost import flops_per_token, meta_model
 from gptlab.model.generate import generate
 from gptlab.runs.load import open_model, open_run
 from gptlab.sweeps.ladder import rungs
-from gptlab.training.budget import make_plan
-from gptlab.training.train import _wandb_info
+from gptlab.training.budget import make_budget
+from gptlab.training.train import run_info
 from tiny import MODELS, PARTS, VOCAB, WINDOW, generator, options, telling_model, tiny_config, tiny_model, tokens
 
 BASELINES = [m for m in MODELS if m != "model=gpt"]
@@ -230,7 +230,7 @@ def test_the_slots_of_each_model():
         ("model=bigram ffn=swiglu", "ffn=swiglu: model=bigram has no ffn; leave it out"),
         ("model=bigram preset=llama", "norm=rmsnorm: model=bigram has no norm; leave it out"),
         ("model=bigram train.dropout=0.1", "train.dropout=0.1: model=bigram has no dropout; leave it out"),
-        ("model=bigram budget.flops=1e9", "budget.flops=1e+09: the model multiplies no matrices; set another budget"),
+        ("model=bigram budget.flops=1e9", "budget.flops=1e+09: this model has no matrix products; set another budget"),
         ("model=mlp match=params", "match=params: model=mlp has no ffn to make wider; leave it out"),
         ("model=mlp model.context=0", "model.context=0: must be at least 1"),
         ("model=mlp model.cell=gru", "model.cell=gru: model=mlp has no setting 'cell'; it is one of model=rnn"),
@@ -248,7 +248,7 @@ def test_a_mistake_gives_one_line_before_anything_is_written(words, line, tmp_pa
 
 def test_sizes_that_only_attention_needs_do_not_constrain_other_models():
     assert tiny_model("model=rnn size.dim=15").embedding.weight.shape == (VOCAB, 15)
-    assert make_plan(tiny_config("model=mlp eval.lengths=[1,2]")).cost["parameters"] > 0
+    assert make_budget(tiny_config("model=mlp eval.lengths=[1,2]")).cost["parameters"] > 0
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -282,7 +282,7 @@ def test_a_model_cannot_be_a_rung_of_a_ladder():
 
 def test_tags_name_only_slots_that_the_model_has():
     words = tiny_config("model=rnn")
-    slots = [tag.partition("=")[0] for tag in _wandb_info(words, "train").tags]
+    slots = [tag.partition("=")[0] for tag in run_info(words, "train").tags]
     assert {"model", "norm", "head", "init", "optimizer", "data"} <= set(slots)
     assert not {"block", "placement", "qk_norm", "attention", "position", "ffn"} & set(slots)
 

@@ -11,7 +11,7 @@ from gptlab import build_model
 from gptlab.config import SLOTS, ConfigError, registry
 from gptlab.data import validation_batches
 from gptlab.runs.load import open_model
-from gptlab.training.train import open_dataset
+from gptlab.training.prepare import open_dataset
 from tiny import PLAIN_POSITIONS, VOCAB, WINDOW, telling_model, tiny_config, tokens
 
 LONG = [p for p in PLAIN_POSITIONS if getattr(registry.entry("position", p.split("=")[1]).cls, "extrapolates", True)]

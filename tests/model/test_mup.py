@@ -121,8 +121,8 @@ REFUSED = {
     "embedding.scale_by_width=true": "embedding.scale_by_width=true: must be false with init=mup; set embedding.scale",
     "init.base_width=0": "init.base_width=0: must be at least 1",
     "init.head_std=1": "init.head_std=1.0: a tied head is the token table; set head.tied=false",
-    "optimizer=sgd": "init=mup: its learning rates are not for optimizer=sgd; choose adamw, lion",
-    "optimizer=muon": "init=mup: its learning rates are not for optimizer=muon; choose adamw, lion",
+    "optimizer=sgd": "init=mup: its learning rates do not work with optimizer=sgd; choose adamw, lion",
+    "optimizer=muon": "init=mup: its learning rates do not work with optimizer=muon; choose adamw, lion",
 }
 
 

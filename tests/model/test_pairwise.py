@@ -62,7 +62,7 @@ def refusal(row):
         return "head.bias=true: bias=false leaves no bias anywhere"
     if row.get("init") == "init=mup":
         if row.get("optimizer", "").startswith(("optimizer=sgd", "optimizer=muon")):
-            return "init=mup: its learning rates are not for optimizer="
+            return "init=mup: its learning rates do not work with optimizer="
         if "scale_by_width=true" in row.get("embedding", ""):
             return "embedding.scale_by_width=true: must be false with init=mup"
         if "embedding.width=8" in row.get("embedding", ""):

@@ -19,7 +19,8 @@ from gptlab.runs.checkpoint import (
     save_training,
     save_weights,
 )
-from gptlab.training.budget import make_plan
+from gptlab.training.budget import make_budget
+from gptlab.training.lr_schedule import make_learning_rate
 
 OPTIMIZERS = registry.names("optimizer")
 
@@ -31,7 +32,7 @@ class Training:
         cfg = load_config(["size=tiny", "data.window=8", "size.dim=16", f"optimizer={optimizer}", "head.tied=false"])
         self.model = build_model(cfg)
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
-        self.plan, self.step = make_plan(cfg), 0
+        self.learning_rate, self.step = make_learning_rate(cfg, make_budget(cfg).steps), 0
 
     def train(self, n_steps):
         for _ in range(n_steps):
@@ -39,7 +40,7 @@ class Training:
             F.cross_entropy(self.model(tokens).flatten(0, 1), tokens.flatten()).backward()
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = self.plan.lr(self.step, 0)
+                    group["lr"] = self.learning_rate.at(self.step, 0)
                 optimizer.step()
                 optimizer.zero_grad()
             self.step += 1

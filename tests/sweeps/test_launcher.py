@@ -218,7 +218,7 @@ def test_a_bad_setting_of_the_sweep_is_refused(words, line, text, tmp_path, monk
 
 @pytest.mark.parametrize("word", ["sweep.per_gpu=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
 def test_a_setting_of_the_sweep_is_refused_in_a_run(word):
-    with pytest.raises(ConfigError, match=f"^{word}: is said to `gptlab sweep` on its command line"):
+    with pytest.raises(ConfigError, match=f"^{word}: is an option of `gptlab sweep`"):
         load_config([word])
 
 

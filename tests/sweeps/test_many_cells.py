@@ -11,7 +11,7 @@ from torch import nn
 
 from gptlab import register
 from gptlab.config import ConfigError
-from gptlab.config.compose import load_config, load_settings
+from gptlab.config.compose import load_config
 from gptlab.model import cost as measure
 from gptlab.runs.folder import run_dir
 from gptlab.sweeps import status
@@ -19,7 +19,7 @@ from gptlab.sweeps.cell import check_cells, check_sweep
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.manifest import CellEntry
 from gptlab.training import prepare
-from gptlab.training.budget import make_plan
+from gptlab.training.budget import make_budget
 
 TINY = ["size=tiny", "data.window=16", "wandb.mode=disabled", "device=cpu"]
 GRID = ["norm=layernorm,rmsnorm", "placement=pre,post,double", "optimizer.lr=range(1e-3,6e-3,1e-3)", "seed=range(10)"]
@@ -54,7 +54,7 @@ def calls(monkeypatch):
 
     for name in ("build_model", "flops_per_token"):
         counted(measure, name)
-    for name in ("open_dataset", "tracker_settings", "choose_machine"):
+    for name in ("open_dataset", "tracker_settings", "choose_device"):
         counted(prepare, name)
     return counts
 
@@ -63,7 +63,7 @@ def test_an_architecture_is_built_and_counted_once_and_a_text_is_opened_once(tex
     cells = check_cells(plan_sweep([*GRID, *TINY, *text, "data.window=17"]).cells)  # a window that no other test counts
     assert len(cells) == len({c.folder for c in cells}) == CELLS
     assert calls["build_model"] == calls["flops_per_token"] == ARCHITECTURES
-    assert calls["open_dataset"] == calls["tracker_settings"] == calls["choose_machine"] == 1
+    assert calls["open_dataset"] == calls["tracker_settings"] == calls["choose_device"] == 1
 
 
 def test_matching_builds_three_more_models_per_architecture(text, calls):
@@ -79,7 +79,7 @@ def test_a_cell_is_the_same_run_as_its_overrides_alone_give(text):
     for found in cells[:: len(cells) // 12]:
         cfg = load_config(found.spec.overrides)
         assert found.folder == run_dir(cfg)
-        budget = make_plan(cfg)
+        budget = make_budget(cfg)
         assert (found.budget.cost, found.budget.steps, found.budget.peak_lr) == (
             budget.cost,
             budget.steps,
@@ -112,7 +112,7 @@ def test_costs_are_memoised_by_component_and_not_by_its_name(own_registry):
             def forward(self, x):
                 return x * self.gains.sum(0)
 
-        return measure.cost(load_settings([*TINY, "norm=gains_of_mine"]))["parameters"]
+        return measure.cost(load_config([*TINY, "norm=gains_of_mine"]))["parameters"]
 
     assert parameters(2) == parameters(1) + 5 * 64  # two norms in each of two blocks and a final one
 

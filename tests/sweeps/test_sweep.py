@@ -195,5 +195,5 @@ def test_cells_for_a_cluster_may_name_a_device_that_this_machine_lacks(text):
     cells = plan_sweep(["seed=0,1", "device=cuda", *TINY, *text]).cells
     assert {c.device for c in check_cells(cells, device_is_here=False)} == {"cuda"}
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="device=cuda: this machine has none"):
+        with pytest.raises(ConfigError, match="device=cuda: not available on this machine"):
             check_cells(cells)

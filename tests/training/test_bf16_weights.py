@@ -4,7 +4,7 @@ from torch.nn.functional import cross_entropy
 
 from gptlab.model.attention_kernels import ScoreRule, attend, attend_explicitly
 from gptlab.model.cpu_attention import QUERIES
-from gptlab.training.bf16_weights import WorkingCopy
+from gptlab.training.bf16_weights import Bf16Weights
 from tiny import tiny_model, tokens
 
 ROUTES = [{}, {"window": 3}, {"softcap": 2.0}]
@@ -27,7 +27,7 @@ def test_in_bf16_a_cpu_attends_as_in_float32(rule, n_kv):
 
 def test_a_copy_hands_float32_gradients_over_and_takes_weights_back():
     master = tiny_model("norm=rmsnorm position=rope ffn=swiglu")
-    copy = WorkingCopy(master)
+    copy = Bf16Weights(master)
     assert {p.dtype for p in copy.model.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in master.parameters()} == {torch.float32}
     for _ in range(2):  # micro-batches

@@ -108,13 +108,13 @@ def test_a_change_keeps_what_has_the_same_name_and_shape(changed, new, left_out,
     ("changed", "said"),
     [
         ("norm=rmsnorm", "5 weights do not fit: blocks.0.attention_placement.norm.bias (not in this model), "),
-        ("qk_norm=rmsnorm", "4 weights do not fit: blocks.0.attention.q_norm.gain (not there), "),
+        ("qk_norm=rmsnorm", "4 weights do not fit: blocks.0.attention.q_norm.gain (missing there), "),
         ("ffn.expansion=2", "6 weights do not fit: blocks.0.ffn.up.weight (64 x 16 there, 32 x 16 here), "),
         (
             "data.window=8",
             "1 weights do not fit: position.table (16 x 16 there, 8 x 16 here); train.init_partial=true",
         ),
-        ("tokenizer=byte", "its vocabulary has 27 tokens and this model's 256; set model.vocab_size=27 and tokenizer="),
+        ("tokenizer=byte", "its vocabulary has 27 tokens, this model's 256; set model.vocab_size=27 and tokenizer="),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name_before_anything_is_written(changed, said, source, train_chars, tmp_path):
@@ -181,7 +181,7 @@ def test_a_run_that_goes_on_does_not_start_again(source, train_chars, monkeypatc
 
 
 def test_a_run_that_is_being_trained_is_waited_for(source, train_chars):
-    with FileLock(folder_of(source) / ".lock"), pytest.raises(ConfigError, match="is a run that goes on; wait for its"):
+    with FileLock(folder_of(source) / ".lock"), pytest.raises(ConfigError, match="is a run in progress, whose best"):
         train_chars(source)
 
 
@@ -253,7 +253,7 @@ def test_take_pythia_change_one_thing_continue(pythia, tmp_path, monkeypatch, ca
     gptlab(*command, *ours, "norm=rmsnorm", code=2)
     assert "5 weights do not fit: blocks.0.ffn_placement.norm.bias (not in this model)" in capsys.readouterr().err
     gptlab(*command, *ours, "norm=rmsnorm", "train.init_partial=true")
-    assert "5 of the folder's left out: " in capsys.readouterr().out
+    assert "5 of the folder's skipped: " in capsys.readouterr().out
     assert len(list(tmp_path.glob("runs/default/*/summary.json"))) == 2
 
 
@@ -275,7 +275,7 @@ def test_weights_of_transformers_are_the_same_with_and_without_converting_them(p
     small = [w for w in words if not w.startswith(("tokenizer", "model"))]
     with pytest.raises(ConfigError) as error:
         train_run(load_config([*small, f"train.init_from={pythia}", "model.vocab_size=256"]), quiet=True)
-    assert "260 tokens and this model's 256; set model.vocab_size=260 and tokenizer=huggingface" in str(error.value)
+    assert "260 tokens, this model's 256; set model.vocab_size=260 and tokenizer=huggingface" in str(error.value)
     (pythia / "config.json").write_text((pythia / "config.json").read_text().replace("gpt_neox", "t5"))
     with pytest.raises(ConfigError, match="model_type=t5: not among"):
         train_run(load_config([*words, f"train.init_from={pythia}"]), quiet=True)

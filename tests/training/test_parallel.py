@@ -1,5 +1,6 @@
 """Several processes train a run as one does: the same losses, one record, one kind of checkpoint, one end."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,14 +18,12 @@ import parallel_runs
 from gptlab import build_model, load_config
 from gptlab.cli.main import main
 from gptlab.config import ConfigError
-from gptlab.distributed import Processes, find_processes
+from gptlab.distributed import ProcessGroup, find_processes
 from gptlab.model.loss import NextTokenLoss
 from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import locked
 from gptlab.runs.record import read_metrics, read_status, read_summary
-from gptlab.training.budget import make_plan
-from gptlab.training.device import choose_machine
-from gptlab.training.train import open_dataset
+from gptlab.training.prepare import prepare
 from gptlab.training.trainer import Trainer
 from paths import ROOT
 
@@ -247,15 +246,15 @@ def test_only_a_training_takes_several_processes(monkeypatch, capsys):
 
 @pytest.mark.parametrize("device", ["cuda:0", "mps"])
 def test_several_processes_take_a_gpu_each(device):
-    with pytest.raises(ConfigError, match=f"device={device}: "), Processes(0, 2, "ddp").joined(torch.device(device)):
+    with pytest.raises(ConfigError, match=f"device={device}: "), ProcessGroup(0, 2, "ddp").joined(torch.device(device)):
         pass
 
 
 def test_a_number_without_a_dimension_is_not_taken_in_parts():
     model = build_model(load_config(["size=tiny"]))
     model.head.temperature = torch.nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(ConfigError, match=r"parallel=fsdp: head\.temperature is a number"):
-        Processes(0, 2, "fsdp").wrap(NextTokenLoss(model, None), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"parallel=fsdp: head\.temperature has no dimension"):
+        ProcessGroup(0, 2, "fsdp").wrap(NextTokenLoss(model, None), torch.device("cpu"))
 
 
 def test_each_process_has_its_rows_and_its_own_dropout(folder):
@@ -264,11 +263,11 @@ def test_each_process_has_its_rows_and_its_own_dropout(folder):
 
     def loss(rank, dropout):
         cfg = load_config([*TINY, "data.path=a.txt", "data.window=4", f"train.dropout={dropout}"])
-        trainer = Trainer(cfg, make_plan(cfg), choose_machine(cfg), open_dataset(cfg), Processes(rank, 2))
+        trainer = Trainer(dataclasses.replace(prepare(cfg), processes=ProcessGroup(rank, 2)))
         trainer.training_step()
         return float(trainer.losses)
 
     assert loss(0, 0.0) == loss(1, 0.0)
     assert loss(0, 0.5) == loss(0, 0.5) != loss(1, 0.5)
-    rows = [Processes(rank, 2).rows(torch.arange(5)).tolist() for rank in (0, 1)]
+    rows = [ProcessGroup(rank, 2).rows(torch.arange(5)).tolist() for rank in (0, 1)]
     assert sorted(sum(rows, [])) == [0, 1, 2, 3, 4]

@@ -22,7 +22,7 @@ def words(tmp_path):
         *("train", "size=tiny", "data=text", f"data.path={text}", "data.window=16", "train.batch_size=4"),
         *("train.dropout=0.1", "train.micro_batch_size=2", "budget.steps=120", "eval.every=40", "eval.tokens=500"),
         *("train.checkpoint_every=7", "train.log_every=3", "wandb.mode=disabled"),
-        *("diagnostics=full", "diagnostics_every=5"),
+        *("diagnostics=full", "diagnostics_every=5", "precision=float32"),
     ]
 
 

@@ -10,9 +10,8 @@ from gptlab.config.compose import load_config
 from gptlab.files import write_json
 from gptlab.runs.folder import run_dir
 from gptlab.runs.record import read_metrics, read_status, read_summary
-from gptlab.training.budget import make_plan
-from gptlab.training.device import choose_machine
-from gptlab.training.train import open_dataset, train, with_vocabulary
+from gptlab.training.prepare import prepare
+from gptlab.training.train import train
 from gptlab.training.trainer import Trainer
 
 TINY = ["size=tiny", "data=text", "data.window=16", "train.batch_size=4", "eval.tokens=200", "wandb.mode=disabled"]
@@ -26,10 +25,7 @@ def words(tmp_path, monkeypatch):
 
 
 def trainer_of(words: list[str]) -> Trainer:
-    cfg = load_config(words)
-    dataset = open_dataset(cfg)
-    cfg = with_vocabulary(cfg, dataset)
-    return Trainer(cfg, make_plan(cfg), choose_machine(cfg), dataset)
+    return Trainer(prepare(load_config(words)))
 
 
 def run_folder(tmp_path):
