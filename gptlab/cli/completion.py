@@ -134,5 +134,5 @@ def _collect() -> Names:
     return {"values": values, "settings": settings}
 
 
-def _choices(f: dataclasses.Field) -> list[str]:
+def _choices(f: dataclasses.Field[Any]) -> list[str]:
     return list(f.metadata.get("choices") or (["true", "false"] if f.type in (bool, bool | None) else []))

@@ -1,6 +1,7 @@
 """An optimizer of your own, selected with `optimizer=my_optimizer`."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from gptlab.model.roles import MATRICES, role_of
 class Signum(torch.optim.Optimizer):
     """p <- p - lr * (sign(m) + weight_decay * p), with m the moving average of the gradient."""
 
-    def __init__(self, groups: list[dict], lr: float, momentum: float):
+    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float):
         super().__init__(groups, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
