@@ -8,13 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from gptlab import build_model, load_config
 from gptlab.cli.main import main
 from gptlab.compare.read.runs import load_runs
-from gptlab.config import ConfigError, flatten, plain
+from gptlab.config import ConfigError, flatten, plain, to_yaml
 from gptlab.convert.canonical import resolved
 from gptlab.convert.folders import ORIGIN, convert
 from gptlab.files import read_json, write_json
@@ -321,7 +320,7 @@ def test_without_transformers_the_error_says_what_to_install(neox, tmp_path, mon
 def test_a_mistake_on_the_command_line_exits_2(words, line, neox, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.yaml").write_text(OmegaConf.to_yaml(load_config(["size=tiny"])))
+    (tmp_path / "run/config.yaml").write_text(to_yaml(load_config(["size=tiny"])))
     with pytest.raises(SystemExit) as exit:
         main(["convert", *words.split()])
     assert exit.value.code == 2
