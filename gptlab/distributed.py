@@ -187,8 +187,8 @@ def find_processes(cfg: Settings) -> ProcessGroup:
 
 def _init_process_group(backend: str) -> None:
     """Use a fresh key prefix for each group; keys that an earlier group has left would confuse the rendezvous."""
-    store, rank, world = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"gptlab {len(_left_groups)}", store)
+    store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"gptlab {len(_left_groups)}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
 
 

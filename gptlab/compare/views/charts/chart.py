@@ -37,7 +37,7 @@ class Chart:
     @property
     def height(self) -> int:
         """The height of the chart with its axis, in pixels."""
-        return self.view["height"] + BELOW
+        return int(self.view["height"]) + BELOW
 
     def specification(self) -> View:
         """Return the complete specification of this chart alone."""
@@ -48,7 +48,7 @@ def complete(view: View, params: dict[str, Any]) -> View:
     """Add to a view the top level of a specification: parameters, schema, looks."""
     axis: View = {"gridColor": named("line"), "domainColor": named("line"), "tickColor": named("line")}
     axis |= {"labelColor": named("ink"), "titleColor": named("ink"), "titleFontWeight": "normal", "titlePadding": 12}
-    return rounded(
+    whole: View = rounded(
         {
             "$schema": SCHEMA,
             "background": named("page"),
@@ -64,6 +64,7 @@ def complete(view: View, params: dict[str, Any]) -> View:
             **view,
         }
     )
+    return whole
 
 
 def rendered(specification: View, file_format: str) -> bytes:
