@@ -4,7 +4,7 @@ Each process computes its rows of every batch. With `ddp` each holds the whole m
 `fsdp` (torch.distributed.fsdp.fully_shard, arXiv:2304.11277) each holds a shard of every weight, gradient and optimizer
 state and gathers the weights of a block when it computes that block, so a model may be larger than one device.
 
-Batches, losses, norms and checkpoints are those of a single process, so a run can be resumed by another number of
+Batches, losses, norms and checkpoints are those of a single process, so a run can be resumed by more or fewer
 processes. Two things differ: sums in their last digits, and dropout masks, since each process has its own stream.
 All processes must find the data, the run's folder and the user's components at the same paths.
 """
@@ -31,7 +31,7 @@ _left_groups: list[Any] = []  # kept alive: if DDP held the last reference, its 
 class ProcessGroup:
     """The processes that train a run, seen from one of them.
 
-    All processes must call the methods in the same order, except for those that are said to be local.
+    All processes must call the methods in the same order, except for those that are marked as local.
     """
 
     rank: int = 0  # rank 0 also prints, records and writes for all
@@ -49,9 +49,9 @@ class ProcessGroup:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Connect the processes; each of those on GPUs takes its own, which is `cuda` from then on.
+        """Connect the processes. Each process on GPUs takes a GPU of its own, which `cuda` means from then on.
 
-        After an error in one process nothing is waited for, since the others wait elsewhere; torchrun ends them.
+        After an error a process leaves at once, since the others wait elsewhere; torchrun ends them.
         """
         if self.world == 1:
             yield
@@ -146,7 +146,7 @@ class ProcessGroup:
         return self._largest(seconds if self.is_first else 0.0)
 
     def _largest(self, x: float) -> float:
-        """Return the maximum, exchanged between the hosts so that no GPU has to be waited for."""
+        """Return the maximum over the processes, exchanged between CPUs so that nobody waits for a GPU."""
         return float(self._reduced(torch.tensor(x, dtype=torch.float64), dist.ReduceOp.MAX))
 
     def _reduced(self, x: Tensor, op: Any) -> Tensor:

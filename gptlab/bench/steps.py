@@ -1,4 +1,4 @@
-"""`gptlab bench`: the training step of a config, timed beside matrix products and peers."""
+"""`gptlab bench`: the training step of a config, timed together with matrix products and peers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,9 +30,9 @@ def bench_steps(
     Args:
         overrides: The overrides of the config.
         report: Called with each stage of the benchmark.
-        against: The peers to time beside it: `nanogpt=PATH`, `hf`, `x-transformers`.
+        against: The peers to time as well: `nanogpt=PATH`, `hf`, `x-transformers`.
         blocks: The number of interleaved blocks.
-        steps: The number of steps per block; None for as many as take `SECONDS_PER_BLOCK`.
+        steps: The number of steps per block; None for the number that takes `SECONDS_PER_BLOCK`.
         threads: The threads of torch in each process; None for torch's default.
         peer_precision: float32 or bf16; None for float32 on a CPU, and gptlab's own on a GPU.
 

@@ -62,7 +62,7 @@ COMPARE = Verb(
 
 def _inspect_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another run, drawn beside it")
+    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another run, drawn next to it")
     parser.add_argument(
         "--png", type=Path, metavar="FILE", help="the picture (default: RUN/diagnostics.png); .pdf and .svg work too"
     )

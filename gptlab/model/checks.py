@@ -1,6 +1,6 @@
 """Checks of a component inside a tiny model: that it is causal, trainable and fair to the other arms.
 
-A check takes a Subject and returns a remark for the report. It raises CheckFailed with the fault and how to mend it.
+A check takes a Subject and returns a remark for the report. It raises CheckFailed with the fault and how to fix it.
 """
 
 import math
@@ -31,7 +31,7 @@ MOST_ERROR_IN_BF16 = 0.1  # share of the logits' norm; gptlab's own components a
 
 
 class CheckFailed(Exception):
-    """A fault of a component and how to mend it, in one line."""
+    """A fault of a component and how to fix it, in one line."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def is_causal(subject: Subject) -> str:
 
 
 def agrees_with_cache(subject: Subject) -> str:
-    """Check that the logits with a cache are those without: some tokens at once, then one by one."""
+    """Check that the cache changes no logits when some tokens are read together, then the rest one by one."""
     model = subject.telling_model()
     x = tokens(model)
     cache, n_first = model.new_cache(), model.max_len // 3
@@ -210,7 +210,7 @@ def obeys_bias_switch(subject: Subject) -> str:
 
 
 def is_finite_in_bf16(subject: Subject) -> str:
-    """Check that loss and gradients are finite in bf16, by autocast and by weights, and logits near float32's."""
+    """Check that in bf16, by autocast or by weights, loss and gradients are finite and logits near float32's."""
     reference = subject.model().train()
     with torch.no_grad():
         exact = reference(tokens(reference))
@@ -235,7 +235,7 @@ def is_finite_in_bf16(subject: Subject) -> str:
 
 
 class _Uncounted(TorchDispatchMode):
-    """Note the operations that do much arithmetic and that the FLOP counter has no formula for."""
+    """Records the operations that do much arithmetic but for which the FLOP counter has no formula."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -243,7 +243,7 @@ def _fill(p: Tensor, std: float, distribution: str, generator: Generator) -> Non
 
 
 def _truncated(p: Tensor, std: float, cutoff: float, generator: Generator) -> None:
-    """Fill p from N(0, std), drawing again what is more than `cutoff` standard deviations from 0."""
+    """Fill p from N(0, std), drawing again every value more than `cutoff` standard deviations from 0."""
     nn.init.trunc_normal_(p, std=std, a=-cutoff * std, b=cutoff * std, generator=generator)
 
 

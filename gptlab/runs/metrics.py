@@ -52,7 +52,7 @@ def metric_named(key: str) -> Metric:
     """Return the metric called `key`, with defaults if it is not in the table.
 
     A variant such as val/loss_2x, or a breakdown such as val/accuracy_pairs-8, has the unit and direction of the metric
-    before the underscore. Of a metric that a component logs, less is better unless its name says otherwise.
+    before the underscore. For a metric that a component logs, lower is better unless its name says otherwise.
     """
     if key in METRICS:
         return METRICS[key]

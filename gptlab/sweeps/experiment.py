@@ -94,7 +94,7 @@ def _variants(path: Path, value: Any) -> dict[str, list[str]]:
 
 
 def _tune(path: Path, value: Any) -> dict[str, list[str]]:
-    """The values of each setting as they are typed after its `=`."""
+    """The values of each setting as typed after its `=`."""
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: tune maps names to lists, such as {{optimizer.lr: [3e-4, 1e-3]}}")
     for key, values in value.items():

@@ -45,7 +45,7 @@ class LearningRate:
 
 
 def make_learning_rate(cfg: Settings, steps: int | None) -> LearningRate:
-    """Return the learning rate of a run of so many `steps`; None if its budget is in seconds.
+    """Return the learning rate of a run. `steps` is its length, or None if its budget is in seconds.
 
     Raises:
         ConfigError: if schedule, optimizer and budget do not go together.

@@ -1,4 +1,4 @@
-"""What a running run shows: a bar on a terminal, plain lines when piped."""
+"""The display of a run in progress: a bar on a terminal, plain lines when piped."""
 
 import time
 from types import TracebackType
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """Lines and the state of the current run, on `console`."""
+    """Shows lines of text, and the state of the current run, on `console`."""
 
     def __init__(self, console: Console, total: float):
         self.console, self.total = console, total
@@ -56,7 +56,7 @@ class Display:
 
     def evaluated(self, metrics: dict[str, Any]) -> None:
         self.shown_at = time.monotonic()
-        self.val = f"  val/loss {metrics['val/loss']:.4f}"  # beside the training's from the next log on
+        self.val = f"  val/loss {metrics['val/loss']:.4f}"  # shown next to the training loss from the next log on
         self.line(f"step {metrics['step']:>6,}  {headline(metrics)}")
 
 

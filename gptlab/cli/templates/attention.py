@@ -72,5 +72,5 @@ class MyAttention(nn.Module):
         return self.dropout(self.out(y.transpose(1, 2).reshape(B, T, -1)))
 
     def new_cache(self) -> KVCache:
-        """Return an empty cache for this layer; a LayerCache of your own can keep something else than (k, v)."""
+        """Return an empty cache for this layer; a LayerCache of your own can keep something other than (k, v)."""
         return KVCache()

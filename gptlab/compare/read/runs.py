@@ -24,10 +24,10 @@ RUN_FILES = {"config.yaml", "status.json"}  # both, since a folder of W&B has a 
 class Axis:
     """Something that training spends, and against which a curve is drawn."""
 
-    column: str  # in the curves of a Comparison
-    key: str  # in metrics.jsonl
+    column: str  # its name in the curves of a Comparison
+    key: str  # its key in metrics.jsonl
     word: str  # "at equal FLOPs"
-    title: str  # of a chart's axis
+    title: str  # title of a chart's axis
 
 
 AXES = {

@@ -1,4 +1,4 @@
-"""What several families share: the class Family, fields, and tables of weights."""
+"""The parts that several families share: the class Family, fields, and tables of weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

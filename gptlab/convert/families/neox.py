@@ -18,7 +18,7 @@ from gptlab.convert.families.gpt import four_times
 from gptlab.convert.rotary import rope
 from gptlab.convert.weight_map import Entry
 
-EITHER_NORM = ("placement.norm", "attention_placement.norm")  # of a parallel block, or of a serial one
+EITHER_NORM = ("placement.norm", "attention_placement.norm")  # the norm of a parallel block, or of a serial one
 MLP: dict[str, Entry] = {"mlp.dense_h_to_4h": "ffn.up", "mlp.dense_4h_to_h": "ffn.down"}
 SELF_ATTENTION: dict[str, Entry] = {
     "self_attention.query_key_value": GROUPED_QKV,

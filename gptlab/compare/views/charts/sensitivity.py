@@ -1,4 +1,4 @@
-"""How each arm depends on a setting that was tuned."""
+"""A chart of how each arm depends on a tuned setting."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from gptlab.runs.metrics import metric_named
 
 HEIGHT = 340  # pixels
 FARTHEST = 4  # times from the best mean to the median: a run that nearly diverged must not flatten the others
-STACK = 0.035  # of the height, between the crosses of arms that diverged at the same value
+STACK = 0.035  # share of the height between the crosses of arms that diverged at the same value
 
 Rows = list[dict[str, Any]]
 
 
 def sensitivity(tuning: Tuning, comparison: Comparison) -> Chart:
-    """Return the metric against the setting: a ring around the value chosen, a cross at the edge for divergence."""
+    """Return a chart of the metric against the setting, with a ring at the value chosen and a cross for divergence."""
     values = pd.to_numeric(tuning.points["value"], errors="coerce")
     numeric = bool(values.notna().all())
     points = tuning.points.assign(x=values if numeric else tuning.points["value"].astype(str))

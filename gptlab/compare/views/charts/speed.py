@@ -1,4 +1,4 @@
-"""How good an arm is against how fast it trains."""
+"""A chart of each arm's metric against its training speed."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -100,7 +100,7 @@ def _row(place: int, result: Result, largest: float) -> dict[str, Any]:
 
 
 def _labels(known: list[tuple[int, Result]], across: list[float], up: list[float]) -> Iterator[dict[str, Any]]:
-    """Yield a name beside each point, on the first side where it covers nothing; none where it would everywhere."""
+    """Yield a name next to each point, on the first side where it covers nothing; leave it out if there is none."""
 
     def pixel(value: float, ends: list[float], length: int) -> float:
         return (value - ends[0]) / (ends[1] - ends[0]) * length
