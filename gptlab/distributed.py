@@ -51,7 +51,7 @@ class ProcessGroup:
     def joined(self, device: torch.device) -> Iterator[None]:
         """Connect the processes. Each process on GPUs takes a GPU of its own, which `cuda` means from then on.
 
-        After an error a process leaves at once, since the others wait elsewhere; torchrun ends them.
+        An error is raised without waiting for the other processes, which wait elsewhere; torchrun ends them.
         """
         if self.world == 1:
             yield

@@ -144,7 +144,7 @@ def _option_lines(name: str, item: Described) -> Iterable[Text]:
             option["summary"],
             (f"  {option['source']}" if option["source"] else "", "dim"),
         )
-        if not alike:
+        if not same_settings:
             yield from (_setting_line(setting, "      ") for setting in option["settings"])
 
 

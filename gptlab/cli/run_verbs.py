@@ -77,7 +77,12 @@ def _plan_arguments(parser: ArgumentParser) -> None:
     between.add_argument(
         "--knock-out", action="store_true", help="the second config without each of its components in turn"
     )
-    parser.add_argument("--fraction", type=float, metavar="F", help="keep this share of a grid's arms, well chosen")
+    parser.add_argument(
+        "--fraction",
+        type=float,
+        metavar="F",
+        help="keep this share of a grid's arms, chosen to keep the effects estimable",
+    )
     parser.add_argument(
         "--tune",
         action="append",

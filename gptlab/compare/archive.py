@@ -1,8 +1,8 @@
 """The file that `--keep` writes: the runs of a comparison in one small JSON file that makes the same tables again.
 
 It holds one JSON object with a run on each line: how the run ended, its final numbers, the part of its config that not
-all runs share, and at most MOST_POINTS of its evaluations. What all runs share is stored once, at the top. Nothing in the
-file tells whose machine the runs were made on: no host, no path outside of the checkout, no settings of W&B.
+all runs share, and at most MOST_POINTS of its evaluations. What all runs share is stored once, at the top. Nothing in
+the file tells whose machine the runs were made on: no host, no path outside of the checkout, no settings of W&B.
 """
 
 import json

@@ -1,8 +1,9 @@
 """`gptlab convert`: turn a folder of transformers into a run's folder, or the reverse.
 
-A converted run's folder has config.yaml, overrides.txt, env.json, tokenizer.json and
-checkpoint/best.safetensors, as after training. It has no status.json, so `compare` ignores it: nothing was trained.
-Its subfolder transformers/ has the files that lay next to the weights (config.json and those of the tokenizer), for tokenizer.path and for the conversion back.
+A converted run's folder has config.yaml, overrides.txt, env.json, tokenizer.json and checkpoint/best.safetensors, as
+after training. It has no status.json, so `compare` ignores it: nothing was trained. Its subfolder transformers/ has the
+files that lay next to the weights (config.json and those of the tokenizer), for tokenizer.path and for the conversion
+back.
 """
 
 import json

@@ -140,7 +140,7 @@ def _nearest(wanted: FlatConfig, names: list[str]) -> list[str]:
 
 
 def _misfits(wanted: FlatConfig, family: Family) -> list[str]:
-    """Return the settings of the family's base that differ. One that `wanted` lacks belongs to a different component."""
+    """Return the settings of the family's base that differ. One that `wanted` lacks is of another component."""
     base = [flatten(plain(OmegaConf.from_dotlist([override]))) for override in family.base.split()]
     return [k for settings in base for k, v in settings.items() if k in wanted and wanted[k] != v]
 

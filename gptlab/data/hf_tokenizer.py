@@ -53,7 +53,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.encodes_in_pieces = can_encode_in_pieces(settings)
 
     def encode(self, text: str, place: str = "text") -> np.ndarray:
-        """Encode as AutoTokenizer(text, add_special_tokens=False); half a surrogate pair becomes U+FFFD, as in tiktoken."""
+        """Encode as AutoTokenizer(text, add_special_tokens=False); half a surrogate pair becomes U+FFFD."""
         ids = []
         for piece in pieces_of(text) if self.encodes_in_pieces else [text]:
             characters = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -62,7 +62,7 @@ class Watch:
 
     @torch.no_grad()
     def before_update(self, step: int, grad_norm: Tensor) -> None:
-        """Measure gradients and weights, after clipping; `grad_norm` is the norm of the whole gradient before clipping."""
+        """Measure gradients and weights after clipping; `grad_norm` is the norm of the whole gradient before it."""
         if self.level != "none":
             self.norms.append(grad_norm)
         if self.due(step):

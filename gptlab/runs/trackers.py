@@ -28,7 +28,7 @@ class RunInfo:
 class Tracker(ABC):
     """A started run in a tracker.
 
-    Once it has started, trouble with the tracker never stops the training: `error` keeps the message and `hint` passes it on.
+    Once it has started, trouble with the tracker never stops the training: `error` keeps the message and `hint` shows it.
     """
 
     error: str | None = None  # one line
@@ -105,8 +105,8 @@ def with_histograms(metrics: Mapping[str, Any], library: ModuleType) -> dict[str
 def to_tracker(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     """Return a diagnostics snapshot as a tracker draws it: a curve such as `stream_rms/03` for each layer.
 
-    For values per head it takes the mean; for the largest attention logits, the maximum. Norms of single parameters stay
-    in diagnostics.jsonl.
+    For values per head it takes the mean; for the largest attention logits, the maximum. Norms of single parameters
+    stay in diagnostics.jsonl.
     """
     curves: dict[str, Any] = {}
     for name, value in snapshot.items():

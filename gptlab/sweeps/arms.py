@@ -113,7 +113,7 @@ class SweepPlan:
         return CellSpec(arm, seed, self._label(arm, seed, (tuned or {}) if phase else {}), tuned or {}, phase)
 
     def _label(self, arm: Arm, seed: str, tried: Overrides) -> str:
-        """Return a short name: the variant, or the overrides that set the arm apart, then the values tried and the seed."""
+        """Return a name: the variant, or the overrides that set the arm apart, then the values tried and the seed."""
         seed_text = [f"seed={seed}"] if seed else []
         if arm.variant:
             return " ".join([arm.variant, *as_texts(tried), *seed_text])

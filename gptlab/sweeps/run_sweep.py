@@ -35,7 +35,7 @@ def sweep(
 ) -> dict[str, int]:
     """Run every cell that has no outcome yet, and return the number of cells in each state.
 
-    Tuning comes before the comparison. The order in each is: check all cells, prepare the launcher, run, report.
+    All cells are checked first. Then the tuning runs, if there is any, and then the comparison.
 
     Args:
         arguments: an experiment file and overrides with lists of values. `hydra/launcher=` and `hydra.launcher.*`

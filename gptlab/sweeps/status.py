@@ -201,7 +201,7 @@ def seconds_left(statuses: Sequence[CellStatus]) -> float | None:
 
 
 def _pace(status: CellStatus) -> float | None:
-    """Return the seconds that the whole cell takes at its pace so far; None if it is not running or has hardly begun."""
+    """Return the seconds that the whole cell takes at its pace so far; None if unknown."""
     if status.state != RunState.RUNNING or status.share <= MEASURABLE_SHARE:
         return None
     return status.elapsed / status.share

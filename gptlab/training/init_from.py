@@ -2,8 +2,8 @@
 
 A weight is taken if the folder has one of the same name and shape, whichever component it belongs to: a different norm
 keeps the gains, a different FFN of the same kind keeps the matrices. With train.init_partial=true, weights that only
-the new model has are drawn by `init`, as in a run from scratch, and weights that only the folder has are skipped; otherwise
-both are errors. Settings are not compared: if one changes the meaning of a weight, as norm.zero_centered and
+the new model has are drawn by `init`, as in a run from scratch, and weights that only the folder has are skipped;
+otherwise both are errors. Settings are not compared: if one changes the meaning of a weight, as norm.zero_centered and
 position.pairing do, the weight is taken unchanged.
 """
 

@@ -117,7 +117,7 @@ class Trainer:
             torch.mps.manual_seed(number)
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss that is minimised and the cross-entropy in it: (B, T), (B, T) -> means over the tokens, in nats."""
+        """Return the training loss and the cross-entropy in it: (B, T), (B, T) -> means over the tokens, in nats."""
         with self.device.autocast():
             return self.net(inputs, targets)
 

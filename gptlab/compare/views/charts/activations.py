@@ -1,4 +1,4 @@
-"""Activations, gradients and updates inside one run of each arm: the pictures of `gptlab inspect`, with a line for each arm."""
+"""Activations, gradients and updates inside a run of each arm: the pictures of `gptlab inspect`, one line per arm."""
 
 import math
 from collections import defaultdict
