@@ -57,7 +57,7 @@ class ProcessGroup:
             yield
             return
         _choose_gpu(device)
-        if not dist.is_initialized():  # it is after a run that was rejected
+        if not dist.is_initialized():  # a rejected run leaves it initialized
             _init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         try:
             yield
@@ -168,7 +168,7 @@ def find_processes(cfg: Settings) -> ProcessGroup:
     """Return the processes that torchrun has started. Raises ConfigError if the run cannot be divided among them."""
     rank, world = int(os.environ.get("RANK", 0)), world_size()
     if world == 1:
-        if cfg.parallel != "auto":  # whoever forgot torchrun would wait for a model that does not fit
+        if cfg.parallel != "auto":  # a user who forgot torchrun would get a model that does not fit
             raise ConfigError(
                 f"parallel={cfg.parallel}: there is one process; start several with"
                 " `torchrun --nproc_per_node=N -m gptlab train ...`, or leave it out"

@@ -70,7 +70,7 @@ def bench_sweep(
         ConfigError: An override or a peer is refused; nothing has been timed by then.
     """
     if threads:
-        torch.set_num_threads(threads)  # for the record; the processes get theirs from run_process
+        torch.set_num_threads(threads)  # recorded only; the processes get their threads from run_process
     cells, rounds = cells or CELLS, blocks or 1
     n_loop = loop_cells or cells
     if n_loop > cells:

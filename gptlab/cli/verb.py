@@ -96,7 +96,7 @@ def messages_on_stderr() -> Iterator[TextIO]:
     """Send everything that the block and its child processes print to stderr. Yields the real stdout."""
     stdout = sys.stdout
     stdout.flush()
-    saved = os.dup(1) if stdout is sys.__stdout__ else None  # elsewhere, as in a test, it is not file descriptor 1
+    saved = os.dup(1) if stdout is sys.__stdout__ else None  # in a test, stdout is not file descriptor 1
     try:
         if saved is not None:
             os.dup2(2, 1)

@@ -151,7 +151,7 @@ def _express(wanted: FlatConfig, family: Family) -> tuple[Any, list[str]]:
 
     flags: Flags = {}
     for field in family.fields:
-        with contextlib.suppress(KeyError):  # the model lacks the component: reading back shows it
+        with contextlib.suppress(KeyError):  # if the model lacks the component, reading the config back shows it
             flags |= field.write(wanted)
     try:
         config = AutoConfig.for_model(family.model_type, **flags)

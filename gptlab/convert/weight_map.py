@@ -24,7 +24,7 @@ class Layout:
     parts: tuple[str, ...]
     transposed: bool = False  # theirs is (n_in, n_out), as in transformers' Conv1D
     order: Order | None = None  # None: gptlab's parts one after the other
-    each_row: bool = False  # each row of theirs is a vector of ours; the one part has one {} more, for the row
+    each_row: bool = False  # each of their rows is one of our vectors; the part's path has another {} for it
 
 
 Entry = str | tuple[str, ...] | Layout

@@ -68,7 +68,7 @@ def _with_gradients(model: LanguageModel, hooks: "_Hooks", loss: Tensor) -> Snap
     ffn_silent, ffn_dead       share of hidden values close to zero, and of units close to zero for every token
     tanh_saturated             share of a block's tanh outputs beyond 0.97, in norms, soft caps or activations
     probe/grad_norm            norm of the gradient of each block's parameters
-    probe/residual_grad_norm   the same of its matrices that write into the stream
+    probe/residual_grad_norm   the same for the matrices that write into the stream
     histogram/...              of stream, stream_grad, weights and grads, for each block
     """
     saturated = _floats(_saturated(end, start) for start, end in zip(hooks.stream, hooks.stream[1:], strict=False))

@@ -91,7 +91,7 @@ class Watch:
         It has the values of `probe_activations` and:
 
         grad_norm            norm of the gradient of a block's parameters, by layer, before clipping
-        residual_grad_norm   the same of its matrices that write into the stream
+        residual_grad_norm   the same for the matrices that write into the stream
         weight_norm          norm of a block's matrices, by layer
         update_ratio         log10 of their update's norm over weight_norm; -3 is the rule of thumb
         parameters           for each parameter the norms of weight, gradient and update

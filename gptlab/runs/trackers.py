@@ -28,7 +28,7 @@ class RunInfo:
 class Tracker(ABC):
     """A started run in a tracker.
 
-    Once it has started, trouble with the tracker never stops the training: `error` keeps the message and `hint` shows it.
+    Once it has started, trouble with the tracker never stops the training: `error` and `hint` report it.
     """
 
     error: str | None = None  # one line

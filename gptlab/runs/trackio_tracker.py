@@ -19,7 +19,7 @@ from gptlab.runs.trackers import MINIMA, RunInfo, Tracker, one_line, with_histog
 
 @dataclass(frozen=True)
 class TrackioSettings:
-    """Trackio's settings; runs go to TRACKIO_DIR, or else to `dir`/trackio. Raises ConfigError if Trackio is not installed."""
+    """Settings of Trackio; runs go to TRACKIO_DIR or `dir`/trackio. Raises ConfigError if Trackio is not installed."""
 
     status_key: ClassVar[str] = "trackio"
     title: ClassVar[str] = "Trackio"

@@ -30,7 +30,7 @@ class Experiment:
     knock_out: list[str] = field(default_factory=list)  # two configs: the arms are the second without one component
     seeds: list[int] = field(default_factory=list)
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values, of which each arm gets its best
-    tune_seeds: list[int] = field(default_factory=list)  # the seeds on which it is chosen; none of `seeds`
+    tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
 
 
 def is_experiment(argument: str) -> bool:

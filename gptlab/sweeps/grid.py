@@ -141,7 +141,7 @@ def _arms(experiment: Experiment, shared: Sequence[Override], given: Sequence[Ov
     ]
     arms = [arm for group in groups for arm in group]
     common = set.intersection(*(set(arm.overrides.items()) for arm in arms)) if len(arms) > 1 else set()
-    # With as many combinations in every variant, each is matched to the same combination of the first variant.
+    # If all variants have the same number of combinations, each is matched to that combination of the first variant.
     baselines = [
         i if "" not in variants and len(group) == len(groups[0]) else 0 for group in groups for i in range(len(group))
     ]

@@ -30,7 +30,7 @@ from gptlab.config.compose import quoted
 Launch = Callable[[list[list[str]]], list[str]]
 SLURM = "submitit_slurm"
 REQUEUED = [  # defaults on SLURM, because a cell continues from its checkpoint
-    "hydra.launcher.max_num_timeout=10",  # ends a job that makes no progress in its time; submitit stops at the first
+    "hydra.launcher.max_num_timeout=10",  # requeue after up to ten timeouts; submitit gives up at the first
     "+hydra.launcher.additional_parameters.requeue=true",  # some clusters requeue only jobs that ask for it
 ]
 MIN_JOBS_PER_WORKER = 32  # so that no worker waits long for the last job of another

@@ -23,8 +23,8 @@ class CellEntry:
     label: str
     folder: str | None  # None until the tuning has chosen the values on which the folder's name depends
     phase: str | None
-    steps: int | None  # the budget, in optimizer steps or
-    seconds: float | None  # in seconds
+    steps: int | None  # the budget in optimizer steps, if it is given so
+    seconds: float | None  # the budget in seconds, if it is given so
     overrides: list[str]
 
     @classmethod

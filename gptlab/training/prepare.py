@@ -55,7 +55,7 @@ class PreparedRun:
 class Memo:
     """A cache of results, shared by all configs that agree in the settings that a function reads.
 
-    The cells of a sweep differ mostly by seed, so that one text is opened once for thousands of them. A ConfigError
+    The cells of a sweep differ mostly by seed, so one text is opened once for thousands of them. A ConfigError
     counts as a result: it is raised for every config that would cause it.
     """
 

@@ -45,7 +45,9 @@ class Display:
         `done` is in the unit of `total`.
         """
         text = f"step {metrics['step']:>6,}  train/loss {metrics['train/loss']:.4f}"
-        means = {key: x for key, x in (reported or {}).items() if not key[-2:].isdigit()}  # not each layer's own
+        means = {
+            key: x for key, x in (reported or {}).items() if not key[-2:].isdigit()
+        }  # without the values of single layers
         text += "".join(f"  {key} {x:.4g}" for key, x in means.items())
         speed = f"{metrics['speed/tokens_per_s']:,.0f} tokens/s" if "speed/tokens_per_s" in metrics else ""
         if self.bar:

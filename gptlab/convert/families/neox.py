@@ -94,7 +94,7 @@ NEOX_FAMILIES = (
         same("n_head", "size.n_head"),
         four_times("hidden_size"),
         Field(
-            ("seq_length",),  # the length it was trained with: ALiBi's positions have no end
+            ("seq_length",),  # the length it was trained with; ALiBi has no longest position
             lambda c: {"data.window": c.get("seq_length", 2048)},
             lambda s: {"seq_length": s["data.window"]},
         ),

@@ -27,7 +27,7 @@ UNFINISHED_POINTS = 60  # points of the curve of a run that has not finished
 MOST_BANDS = 6  # arms; more bands hide the lines
 COLUMNS = {name: axis.column for name, axis in AXES.items()}
 FIRST_AXIS = "tokens"
-FIRST_SHOWN = {"half": 0.5, "late": 0.2, "whole": 0.0}  # share of the tokens before which the fall from ln V is cut
+FIRST_SHOWN = {"half": 0.5, "late": 0.2, "whole": 0.0}  # share of the tokens before which the curve is cut off
 
 Rows = list[dict[str, Any]]
 

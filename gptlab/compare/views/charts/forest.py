@@ -14,7 +14,7 @@ from gptlab.compare.views.charts.theme import BASELINE, named
 
 ROW = 40  # pixels
 FAR = 3  # times the largest mean or the margin; an interval that reaches farther leaves the chart with an arrow
-LETTER = 7.5  # pixels of a note's letter
+LETTER = 7.5  # pixels per letter of a note
 
 
 @dataclass(frozen=True)

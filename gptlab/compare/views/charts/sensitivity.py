@@ -25,7 +25,7 @@ def sensitivity(tuning: Tuning, comparison: Comparison) -> Chart:
     best, worst = _ends(points, -1 if metric_named(comparison.metric).higher_is_better else 1)
     means: Rows = []
     crosses: Rows = []
-    n_crosses: dict[Any, int] = {}  # at each value, so that they stand one below the other
+    n_crosses: dict[Any, int] = {}  # crosses at each value so far, to stack them
     for place, result in baseline_last(comparison):
         of_arm = points[points["arm"] == result.name].sort_values("x")
         for row in of_arm.to_dict("records"):

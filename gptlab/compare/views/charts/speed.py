@@ -20,8 +20,8 @@ from gptlab.compare.views.charts.chart import (
 )
 from gptlab.compare.views.charts.formatting import metric_label, number, si
 
-WIDTH, HEIGHT = 640, 360  # pixels of the plot where the page is narrow, to keep names from each other
-LETTER, LINE = 7, 17  # pixels of a name's letter and height
+WIDTH, HEIGHT = 640, 360  # pixels of the plot where the page is narrow, so that names do not overlap
+LETTER, LINE = 7, 17  # pixels: the width of a letter and the height of a name
 LONGEST = 30  # letters
 # Where a name may stand: its alignment, and pixels from its point to the right and up.
 SIDES = (
