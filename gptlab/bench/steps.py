@@ -65,9 +65,9 @@ def bench_steps(
     shapes = gemms(trainer)
     products = timed_gemms(shapes, subject.device)
     report(f"{blocks} blocks of {n} steps")
-    interleave([own, *theirs, *products], blocks, device)
+    interleave([ours, *theirs, *products], blocks, device)
     tokens, flops = subject.budget.tokens_per_step, subject.budget.cost["flops_per_token"]
-    achieved = rates(tokens * flops, own.seconds)
+    achieved = rates(tokens * flops, ours.seconds)
     gpu_name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "kind": "steps",
