@@ -67,7 +67,7 @@ class ProcessGroup:
         self._leave()
 
     def _leave(self) -> None:
-        """Leave when rank 0 has written everything: torchrun kills the others soon after one has failed."""
+        """Leave only when rank 0 has written everything, since torchrun kills all ranks soon after one has failed."""
         self.any(False)
         _left_groups.append(dist.group.WORLD)
         dist.destroy_process_group()

@@ -158,7 +158,7 @@ def _updates(subject: Subject) -> str:
         losses.append(loss.item())
     for name, p in model.named_parameters():
         if torch.equal(p, before[name]):
-            raise CheckFailed(f"{name} is never changed; put every parameter that build() is given into a group")
+            raise CheckFailed(f"{name} never changes; put every parameter that build() is given into a group")
     if not losses[-1] < losses[0]:
         raise CheckFailed(
             f"{STEPS} steps on one batch change its loss from {losses[0]:.3f} to {losses[-1]:.3f}; "

@@ -16,7 +16,7 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         choices=("baseline", "previous"),
-        help="compare each arm with the baseline or with the arm before it (default: as sweep.yaml says)",
+        help="compare each arm with the baseline or with the arm before it (default: the choice in sweep.yaml)",
     )
     parser.add_argument(
         "--margin",

@@ -87,7 +87,7 @@ def _convert_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model-type",
-        help="the model_type of transformers (default: where the run came from, else the first that fits)",
+        help="the model_type of transformers (default: that of the original model, else the first that fits)",
     )
 
 

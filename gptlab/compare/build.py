@@ -207,7 +207,7 @@ def _snapshots(arm: Arm) -> list[dict[str, Any]]:
 
 
 def _curves(arms: Mapping[str, Arm], metric: str) -> tuple[str, dict[str, pd.DataFrame]]:
-    """Return the curves of the metric, or of the first loss that some run has logged twice, and its name."""
+    """Return a metric and its curves: the wanted metric, or else the first loss that some run has logged twice."""
     for key in dict.fromkeys((metric, "val/loss", "train/loss")):
         curves = _curves_of(arms, key)
         if any(len(curve) > curve["seed"].nunique() for curve in curves.values()):

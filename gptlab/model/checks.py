@@ -224,13 +224,13 @@ def is_finite_in_bf16(subject: Subject) -> str:
             logits = model(x).float()
         loss = F.cross_entropy(logits.flatten(0, 1), x.roll(-1).flatten())
         if not loss.isfinite():
-            raise CheckFailed(f"the loss is {loss.item()} {how}; compute what is delicate in float32: x.float()")
+            raise CheckFailed(f"the loss is {loss.item()} {how}; compute sensitive parts in float32: x.float()")
         if (error := float((logits.detach() - exact).norm() / exact.norm())) > MOST_ERROR_IN_BF16:
-            raise CheckFailed(f"logits are {error:.0%} off {how}; compute what is delicate in float32: x.float()")
+            raise CheckFailed(f"logits are {error:.0%} off {how}; compute sensitive parts in float32: x.float()")
         loss.backward()
         for name, p in model.named_parameters():
             if p.grad is not None and not p.grad.isfinite().all():
-                raise CheckFailed(f"the gradient of {name} is not finite {how}; compute what is delicate in float32")
+                raise CheckFailed(f"the gradient of {name} is not finite {how}; compute sensitive parts in float32")
     return "under autocast and with bf16 weights"
 
 

@@ -115,7 +115,7 @@ class MuPInit(GPT2Init):
                 raise ConfigError(f"{slot}={component['name']}: has no setting 'scale' for init=mup to divide; add one")
         for key, value in {"embedding.width": embedding.get("width"), "head.width": head.get("width")}.items():
             if value not in (None, tree["size"]["dim"]):
-                raise ConfigError(f"{key}={value}: init=mup knows no width but the stream's; set it to null")
+                raise ConfigError(f"{key}={value}: init=mup supports only the stream's width; set it to null")
         if embedding.get("scale_by_width"):
             raise ConfigError("embedding.scale_by_width=true: must be false with init=mup; set embedding.scale")
         scale = (attention["scale"] or self.base_head_dim**-0.5) / self.head_m

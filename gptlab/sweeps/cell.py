@@ -138,5 +138,5 @@ def _with_reference(arm: Arm, plan: SweepPlan, costs: dict[tuple[int, str], floa
     except ConfigError:
         return arm  # check_cells names the problem, together with those of all other cells
     if width := next((f"{k}={v}" for k, v in arm.varying.items() if k in WIDTHS), None):
-        raise ConfigError(f"{width}: match={cfg.match.name} is to choose the width; leave one out   [{arm.name}]")
+        raise ConfigError(f"{width}: match={cfg.match.name} chooses the width too; leave one out   [{arm.name}]")
     return replace(arm, match_reference=costs[key])

@@ -71,9 +71,9 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as e:
         raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split())})") from e
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: is not a mapping; an experiment has {', '.join(KEYS)}")
+        raise ConfigError(f"{path}: is not a mapping; give one with keys from {', '.join(KEYS)}")
     if unknown := set(tree) - set(KEYS):
-        raise ConfigError(f"{path}: has {min(map(str, unknown))!r}; an experiment has {', '.join(KEYS)}")
+        raise ConfigError(f"{path}: unknown key {min(map(str, unknown))!r}; choose from {', '.join(KEYS)}")
     if len([key for key in KINDS_OF_ARMS if tree.get(key)]) > 1:
         raise ConfigError(f"{path}: has arms of several kinds; keep one of {', '.join(KINDS_OF_ARMS)}")
     return tree

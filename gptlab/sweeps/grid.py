@@ -23,7 +23,7 @@ DEFAULT_TUNING_SEEDS = 2
 
 
 class Arguments(NamedTuple):
-    """The arguments of `gptlab sweep` by what they address."""
+    """The arguments of `gptlab sweep`: those of the launcher, of the sweep itself and of its cells."""
 
     launcher: list[str]  # hydra/launcher=..., hydra.launcher.*; with + for a setting that Hydra does not list
     sweep: list[str]  # sweep.*
@@ -31,7 +31,7 @@ class Arguments(NamedTuple):
 
 
 def split_arguments(arguments: Sequence[str]) -> Arguments:
-    """Sort the arguments of `gptlab sweep` by what they address."""
+    """Split the arguments of `gptlab sweep` into those of the launcher, of the sweep itself and of its cells."""
     split = Arguments([], [], [])
     for argument in arguments:
         if argument.lstrip("+").startswith("hydra"):
@@ -80,7 +80,7 @@ def _read(arguments: Sequence[str], ladder: bool, knock_out: bool) -> tuple[list
     files = [a for a in arguments if is_experiment(a)]
     texts = [a for a in arguments if not is_experiment(a)]
     if len(files) > 1:
-        raise ConfigError(f"{' '.join(files)}: one experiment at a time")
+        raise ConfigError(f"{' '.join(files)}: a sweep has one experiment file; name only one")
     if not (ladder or knock_out):
         return texts, read_experiment(Path(files[0])) if files else Experiment()
     if files or len(texts) < 2:

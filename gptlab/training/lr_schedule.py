@@ -59,7 +59,7 @@ def make_learning_rate(cfg: Settings, steps: int | None) -> LearningRate:
         raise ConfigError(f"schedule.{e}") from e
     if steps is None and warmup >= 1:
         raise ConfigError(
-            f"schedule.warmup={warmup:g}: a budget.seconds has no known number of steps; give a fraction below 1"
+            f"schedule.warmup={warmup:g}: with budget.seconds the number of steps is unknown; give a fraction below 1"
         )
     return LearningRate(peak, warmup, schedule, steps)
 

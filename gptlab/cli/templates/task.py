@@ -31,7 +31,7 @@ class MyTask(Task):
     def training(self, rng: np.random.Generator, n: int, window: int) -> Examples:
         """Return the n rows of a training step. Draw from `rng` only; it is seeded by (seed, step).
 
-        tokens: (n, T + 1), int64. counts: (n, T), true where the next token has a part in loss and accuracy; every
+        tokens: (n, T + 1), int64. counts: (n, T), true where the next token counts in loss and accuracy; every
         row must have the same number. slices: (n, T), indices into `slices`. floor: (n, T), nats that no model avoids.
         """
         tokens = np.full((n, window + 1), SEPARATOR)

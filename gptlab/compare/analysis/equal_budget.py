@@ -44,7 +44,7 @@ def compare_at_equal_budgets(inputs: Inputs) -> list[EqualBudgetComparison]:
 
 
 def _finished_curves(inputs: Inputs) -> dict[tuple[str, int], Curve]:
-    """Return the curve of each finished run by arm and seed; {} if one does not end in the run's final number."""
+    """Return the curve of each finished run by arm and seed; {} if any curve does not end in its run's final number."""
     finished: dict[tuple[str, int], Curve] = {}
     metric = inputs.metric
     for result in inputs.results:
