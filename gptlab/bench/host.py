@@ -1,4 +1,4 @@
-"""Describe the machine that figures were measured on, and measure how long a process takes to start.
+"""The machine that figures are measured on, and the time that a process takes to start.
 
 `python -m gptlab.bench.host key=value ...` is the process that is timed. This module therefore imports nothing heavy
 before it reads the clock.

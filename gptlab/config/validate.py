@@ -1,4 +1,4 @@
-"""Rules that types alone cannot hold: ranges, exactly one budget, no unknown keys in files of conf/."""
+"""Rules that types alone cannot express: ranges, exactly one budget, no unknown keys in files of conf/."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass

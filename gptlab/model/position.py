@@ -222,7 +222,7 @@ class ALiBi(Position):
         self.register_buffer("slopes", torch.tensor(_alibi_slopes(n_head)), persistent=False)
 
     def score_bias(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        if self.bf16:  # by the key's position: to a softmax it equals the distance, but it rounds differently
+        if self.bf16:  # use the key's position: a softmax gives the same, but the rounding differs
             return (self.slopes.bfloat16()[head] * key.bfloat16()).to(self.slopes.dtype) * self.scale
         return -self.scale * self.slopes[head] * (query - key)
 

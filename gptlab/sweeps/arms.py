@@ -25,7 +25,7 @@ class Arm:
     """One of the alternatives that a sweep compares; it has a run for each seed."""
 
     overrides: Overrides  # without the seed
-    varying: Overrides  # those that not all arms have; all of them if there is only one arm
+    varying: Overrides  # the overrides that not all arms have; all overrides of a single arm
     variant: str = ""  # its name in the experiment file, or one that a tuned arm keeps whatever value is chosen
     baseline: int = 0  # index of the arm whose cost `match=` gives to this one
     match_reference: float | None = None  # that arm's cost, once it is known

@@ -133,7 +133,9 @@ def _with_reference(arm: Arm, plan: SweepPlan, costs: dict[tuple[int, str], floa
         key = (arm.baseline, matched_cost)
         if key not in costs:
             baseline = load_config(plan.cell(plan.arms[arm.baseline], seed).overrides)
-            run = prepare_matched(baseline, None, device_is_here=False, memo=memo)  # at the width that it asks for
+            run = prepare_matched(
+                baseline, None, device_is_here=False, memo=memo
+            )  # at the width that its own `match=` gives
             costs[key] = run.budget.cost[matched_cost]
     except ConfigError:
         return arm  # check_cells names the problem, together with those of all other cells

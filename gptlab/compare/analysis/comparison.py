@@ -31,7 +31,7 @@ class Effect:
     detectable: float  # the smallest true effect that this many pairs detect with 80 % power
     seeds_needed: float  # pairs that detect an effect as large as the margin with 80 % power
     verdict: str  # a word of verdict.py
-    note: str = ""  # to the verdict: which seeds diverged, or that the difference is within the margin
+    note: str = ""  # remark on the verdict: which seeds diverged, or that the difference is within the margin
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Result:
     mean: float
     sd: float  # standard deviation over seeds, with n - 1
     states: dict[str, int]  # the number of finished, diverged, failed and unfinished runs
-    costs: dict[str, float]  # by the keys of compare.columns.COLUMNS
+    costs: dict[str, float]  # its keys are those of compare.columns.COLUMNS
     effect: Effect | None  # None for the baseline
 
 

@@ -130,7 +130,7 @@ def _mean(done: pd.DataFrame, metric: str) -> Rows:
 
 
 def _alone(run: pd.DataFrame, metric: str) -> Rows:
-    """Return the points of a run that did not finish; if it diverged, the last point is where."""
+    """Return the points of a run that did not finish; if it diverged, it did so at the last point."""
     run = run.sort_values("tokens")
     run = run.iloc[_thinned(len(run), UNFINISHED_POINTS)]
     values = run[metric].where(np.isfinite(run[metric]))

@@ -30,7 +30,7 @@ class Row:
     note: str  # text at the right
     tone: str  # the note's colour
     symbol: str = ""  # before the note, a text of its own since few fonts have it
-    shape: str = "circle"  # of the point
+    shape: str = "circle"  # Vega's name of the point's shape
     pairs: Sequence[float] = ()  # the paired differences that `mean` is the mean of
 
 
