@@ -4,7 +4,7 @@ Each process computes its rows of every batch. With `ddp` each holds the whole m
 `fsdp` (torch.distributed.fsdp.fully_shard, arXiv:2304.11277) each holds a shard of every weight, gradient and optimizer
 state and gathers the weights of a block when it computes that block, so a model may be larger than one device.
 
-Batches, losses, norms and checkpoints are those of a single process, so a run can be resumed by another number of
+Batches, losses, norms and checkpoints are those of a single process, so a run can be resumed by more or fewer
 processes. Two things differ: sums in their last digits, and dropout masks, since each process has its own stream.
 All processes must find the data, the run's folder and the user's components at the same paths.
 """
@@ -31,7 +31,7 @@ _left_groups: list[Any] = []  # kept alive: if DDP held the last reference, its 
 class ProcessGroup:
     """The processes that train a run, seen from one of them.
 
-    All processes must call the methods in the same order, except for those that are said to be local.
+    All processes must call the methods in the same order, except for those that are marked as local.
     """
 
     rank: int = 0  # rank 0 also prints, records and writes for all
@@ -49,15 +49,15 @@ class ProcessGroup:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Connect the processes; each of those on GPUs takes its own, which is `cuda` from then on.
+        """Connect the processes. Each process on GPUs takes a GPU of its own, which `cuda` means from then on.
 
-        After an error in one process nothing is waited for, since the others wait elsewhere; torchrun ends them.
+        An error is raised without waiting for the other processes, which wait elsewhere; torchrun ends them.
         """
         if self.world == 1:
             yield
             return
         _choose_gpu(device)
-        if not dist.is_initialized():  # it is after a run that was rejected
+        if not dist.is_initialized():  # a rejected run leaves it initialized
             _init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         try:
             yield
@@ -67,7 +67,7 @@ class ProcessGroup:
         self._leave()
 
     def _leave(self) -> None:
-        """Leave when rank 0 has written everything: torchrun kills the others soon after one has failed."""
+        """Leave only when rank 0 has written everything, since torchrun kills all ranks soon after one has failed."""
         self.any(False)
         _left_groups.append(dist.group.WORLD)
         dist.destroy_process_group()
@@ -146,7 +146,7 @@ class ProcessGroup:
         return self._largest(seconds if self.is_first else 0.0)
 
     def _largest(self, x: float) -> float:
-        """Return the maximum, exchanged between the hosts so that no GPU has to be waited for."""
+        """Return the maximum over the processes, exchanged between CPUs so that nobody waits for a GPU."""
         return float(self._reduced(torch.tensor(x, dtype=torch.float64), dist.ReduceOp.MAX))
 
     def _reduced(self, x: Tensor, op: Any) -> Tensor:
@@ -168,7 +168,7 @@ def find_processes(cfg: Settings) -> ProcessGroup:
     """Return the processes that torchrun has started. Raises ConfigError if the run cannot be divided among them."""
     rank, world = int(os.environ.get("RANK", 0)), world_size()
     if world == 1:
-        if cfg.parallel != "auto":  # whoever forgot torchrun would wait for a model that does not fit
+        if cfg.parallel != "auto":  # a user who forgot torchrun would get a model that does not fit
             raise ConfigError(
                 f"parallel={cfg.parallel}: there is one process; start several with"
                 " `torchrun --nproc_per_node=N -m gptlab train ...`, or leave it out"

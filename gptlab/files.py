@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to, and move it to `path` if the block succeeds.
+    """Yield a temporary path next to `path`, and move it to `path` if the block succeeds.
 
     A reader finds the old content or the new one, never a part. After an error or a kill the old one stays. With
     `sync` the new content is on the disk before it takes the old one's place, so a power cut loses neither.
@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """Return the lines of a text file without a last one that a kill or a full disk cut off; [] if there is no file."""
+    """Return the complete lines of a text file, without a last one that was cut off; [] if there is no file."""
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

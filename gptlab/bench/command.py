@@ -66,12 +66,12 @@ def _flag(key: str) -> str:
 
 
 def _command(args: Namespace, flags: dict[str, Any]) -> str:
-    """Return the command as it was typed, without the folders of the user's files."""
-    words = ["gptlab", "bench", *(["--sweep"] if args.sweep else []), *map(_without_folder, args.overrides)]
+    """Return the command as typed, without the folders of the user's files."""
+    parts = ["gptlab", "bench", *(["--sweep"] if args.sweep else []), *map(_without_folder, args.overrides)]
     for key, value in flags.items():
-        for one in value if isinstance(value, list) else [value]:
-            words += [_flag(key), re.sub("=.*", "=PATH", str(one))]
-    return shlex.join(words)
+        for item in value if isinstance(value, list) else [value]:
+            parts += [_flag(key), re.sub("=.*", "=PATH", str(item))]
+    return shlex.join(parts)
 
 
 def _without_folder(override: str) -> str:

@@ -106,13 +106,13 @@ def _own(figures: Figures) -> FigureTable:
 
 
 def _peers(figures: Figures) -> FigureTable:
-    own = ["gptlab", f"{figures['model']['parameters']:,}", *_speeds(figures), "", ""]
+    gptlab_row = ["gptlab", f"{figures['model']['parameters']:,}", *_speeds(figures), "", ""]
     rows = [
         [p["name"], f"{p['parameters']:,}", *_speeds(p), f"{p['ratio']['median']:.2f}", _range(p["ratio"], "{:.2f}")]
         for p in figures["peers"]
     ]
     header = ["", "parameters", "tokens/s", "ms per step", "gptlab's speed / its", "min .. max"]
-    return FigureTable(header, [own, *rows], [_note(p) for p in figures["peers"]])
+    return FigureTable(header, [gptlab_row, *rows], [_note(p) for p in figures["peers"]])
 
 
 def _note(peer: Figures) -> str:

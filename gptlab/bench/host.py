@@ -1,4 +1,4 @@
-"""The machine and its processes: what figures were measured on, and what starting a process costs.
+"""The machine that figures are measured on, and the time that a process takes to start.
 
 `python -m gptlab.bench.host key=value ...` is the process that is timed. This module therefore imports nothing heavy
 before it reads the clock.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gptlab.training.prepare import PreparedRun
 
 REPEATS = 3
-STEPS = 3  # the second one holds the optimizer's state beside gradients and activations
+STEPS = 3  # from the second step on, memory holds the optimizer's state too
 PRIVATE = ("host", "command")  # entries of `environment` that say whose machine it is
 
 
@@ -104,7 +104,7 @@ def main(overrides: Sequence[str]) -> None:
 def peak_rss() -> int:
     """Return the peak resident memory of this process in bytes.
 
-    On Linux getrusage is no use: its peak begins at that of the process that started this one.
+    On Linux getrusage is no use: its peak starts at the peak of the parent process.
     """
     status = Path("/proc/self/status")
     if status.exists() and (match := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)):

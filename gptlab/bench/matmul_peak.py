@@ -1,4 +1,4 @@
-"""The speed of matrix products: measured on this machine beside the steps, and from the datasheets of GPUs."""
+"""The speed of matrix products, measured on this machine and taken from the datasheets of GPUs."""
 
 import math
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ DATASHEET = {
 
 def datasheet_flops(gpu: str) -> float | None:
     """Return the peak FLOP/s of a GPU by its name in CUDA; None if it is not in the table."""
-    words = set(gpu.upper().replace("-", " ").split())
-    return next((peak for name, peak in DATASHEET.items() if set(name.upper().split()) <= words), None)
+    name_parts = set(gpu.upper().replace("-", " ").split())
+    return next((peak for name, peak in DATASHEET.items() if set(name.upper().split()) <= name_parts), None)
 
 
 @dataclass(frozen=True)

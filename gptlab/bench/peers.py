@@ -30,7 +30,7 @@ OTHER = "its own architecture with the same width, depth, heads, window and voca
 
 
 class Peer:
-    """A model of somebody else, with the training step of its own code.
+    """Somebody else's model, trained by the training step of its own code.
 
     A subclass builds the model, fetches its batches, and names the preset of gptlab with the same architecture.
     """

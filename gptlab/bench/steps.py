@@ -1,4 +1,4 @@
-"""`gptlab bench`: the training step of a config, timed beside matrix products and peers."""
+"""`gptlab bench`: the training step of a config, timed together with matrix products and peers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,9 +30,9 @@ def bench_steps(
     Args:
         overrides: The overrides of the config.
         report: Called with each stage of the benchmark.
-        against: The peers to time beside it: `nanogpt=PATH`, `hf`, `x-transformers`.
+        against: The peers to time as well: `nanogpt=PATH`, `hf`, `x-transformers`.
         blocks: The number of interleaved blocks.
-        steps: The number of steps per block; None for as many as take `SECONDS_PER_BLOCK`.
+        steps: The number of steps per block; None for the number that takes `SECONDS_PER_BLOCK`.
         threads: The threads of torch in each process; None for torch's default.
         peer_precision: float32 or bf16; None for float32 on a CPU, and gptlab's own on a GPU.
 
@@ -56,7 +56,7 @@ def bench_steps(
     step = step_of(trainer)
     warm_up(step, device)
     n = steps or steps_per_block(step, device)
-    own = Timed("gptlab", step, n)
+    ours = Timed("gptlab", step, n)
     theirs = []
     for peer in peers:
         peer.open(subject, peer_precision)
@@ -65,9 +65,9 @@ def bench_steps(
     shapes = gemms(trainer)
     products = timed_gemms(shapes, subject.device)
     report(f"{blocks} blocks of {n} steps")
-    interleave([own, *theirs, *products], blocks, device)
+    interleave([ours, *theirs, *products], blocks, device)
     tokens, flops = subject.budget.tokens_per_step, subject.budget.cost["flops_per_token"]
-    achieved = rates(tokens * flops, own.seconds)
+    achieved = rates(tokens * flops, ours.seconds)
     gpu_name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "kind": "steps",
@@ -80,13 +80,13 @@ def bench_steps(
         },
         "blocks": blocks,
         "steps_per_block": n,
-        **_speed(own, tokens),
+        **_speed(ours, tokens),
         "flops_per_s": spread(achieved),
         "gemm": [_product_figures(*pair, achieved) for pair in zip(shapes, products, strict=True)],
         "datasheet": datasheet_share(gpu_name, achieved),
         "startup": startup,
-        "peers": [_peer_figures(*pair, own, tokens) for pair in zip(peers, theirs, strict=True)],
-        "seconds_per_step": {timed.name: timed.seconds for timed in (own, *theirs)},
+        "peers": [_peer_figures(*pair, ours, tokens) for pair in zip(peers, theirs, strict=True)],
+        "seconds_per_step": {timed.name: timed.seconds for timed in (ours, *theirs)},
     }
 
 
@@ -111,7 +111,7 @@ def datasheet_share(gpu: str, achieved: Sequence[float]) -> dict[str, Any] | Non
     return {"flops_per_s": peak, "mfu": spread([a / peak for a in achieved])} if peak else None
 
 
-def _peer_figures(peer: Peer, its: Timed, own: Timed, tokens: int) -> dict[str, Any]:
+def _peer_figures(peer: Peer, theirs: Timed, ours: Timed, tokens: int) -> dict[str, Any]:
     return {
         "name": peer.name,
         "version": peer.version,
@@ -119,6 +119,6 @@ def _peer_figures(peer: Peer, its: Timed, own: Timed, tokens: int) -> dict[str, 
         "architecture": SAME if peer.matches(peer.subject.cfg) else OTHER,
         "precision": "bf16 autocast" if peer.bf16 else "float32",
         "how": peer.how,
-        **_speed(its, tokens),
-        "ratio": spread(ratios(its.seconds, own.seconds)),  # gptlab's speed over the peer's
+        **_speed(theirs, tokens),
+        "ratio": spread(ratios(theirs.seconds, ours.seconds)),  # gptlab's speed over the peer's
     }

@@ -13,7 +13,7 @@ from gptlab.training.trainer import Trainer
 def prepare(overrides: Sequence[str]) -> PreparedRun:
     """Prepare a run on a text, with diagnostics off unless `overrides` ask for them.
 
-    Diagnostics are taken at few steps, so that a median would hide their cost.
+    Diagnostics are taken at few steps, so a median over the steps would hide their cost.
     """
     asked = any(override.startswith("diagnostics=") for override in overrides)
     run = prepare_run(load_config([*overrides, *([] if asked else ["diagnostics=none"])]))

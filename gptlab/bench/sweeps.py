@@ -2,8 +2,8 @@
 
 All methods train the same number of steps and evaluate the same number of tokens. nanoGPT's train.py, with
 eval_iters=1, evaluates a batch of each split before its first and before its last step, four batches in all, and saves
-a checkpoint at the last. gptlab evaluates as many tokens at the end, and saves a checkpoint and the best weights. The
-text has been tokenised before.
+a checkpoint at the last. gptlab evaluates the same number of tokens at the end, and saves a checkpoint and the best
+weights. The text is already tokenised.
 """
 
 import pickle
@@ -39,7 +39,7 @@ class SweepMethod:
     how: str
     cells: int
     run: Callable[[int, Path], object]
-    seconds: list[float] = field(default_factory=list)  # per cell, one for each round
+    seconds: list[float] = field(default_factory=list)  # per cell, one value for each round
 
 
 def bench_sweep(
@@ -70,7 +70,7 @@ def bench_sweep(
         ConfigError: An override or a peer is refused; nothing has been timed by then.
     """
     if threads:
-        torch.set_num_threads(threads)  # for the record; the processes get theirs from run_process
+        torch.set_num_threads(threads)  # recorded only; the processes get their threads from run_process
     cells, rounds = cells or CELLS, blocks or 1
     n_loop = loop_cells or cells
     if n_loop > cells:

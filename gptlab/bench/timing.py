@@ -1,4 +1,4 @@
-"""Interleaved blocks of steps, so that whatever slows the machine for a while slows all that is timed alike."""
+"""Interleaved blocks of steps, so that a temporary slowdown of the machine affects everything that is timed."""
 
 import statistics
 import time
@@ -21,7 +21,7 @@ class Timed:
     name: str
     step: Callable[[], object]
     steps: int = 0  # per block
-    seconds: list[float] = field(default_factory=list)  # per step, one for each block
+    seconds: list[float] = field(default_factory=list)  # per step, one value for each block
 
 
 def interleave(entries: Sequence[Timed], blocks: int, device: torch.device) -> None:
@@ -37,7 +37,7 @@ def warm_up(step: Callable[[], object], device: torch.device) -> None:
 
 
 def steps_per_block(step: Callable[[], object], device: torch.device, seconds: float = SECONDS_PER_BLOCK) -> int:
-    """Return how many steps take about `seconds`, by trying a step that is warm."""
+    """Return how many steps take about `seconds`, measured on a step that is already warm."""
     trial = 1
     while (took := _time(step, trial, device)) < SHORTEST_TRIAL:
         trial *= 2
@@ -54,7 +54,7 @@ def _time(step: Callable[[], object], n: int, device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given; a CPU has by then."""
+    """Wait until the device has finished its queued work. A CPU has no queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,4 +1,4 @@
-"""`gptlab check`: what holds for gptlab's own components, tried on a user's."""
+"""`gptlab check`: test a user's components for the properties that gptlab's own components have."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from gptlab.model.checks import INIT_CHECKS, MODEL_CHECKS, TINY, TINY_SIZE, Chec
 from gptlab.training.train import train
 
 TEXT = "".join(f"{n} Green bottles,\thanging  on the wall: tämä on 文字 🙂.\r\n" for n in range(200))
-STEPS = 20  # of a short run
+STEPS = 20  # the steps of a short run
 SHORT_RUN = (
     *("wandb.mode=disabled", "diagnostics=none", "device=cpu", "precision=float32", "data.window=64"),
     *(f"budget.steps={STEPS}", "train.batch_size=4", "eval.tokens=256"),
@@ -30,7 +30,7 @@ SHORT_RUN = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one check of one component; `remark` is the mend if it failed."""
+    """The result of one check of one component; `remark` says how to fix it if it failed."""
 
     component: str
     check: str
@@ -39,9 +39,9 @@ class Outcome:
 
 
 def check_components(overrides: Sequence[str], console: Console) -> list[Outcome]:
-    """Check each component of the files in `use=`, or those that `overrides` choose; print and return the outcomes.
+    """Check the components in the files of `use=`, or those that `overrides` choose; print and return the outcomes.
 
-    The other overrides are settings of the tiny model that a component is tried in. Raises ConfigError if there is
+    The other overrides configure the tiny model in which each component is tried. Raises ConfigError if there is
     nothing to check.
     """
     outcomes = []
@@ -67,15 +67,16 @@ def _subjects(overrides: Sequence[str]) -> list[Subject]:
     registry.load()
     known = {(e.kind, e.name) for e in registry.entries()}
     registry.load(use)
-    own = [e for e in registry.entries() if (e.kind, e.name) not in known or _is_in(e, use)]
+    user_entries = [e for e in registry.entries() if (e.kind, e.name) not in known or _is_in(e, use)]
     chosen = [
         (o.key_or_group, registry.entry(o.key_or_group, str(o.value()))) for o in parsed if o.key_or_group in SLOTS
     ]
-    rest = tuple(overrides)
-    pairs = [(slot, entry) for slot, entry in chosen if not use or entry in own] or [(e.kind, e) for e in own]
+    pairs = [(slot, entry) for slot, entry in chosen if not use or entry in user_entries] or [
+        (e.kind, e) for e in user_entries
+    ]
     subjects = [
         # Data and tokenizers bring their vocabulary.
-        Subject(slot, entry, rest, base=TINY_SIZE if slot in ("data", "tokenizer") else TINY)
+        Subject(slot, entry, tuple(overrides), base=TINY_SIZE if slot in ("data", "tokenizer") else TINY)
         for slot, entry in pairs
     ]
     if not subjects:
@@ -118,7 +119,7 @@ def _checks(subject: Subject) -> dict[str, Check]:
 
 
 def _make(subject: Subject) -> Any:
-    """Return the component as a run would make it, where the model builder supplies nothing."""
+    """Return the component as a run would make it, for kinds that need nothing from the model builder."""
     return registry.build(subject.slot, subject.config()[subject.slot])
 
 
@@ -157,7 +158,7 @@ def _updates(subject: Subject) -> str:
         losses.append(loss.item())
     for name, p in model.named_parameters():
         if torch.equal(p, before[name]):
-            raise CheckFailed(f"{name} is never changed; put every parameter that build() is given into a group")
+            raise CheckFailed(f"{name} never changes; put every parameter that build() is given into a group")
     if not losses[-1] < losses[0]:
         raise CheckFailed(
             f"{STEPS} steps on one batch change its loss from {losses[0]:.3f} to {losses[-1]:.3f}; "
@@ -178,7 +179,7 @@ def _counts_its_state(subject: Subject) -> str:
         n_slots = sum(t.numel() == p.numel() for t in state.values() if isinstance(t, torch.Tensor) and t.ndim)
         if n_slots != option.slots(p):
             raise CheckFailed(
-                f"slots() says {option.slots(p)} numbers of state for {name}, and there are {n_slots}; return {n_slots}"
+                f"slots() says {option.slots(p)} numbers of state for {name}, but there are {n_slots}; return {n_slots}"
             )
     return "slots() agrees with the state"
 
@@ -196,7 +197,7 @@ def _is_within_peak(subject: Subject) -> str:
 
 
 def _is_the_same_text(subject: Subject) -> str:
-    """Check that the text is the same at every call, so that all runs read one text."""
+    """Check that `text()` returns the same text at every call, since all runs must read the same text."""
     text, again = _make(subject).text(), _make(subject).text()
     if not isinstance(text, str) or not text:
         raise CheckFailed(f"text() returned {type(text).__name__} {str(text)[:20]!r}; return a string with some text")
@@ -206,7 +207,7 @@ def _is_the_same_text(subject: Subject) -> str:
 
 
 def _draws_examples(subject: Subject) -> str:
-    """Check a task's examples: shapes, tokens, slices, as many predictions in each row, and the same for a seed."""
+    """Check a task's examples: shapes, tokens, slices, predictions per row, and the same rows for the same seed."""
     task, window, n = _make(subject), subject.config().data.window, 8
     slices = task.slices(window)
     for split in ("training", "validation"):
@@ -218,13 +219,15 @@ def _draws_examples(subject: Subject) -> str:
         if examples.tokens.shape != (rows, window + 1) or any(a.shape != (rows, window) for a in examples[1:]):
             raise CheckFailed(f"{split}() returned shapes {[a.shape for a in examples]}; see gptlab.data.task.Examples")
         if not (examples.tokens.min() >= 0 and examples.tokens.max() < task.vocab_size):
-            raise CheckFailed(f"{split}() has tokens outside of 0 to vocab_size - 1 = {task.vocab_size - 1}; mend one")
+            raise CheckFailed(
+                f"{split}() has tokens outside of 0 to vocab_size - 1 = {task.vocab_size - 1}; correct one of them"
+            )
         if not (examples.slices.min() >= 0 and examples.slices.max() < len(slices)):
             raise CheckFailed(f"{split}() has slices outside of 0 to {len(slices) - 1}, the places in slices()")
         n_counted = examples.counts.sum(1)
         if not n_counted.all() or (split == "training" and len(set(n_counted.tolist())) > 1):
             raise CheckFailed(
-                f"{split}() has rows with {sorted(set(n_counted.tolist()))} predictions; give all as many"
+                f"{split}() has rows with {sorted(set(n_counted.tolist()))} predictions; give every row the same number"
             )
     return f"vocabulary of {task.vocab_size}; {', '.join(slices)}"
 
@@ -237,7 +240,9 @@ def _is_lossless(subject: Subject) -> str:
     if tokenizer.decode(ids.tolist()) != TEXT:
         raise CheckFailed("decode(encode(text)) is not the text; keep every character")
     if not (ids.min() >= 0 and ids.max() < tokenizer.vocab_size):
-        raise CheckFailed(f"ids go to {ids.max()}, the vocabulary to {tokenizer.vocab_size - 1}; mend token_bytes")
+        raise CheckFailed(
+            f"the largest id is {ids.max()}, the last token {tokenizer.vocab_size - 1}; extend token_bytes"
+        )
     if (n_bytes := int(tokenizer.token_bytes[ids].sum())) != len(TEXT.encode()):
         raise CheckFailed(
             f"token_bytes add up to {n_bytes}, and the text has {len(TEXT.encode())} bytes of UTF-8; val/bpb needs them"

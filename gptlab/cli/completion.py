@@ -104,7 +104,7 @@ def known_names() -> Names:
         if cached["state"] == state and "settings" in cached["names"]:
             names: Names = cached["names"]
             return names
-    except (OSError, ValueError, KeyError):  # no cache yet, or that of another version
+    except (OSError, ValueError, KeyError):  # no cache yet, or one of another version
         pass
     from gptlab.files import write_json
 

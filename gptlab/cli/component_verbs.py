@@ -34,7 +34,7 @@ def _check_arguments(parser: ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="use=FILE | key=value",
-        help="your component file; settings of the tiny model that its components are tried in",
+        help="your component file, and settings of the tiny model in which its components are tried",
     )
 
 

@@ -67,10 +67,10 @@ def _read_snapshots(folder: Path) -> list[Snapshot]:
     return snapshots
 
 
-def require_blocks(place: str, snapshot: Snapshot) -> None:
+def require_blocks(name: str, snapshot: Snapshot) -> None:
     """Reject a model without blocks, which has nothing to show by layer."""
     if not snapshot["stream_rms"]:
-        raise ConfigError(f"{place}: the model has no blocks, so there is nothing to show by layer; leave it out")
+        raise ConfigError(f"{name}: the model has no blocks, so there is nothing to show by layer; leave it out")
 
 
 def _name(folder: Path) -> str:

@@ -131,11 +131,11 @@ def _lines(name: str, item: Described) -> Iterable[Text]:
 
 
 def _option_lines(name: str, item: Described) -> Iterable[Text]:
-    """One line for each option, with its settings below it, or once for all options if they are the same."""
+    """Yield a line for each option, with its settings below it, or once for all options if they are the same."""
     options = item["options"]
     width = len(name) + max(len(option["name"]) for option in options) + 3
-    alike = len(options) > 1 and all(option["settings"] == options[0]["settings"] for option in options)
-    if alike:
+    same_settings = len(options) > 1 and all(option["settings"] == options[0]["settings"] for option in options)
+    if same_settings:
         yield from (_setting_line(setting, "  ") for setting in options[0]["settings"])
     for option in options:
         yield Text.assemble(
@@ -144,7 +144,7 @@ def _option_lines(name: str, item: Described) -> Iterable[Text]:
             option["summary"],
             (f"  {option['source']}" if option["source"] else "", "dim"),
         )
-        if not alike:
+        if not same_settings:
             yield from (_setting_line(setting, "      ") for setting in option["settings"])
 
 

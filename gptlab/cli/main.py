@@ -20,9 +20,9 @@ EXIT_CODES = """exit codes:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits where it should raise
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(words)
+        code = _dispatch(arguments)
         sys.stdout.flush()
     except ConfigError as e:
         _defer_to_rank_0(2)
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 2
     except KeyboardInterrupt:
         _defer_to_rank_0(130)
-        resumes = words[:1] in (["train"], ["sweep"])
+        resumes = arguments[:1] in (["train"], ["sweep"])
         print(
             f"gptlab: interrupted{'; the same command continues from the last checkpoint' * resumes}", file=sys.stderr
         )
@@ -43,17 +43,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _defer_to_rank_0(code: int) -> None:
-    """Let only rank 0 report an error that all ranks make. torchrun ends the other ranks when rank 0 has ended."""
+    """Let only rank 0 report an error that occurs on all ranks. torchrun ends the other ranks when rank 0 has ended."""
     if int(os.environ.get("RANK", 0)) > 0:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
         time.sleep(SECONDS_FOR_RANK_0)  # a rank that is still alive after this is the only one with the error
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
-    name, *words = words
+    name, *arguments = arguments
     if name == "--version":
         from importlib.metadata import version
 
@@ -63,9 +63,9 @@ def _dispatch(words: list[str]) -> int:
         raise ConfigError(f"{name}: no such verb{did_you_mean(name, VERBS)}; choose from {', '.join(VERBS)}")
     if name != "train" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(f"{name}: runs in one process; start it without torchrun, which is for `gptlab train`")
-    if name == "train" and {"-m", "--multirun"} & set(words):
-        name, words = "sweep", [word for word in words if word not in ("-m", "--multirun")]
-    return VERBS[name].execute(name, words)
+    if name == "train" and {"-m", "--multirun"} & set(arguments):
+        name, arguments = "sweep", [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    return VERBS[name].execute(name, arguments)
 
 
 def _usage() -> str:

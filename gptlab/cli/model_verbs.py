@@ -26,7 +26,10 @@ SHOW = Verb(
 
 def _list_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="SLOT | use=FILE", help="slots or sections (default: all); your component file"
+        "arguments",
+        nargs="*",
+        metavar="SLOT | use=FILE",
+        help="slots or sections (default: all), and your component file",
     )
 
 
@@ -35,14 +38,14 @@ def _list(args: Namespace) -> Result:
     from gptlab.config import registry
     from gptlab.config.compose import find_use, parse
 
-    overrides = parse(word for word in args.words if "=" in word)
+    overrides = parse(a for a in args.arguments if "=" in a)
     for override in overrides:
         if override.key_or_group != "use":
             raise ConfigError(
                 f"{override.input_line}: does not change the list; give slots and use=FILE, or try `gptlab show`"
             )
     registry.load(find_use(overrides))
-    options = describe_options([word for word in args.words if "=" not in word])
+    options = describe_options([a for a in args.arguments if "=" not in a])
     print_options(options, result_console(args))
     return Result(options)
 
@@ -59,14 +62,14 @@ LIST = Verb(
 
 
 def _probe_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms")
+    parser.add_argument("arguments", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture; .pdf and .svg work too")
 
 
 def _probe(args: Namespace) -> Result:
     from gptlab.cli.probe import probe
 
-    return Result({"arms": probe(args.words, args.png, result_console(args))})
+    return Result({"arms": probe(args.arguments, args.png, result_console(args))})
 
 
 PROBE = Verb(

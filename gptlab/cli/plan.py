@@ -46,7 +46,7 @@ def _cost(plan: dict[str, Any]) -> str:
 
 
 def _arms(plan: dict[str, Any]) -> Table:
-    """A row for each arm: what varies, parameters, and the budget of one cell."""
+    """Return a row for each arm: what varies, parameters, and the budget of one cell."""
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("arm")
     for title in ("parameters", "FLOPs/token", "steps", "tokens"):

@@ -22,14 +22,14 @@ from gptlab.sweeps.grid import plan_sweep
 from gptlab.training.prepare import Memo, prepare
 
 
-def probe(words: Sequence[str], png: Path | None, console: Console) -> dict[str, Snapshot]:
+def probe(arguments: Sequence[str], png: Path | None, console: Console) -> dict[str, Snapshot]:
     """Print and return a snapshot of each arm of a sweep; with several seeds, of each arm and seed.
 
     Raises ConfigError for a model without blocks, and for a picture's name with an unknown ending.
     """
     if png is not None:
         check_picture(png)
-    planned = plan_sweep(words)
+    planned = plan_sweep(arguments)
     memo = Memo()
     snapshots: dict[str, Snapshot] = {}
     for seed in planned.seeds:

@@ -16,7 +16,7 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         choices=("baseline", "previous"),
-        help="compare each arm with the baseline or with the arm before it (default: as sweep.yaml says)",
+        help="compare each arm with the baseline or with the arm before it (default: the choice in sweep.yaml)",
     )
     parser.add_argument(
         "--margin",
@@ -62,7 +62,7 @@ COMPARE = Verb(
 
 def _inspect_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another run, drawn beside it")
+    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another run, drawn next to it")
     parser.add_argument(
         "--png", type=Path, metavar="FILE", help="the picture (default: RUN/diagnostics.png); .pdf and .svg work too"
     )

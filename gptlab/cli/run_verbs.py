@@ -68,7 +68,7 @@ def _sweep_arguments(parser: ArgumentParser) -> None:
 
 def _plan_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms and seeds of the sweep"
+        "arguments", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms and seeds of the sweep"
     )
     between = parser.add_mutually_exclusive_group()
     between.add_argument(
@@ -77,7 +77,12 @@ def _plan_arguments(parser: ArgumentParser) -> None:
     between.add_argument(
         "--knock-out", action="store_true", help="the second config without each of its components in turn"
     )
-    parser.add_argument("--fraction", type=float, metavar="F", help="keep this share of a grid's arms, well chosen")
+    parser.add_argument(
+        "--fraction",
+        type=float,
+        metavar="F",
+        help="keep this share of a grid's arms, chosen to keep the effects estimable",
+    )
     parser.add_argument(
         "--tune",
         action="append",
@@ -98,10 +103,10 @@ def _sweep(args: Namespace) -> Result:
     from gptlab.sweeps.run_sweep import sweep
     from gptlab.sweeps.status import status_document
 
-    code = 1 if sweep(args.words, retry=args.retry, **arm_flags(args)).get("failed") else 0
+    code = 1 if sweep(args.arguments, retry=args.retry, **arm_flags(args)).get("failed") else 0
     if not wants_document(args):
         return Result(code=code)
-    plan = plan_sweep(split_arguments(args.words).cells, **arm_flags(args))
+    plan = plan_sweep(split_arguments(args.arguments).cells, **arm_flags(args))
     cfg = load_config(plan.cells[0].overrides)
     return Result(status_document(Path(cfg.runs_dir, plan.name)), code)
 
@@ -128,7 +133,7 @@ def _plan(args: Namespace) -> Result:
     from gptlab.cli.plan import print_plan
     from gptlab.sweeps.plan import plan_document
 
-    plan = plan_document(args.words, **arm_flags(args))
+    plan = plan_document(args.arguments, **arm_flags(args))
     print_plan(plan, result_console(args))
     return Result(plan)
 

@@ -125,12 +125,12 @@ def _projection(part: nn.Module) -> list[str]:
     return [f"{project.in_features} to {project.out_features}"] if isinstance(project, nn.Linear) else []
 
 
-def _differences_table(found: dict[str, dict[str, Any]]) -> Table | str:
+def _differences_table(differences: dict[str, dict[str, Any]]) -> Table | str:
     table = Table(box=None, pad_edge=False)
     for column in ("setting", "here", "baseline"):
         table.add_column(column)
     baseline = flatten(load_config())
-    for key, values in found.items():
+    for key, values in differences.items():
         table.add_row(key, typed(values["value"]), typed(values["baseline"]) if key in baseline else "-")
     return table if table.row_count else "the baseline"
 

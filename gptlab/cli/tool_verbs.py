@@ -16,27 +16,39 @@ def _bench_arguments(parser: ArgumentParser) -> None:
         help="time this too: nanogpt=PATH of a checkout, hf, x-transformers",
     )
     parser.add_argument(
-        "--blocks", type=int, metavar="N", help="blocks of steps, interleaved (default: 7); with --sweep, rounds (1)"
+        "--blocks",
+        type=int,
+        metavar="N",
+        help="blocks of steps, interleaved (default: 7); with --sweep, rounds (default: 1)",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="steps in a block (default: as many as take 1.5 seconds)"
+        "--steps", type=int, metavar="N", help="steps in a block (default: the number that takes 1.5 seconds)"
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="torch's threads in each process (default: torch's own)"
     )
     parser.add_argument(
-        "--peer-precision", choices=("float32", "bf16"), help="(default: float32 on a CPU, else as gptlab's)"
+        "--peer-precision",
+        choices=("float32", "bf16"),
+        help="precision of the peers (default: float32 on a CPU, else gptlab's)",
     )
     parser.add_argument("--sweep", action="store_true", help="time a sweep of small cells against loops instead")
-    parser.add_argument("--cells", type=int, metavar="N", help="cells of that sweep, which differ in the seed (16)")
-    parser.add_argument("--loop-cells", type=int, metavar="N", help="run only N of them in the loop, and scale (all)")
+    parser.add_argument(
+        "--cells", type=int, metavar="N", help="cells of that sweep, which differ in the seed (default: 16)"
+    )
+    parser.add_argument(
+        "--loop-cells",
+        type=int,
+        metavar="N",
+        help="run only N of them in the loop, and scale up the time (default: all)",
+    )
     parser.add_argument(
         "--json",
         nargs="?",
         const=True,
         type=Path,
         metavar="FILE",
-        help="write all figures, with machine and versions, to FILE.json, or without a name to stdout",
+        help="write all figures, with machine and versions, to FILE.json; without a name, to stdout",
     )
 
 
@@ -51,7 +63,7 @@ def _bench(args: Namespace) -> Result:
 
 
 BENCH = Verb(
-    "the speed of a training step, or of a sweep, on this machine and beside other people's code",
+    "the speed of a training step, or of a sweep, on this machine, compared with other people's code",
     """  gptlab bench preset=nanogpt-cpu
   gptlab bench preset=nanogpt-cpu --against nanogpt=../nanoGPT --against hf --json bench.json
   gptlab bench size=small ffn=swiglu position=rope --threads 1
@@ -75,7 +87,7 @@ def _convert_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model-type",
-        help="the model_type of transformers (default: where the run came from, else the first that fits)",
+        help="the model_type of transformers (default: that of the original model, else the first that fits)",
     )
 
 

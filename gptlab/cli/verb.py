@@ -57,9 +57,9 @@ class Verb:
         options = (option for action in self.parser(name)._actions for option in action.option_strings)
         return sorted(option for option in options if option.startswith("--"))
 
-    def execute(self, name: str, words: list[str]) -> int:
-        """Parse the words after the verb, run it, print its document if `--json` asks for it; return the exit code."""
-        args = self.parser(name).parse_intermixed_args(words)
+    def execute(self, name: str, arguments: list[str]) -> int:
+        """Parse the verb's arguments, run it, print its document if `--json` was given, and return the exit code."""
+        args = self.parser(name).parse_intermixed_args(arguments)
         if not wants_document(args):
             return self.run(args).code
         with messages_on_stderr() as stdout:
@@ -96,7 +96,7 @@ def messages_on_stderr() -> Iterator[TextIO]:
     """Send everything that the block and its child processes print to stderr. Yields the real stdout."""
     stdout = sys.stdout
     stdout.flush()
-    saved = os.dup(1) if stdout is sys.__stdout__ else None  # elsewhere, as in a test, it is not file descriptor 1
+    saved = os.dup(1) if stdout is sys.__stdout__ else None  # in a test, stdout is not file descriptor 1
     try:
         if saved is not None:
             os.dup2(2, 1)
@@ -109,7 +109,7 @@ def messages_on_stderr() -> Iterator[TextIO]:
 
 
 def add_overrides(parser: ArgumentParser) -> None:
-    """Add the overrides of one config."""
+    """Add the argument for the overrides of one config."""
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that differ from the baseline; see `gptlab list`"
     )

@@ -20,7 +20,7 @@ from gptlab.compare.views.dataframe import tabulate
 from gptlab.compare.views.terminal import print_comparison
 from gptlab.config import ConfigError
 
-SUFFIXES = {"png": (".png", ".pdf", ".svg"), "keep": (".json",)}  # that the file of an option may have
+SUFFIXES = {"png": (".png", ".pdf", ".svg"), "keep": (".json",)}  # an option's file must end in one of them
 
 __all__ = ["build_comparison", "compare", "compare_runs"]
 

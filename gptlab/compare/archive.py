@@ -1,8 +1,8 @@
 """The file that `--keep` writes: the runs of a comparison in one small JSON file that makes the same tables again.
 
 It holds one JSON object with a run on each line: how the run ended, its final numbers, the part of its config that not
-all runs share, and at most MOST_POINTS of its evaluations. What all runs share stands once, at the top. Nothing in the
-file tells whose machine the runs were made on: no host, no path outside of the checkout, no settings of W&B.
+all runs share, and at most MOST_POINTS of its evaluations. What all runs share is stored once, at the top. Nothing in
+the file tells whose machine the runs were made on: no host, no path outside of the checkout, no settings of W&B.
 """
 
 import json
@@ -22,10 +22,10 @@ from gptlab.config import ConfigError
 from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
-MOST_POINTS = 40  # evaluations of a run
+MOST_POINTS = 40  # evaluations kept of each run
 SWEEP_KEYS = ("question", "literature", "variants", "baseline", "against", "tune", "matched")
 ENV_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
-PRIVATE_KEYS = ("runs_dir", "wandb")  # of the config
+PRIVATE_KEYS = ("runs_dir", "wandb")  # keys of the config
 RUN_PARTS = ("config", "summary", "env")
 AXIS_KEYS = [axis.key for axis in AXES.values()]
 MULTIPLE_OF = {"tokens": "step", "cost/flops": "tokens"}  # in older files a column can be a multiple of another
@@ -161,7 +161,7 @@ def _selected_rows(points: pd.DataFrame, comparison: Comparison) -> list[int]:
 
 
 def _columns(points: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the columns as lists. In older files a number instead of a list is a factor to another column."""
+    """Return the columns as lists. In older files, a number in place of a list is a multiple of another column."""
     columns: dict[str, list[Any]] = {}
     for key, values in points.items():
         is_list = isinstance(values, list)

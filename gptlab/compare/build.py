@@ -65,7 +65,7 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
 
 
 def superseded(run: Run, chosen: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether the tuning has since chosen another value for the run's arm, as after a wider tuning."""
+    """Return whether a later, wider tuning has chosen a different value for the run's arm."""
     overrides = [override.partition("=") for override in chosen.get(run.config.get("variant") or "", ())]
     settings = as_text(run.config) if overrides else {}
     return any(as_value(settings.get(key, "null")) != as_value(text.strip("'")) for key, _, text in overrides)
@@ -152,7 +152,7 @@ def _scores(arm: Arm, metric: str) -> pd.Series:
 
 
 def _refuse_unknown(metric: str, arms: Sequence[Arm]) -> None:
-    """Reject a metric that no arm has. A single arm may lack it, as learned positions do in longer windows."""
+    """Reject a metric that no arm has. One arm may lack it: learned positions allow no longer windows."""
     finished = [run for arm in arms for run in _finished(arm)]
     if finished and not any(metric in run.summary for run in finished):
         known = [key for key, value in finished[0].summary.items() if type(value) in (int, float)]
@@ -203,11 +203,11 @@ def _median(runs: Sequence[Run], key: str) -> float:
 
 def _snapshots(arm: Arm) -> list[dict[str, Any]]:
     """Return the diagnostics of the arm's first run that has some. Archived runs have none."""
-    return next((found for run in arm.runs if run.points is None and (found := read_snapshots(run.folder))), [])
+    return next((snapshots for run in arm.runs if run.points is None and (snapshots := read_snapshots(run.folder))), [])
 
 
 def _curves(arms: Mapping[str, Arm], metric: str) -> tuple[str, dict[str, pd.DataFrame]]:
-    """Return the curves of the metric, or of the first loss that some run has logged twice, and its name."""
+    """Return a metric and its curves: the wanted metric, or else the first loss that some run has logged twice."""
     for key in dict.fromkeys((metric, "val/loss", "train/loss")):
         curves = _curves_of(arms, key)
         if any(len(curve) > curve["seed"].nunique() for curve in curves.values()):

@@ -13,8 +13,8 @@ class Column:
     A column without a `title` is in CSV and JSON files and in the DataFrame only.
     """
 
-    key: str  # in Result.costs, the DataFrame, CSV and JSON
-    summary_key: str  # in summary.json
+    key: str  # its key in Result.costs, the DataFrame, CSV and JSON
+    summary_key: str  # its key in summary.json
     title: str = ""  # above the column in a terminal or in Markdown; "\n" where the title may be broken
     page_title: str = ""  # above the column in the HTML report
     format: Callable[[float], str] = si

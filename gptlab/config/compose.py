@@ -67,7 +67,9 @@ def load_config(overrides: Iterable[str] = ()) -> Settings:
     template = _template(preset, size, tuple((slot, name, registry.entry(slot, name).schema) for slot, name in slots))
     values = [o for o in parsed if o.key_or_group not in GROUPS]
     cfg = template.settings
-    if any(o.key_or_group.startswith("budget.") for o in values):  # it replaces that of the preset or the baseline
+    if any(
+        o.key_or_group.startswith("budget.") for o in values
+    ):  # it replaces the budget of the preset or the baseline
         cfg = cfg.edited("budget", Settings(vars(BudgetSection())))
     for override in values:
         cfg = cfg.edited(*template.read(override))
@@ -98,7 +100,7 @@ class _Template:
 def _template(preset: str | None, size: str | None, components: tuple[tuple[str, str, type], ...]) -> _Template:
     """Compose the config of some components, given as (slot, name, schema).
 
-    The schema is part of the key: the same name may be another component after another `use`.
+    The schema is part of the key, since a name may mean a different component after a different `use`.
     """
     cfg = _compose_files(preset, size).copy()
     for slot_name, name, schema in components:
@@ -107,7 +109,7 @@ def _template(preset: str | None, size: str | None, components: tuple[tuple[str,
 
 
 def fixed_vocab_size(cfg: Settings) -> int | None:
-    """Return the vocabulary's size if the task, or the tokenizer without its text, fixes it."""
+    """Return the vocabulary's size if the task or the tokenizer's settings fix it, else None."""
     if getattr(registry.entry("data", cfg.data.name).cls, "makes_tokens", False):
         return registry.build("data", cfg.data).vocab_size
     return registry.build("tokenizer", cfg.tokenizer).fixed_vocab_size
@@ -201,10 +203,10 @@ def _compose_files(preset: str | None, size: str | None) -> DictConfig:
 
 
 def _choose(cfg: DictConfig, slot_name: str, name: str, schema: type) -> None:
-    """Put another component than the preset's into a slot, with its own defaults.
+    """Replace the preset's component in a slot by a different one, with its own defaults.
 
-    The preset's values were meant for the preset's component. Settings that the slot has whichever component is
-    chosen, such as data.window, stay.
+    The preset's values were meant for the preset's component. Settings that all components of
+    the slot have, such as data.window, stay.
     """
     if cfg[slot_name].name == name:
         return
@@ -284,7 +286,7 @@ def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str, override: O
 
 
 def typed(value: Any) -> str:
-    """Return a value as it is typed after key=: null, true, 3e-4, text, quoted where Hydra's grammar needs it."""
+    """Return a value as typed after key=: null, true, 3e-4, text, quoted where Hydra's grammar needs it."""
     if isinstance(value, list):
         return f"[{','.join(map(typed, value))}]"
     if value is None or isinstance(value, bool):

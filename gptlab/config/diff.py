@@ -1,4 +1,4 @@
-"""How a config differs from the baseline, which names runs and arms."""
+"""The differences of a config from the baseline, by which runs and arms are named."""
 
 import functools
 from dataclasses import fields
@@ -51,8 +51,8 @@ def _default_vocab_size(cfg: Settings) -> int | None:
 def short_diff(cfg: Settings) -> dict[str, Any]:
     """Return `diff_from_baseline` with the settings of a size replaced by its name: {"size": "tiny"}.
 
-    Of several sizes with the same three numbers, the one that leaves the fewest differences is named.
-    A published size comes first, the others come where their numbers would.
+    If several sizes have the same three numbers, the one that leaves the fewest differences is named.
+    A published size is listed first; any other size takes the place of its numbers.
     """
     flat = flatten(cfg)
     diff = _diff(flat, cfg)

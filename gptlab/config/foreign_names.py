@@ -1,4 +1,4 @@
-"""What other code bases call gptlab's settings and options, so that an error can name the right one."""
+"""The names that other code bases use for gptlab's settings and options, so that an error can name the right one."""
 
 import re
 from collections.abc import Iterable
@@ -125,7 +125,7 @@ def _normalised(name: str) -> str:
 
 
 def setting_for(name: str, value: str) -> str | None:
-    """Return the override that does here what `name=value` does elsewhere, an explanation, or None."""
+    """Return gptlab's override for `name=value` of another code base, or an explanation, or None."""
     ours = SETTINGS.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).replace("-", "_").lower())
     if ours is None or "=" in ours or " " in ours:
         return ours
@@ -135,7 +135,7 @@ def setting_for(name: str, value: str) -> str | None:
 
 
 def options_for(slot: str, name: str, options: Iterable[str]) -> list[str]:
-    """Return the options of a slot that `name` may mean elsewhere: one, or all that begin with it."""
+    """Return the options that `name` may mean in other code bases: one, or all that begin with it."""
     options, wanted = list(options), _normalised(name)
     if known := OPTIONS.get(slot, {}).get(wanted):
         return [known]

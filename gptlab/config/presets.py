@@ -1,4 +1,4 @@
-"""The files of conf/preset and conf/size: what they choose and set."""
+"""The components and settings that the files of conf/preset and conf/size choose."""
 
 import functools
 import re
@@ -51,7 +51,7 @@ def misfit(file: Path, error: BaseException | None) -> str | None:
 def best_fit(files: list[Path], flat: dict[str, Any], diff: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
     """Return the size that a config has, if any, and the config's diff in terms of it.
 
-    Of several sizes with the same three numbers, the one that leaves the fewest other differences is taken.
+    If several sizes have the same three numbers, the one that leaves the fewest other differences is taken.
 
     Args:
         files: the sizes.

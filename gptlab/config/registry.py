@@ -205,7 +205,7 @@ def _load_own() -> None:
 
 
 def _load_file(given: Path) -> None:
-    """Import a user's file as a module of its own stem, so that workers can unpickle its classes."""
+    """Import a user's file as a module named after the file, so that workers can unpickle its classes."""
     path, stem = given.resolve(), given.stem
     if not path.is_file():
         raise ConfigError(f"use={given}: no such file; paths are relative to the current folder")

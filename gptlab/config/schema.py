@@ -10,7 +10,9 @@ from typing import Any
 from omegaconf import MISSING
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())  # in a wheel; in a checkout
+CONF = next(
+    p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()
+)  # the first is in a wheel, the second in a checkout
 
 
 class ConfigError(ValueError):

@@ -30,13 +30,13 @@ class Settings(dict[str, Any]):
         raise AttributeError(f"{name}: a config is read-only; make a copy with gptlab.config.compose.edit")
 
     def edited(self, key: str, value: Any) -> Self:
-        """Return a copy with another value at a dotted key such as `ffn.hidden`."""
+        """Return a copy with a new value at a dotted key such as `ffn.hidden`."""
         first, _, rest = key.partition(".")
         return type(self)({**self, first: self[first].edited(rest, value) if rest else value})
 
 
 def as_settings(cfg: Any) -> Settings:
-    """Return a config as settings, also one that is a dict or an OmegaConf object.
+    """Return a config as settings; it may be a dict or an OmegaConf object.
 
     Raises:
         ConfigError: if it is neither.

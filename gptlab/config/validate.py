@@ -1,4 +1,4 @@
-"""Rules that types alone cannot hold: ranges, exactly one budget, no unknown keys in files of conf/."""
+"""Rules that types alone cannot express: ranges, exactly one budget, no unknown keys in files of conf/."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -36,7 +36,7 @@ def _validate_choices(cfg: Settings) -> None:
 
 
 def _validate_optimizer(cfg: Settings) -> None:
-    """An init that scales learning rates, such as mup, needs an optimizer whose steps it can scale."""
+    """Reject an init that scales learning rates, such as mup, with an optimizer whose steps it cannot scale."""
     init, optimizer = (registry.entry(slot, cfg[slot].name) for slot in ("init", "optimizer"))
     if hasattr(init.cls, "lr_scale") and not getattr(optimizer.cls, "elementwise", False):
         suited = ", ".join(e.name for e in registry.entries("optimizer") if getattr(e.cls, "elementwise", False))
@@ -55,7 +55,7 @@ def _validate_budget(budget: dict[str, Any]) -> None:
 
 
 def _settings_with_ranges(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
-    """Yield (key, value, range) for every setting; raise at a key that no dataclass has."""
+    """Yield (key, value, range) for every setting; raise ConfigError for a key that no dataclass has."""
     known = {f.name: f for f in fields(schema)}
     if not known.keys() <= tree.keys():
         raise ConfigError(f"{prefix.rstrip('.')}: choose a component by name")

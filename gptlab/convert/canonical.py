@@ -7,7 +7,7 @@ from gptlab.model.build import with_switches
 from gptlab.model.ffn import Gated, Plain, hidden_width
 from gptlab.model.position import yarn_attention_factor
 
-SCALING_SETTINGS: dict[str, set[str]] = {  # of rope, by position.scaling
+SCALING_SETTINGS: dict[str, set[str]] = {  # settings of rope that each position.scaling uses
     "none": set(),
     "linear": {"factor"},
     "llama3": {"factor", "original_window", "low_freq_factor", "high_freq_factor"},

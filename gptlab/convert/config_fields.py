@@ -1,4 +1,4 @@
-"""How flags of a transformers config and settings of gptlab translate: a Field reads flags, and writes them.
+"""Translation between flags of a transformers config and settings of gptlab: a Field reads flags and writes them.
 
 Flags are a config's own names and values, {"n_embd": 768}. A FlatConfig has gptlab's settings, {"size.dim": 768}:
 `read` returns overrides of the baseline, and `write` gets the resolved settings of canonical.py.
@@ -60,12 +60,12 @@ class Field:
 
 
 def same(flag: str, *settings: str, null: Callable[[Flags], Any] | None = None) -> Field:
-    """Return a field for a value that one setting, or several that agree, have too.
+    """Return a field that copies a flag's value to one setting, or the same value to several.
 
     Args:
         flag: The flag.
         settings: The settings; the first one is written back.
-        null: What the flag's null stands for.
+        null: The value that the flag's null stands for.
     """
 
     def read(c: Flags) -> FlatConfig:
@@ -76,7 +76,7 @@ def same(flag: str, *settings: str, null: Callable[[Flags], Any] | None = None) 
 
 
 def choice(flag: str, setting: str, table: dict[Any, Any]) -> Field:
-    """Return a field that translates values by a table, and writes the first of those that mean the same."""
+    """Return a field that translates values by a table. If several values mean the same, it writes the first."""
 
     def read(c: Flags) -> FlatConfig:
         if c[flag] not in table:

@@ -1,9 +1,9 @@
-"""`gptlab convert`: a folder of transformers becomes a run's folder, or the reverse.
+"""`gptlab convert`: turn a folder of transformers into a run's folder, or the reverse.
 
-A run's folder that was converted has config.yaml, overrides.txt, env.json, tokenizer.json and
-checkpoint/best.safetensors, as after training. It has no status.json, without which `compare` does not take it for a
-run: nothing was trained. Its subfolder transformers/ has the files that lay beside the weights (config.json and those
-of the tokenizer), for tokenizer.path and for the conversion back.
+A converted run's folder has config.yaml, overrides.txt, env.json, tokenizer.json and checkpoint/best.safetensors, as
+after training. It has no status.json, so `compare` ignores it: nothing was trained. Its subfolder transformers/ has the
+files that lay next to the weights (config.json and those of the tokenizer), for tokenizer.path and for the conversion
+back.
 """
 
 import json
@@ -84,7 +84,7 @@ def _require_transformers() -> None:
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target`, and move it to `target` if the block succeeds."""
+    """Yield a folder next to `target`, and move it to `target` if the block succeeds."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"--to={target}: exists already; give another folder, or delete it")
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -190,7 +190,7 @@ def open_transformers(folder: Path, key: str) -> LanguageModel:
             some = f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
             raise ConfigError(
                 f"{key}={folder}: {kind.replace('_', ' ')} for {type(model).__name__}: {some}; "
-                f"mend the folder with save_pretrained"
+                f"repair the folder with save_pretrained"
             )
     with _one_line(key, folder):
         return from_hf(model.eval())
@@ -234,7 +234,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _small_files(folder: Path) -> list[Path]:
-    """Return the configs and the tokenizer's files, which lie beside the weights."""
+    """Return the configs and the tokenizer's files, which lie next to the weights."""
     return [
         file
         for file in sorted(folder.iterdir())
@@ -299,7 +299,7 @@ def _about_tokenizer(theirs: "PreTrainedTokenizerFast | None") -> str:
 
 
 def _prefix(tokenizer: Tokenizer | None, ids: dict[str, Any]) -> str:
-    """Return the token that lm-evaluation-harness begins a text with: a line break, if there is no special one."""
+    """Return the token with which lm-evaluation-harness begins a text: a line break if there is no special token."""
     if tokenizer is None or any(number is not None for number in ids.values()):
         return ""
     try:

@@ -31,7 +31,7 @@ TRAINING_ONLY = ("dropout", "pdrop", "layerdrop")  # parts of a flag's name; in 
 def from_hf(theirs: Any) -> LanguageModel:
     """Return a model of transformers as one of gptlab, with the same weights, dtype and device.
 
-    Its `.cfg` is its config. Dropout belongs to training, and is 0 in it.
+    Its `.cfg` is its config, in which dropout is 0, since that is a setting of training.
 
     Args:
         theirs: A language model of a class among the families.
@@ -140,7 +140,7 @@ def _nearest(wanted: FlatConfig, names: list[str]) -> list[str]:
 
 
 def _misfits(wanted: FlatConfig, family: Family) -> list[str]:
-    """Return the settings of the family's base that differ. One that `wanted` lacks belongs to another component."""
+    """Return the settings of the family's base that differ. One that `wanted` lacks is of another component."""
     base = [flatten(plain(OmegaConf.from_dotlist([override]))) for override in family.base.split()]
     return [k for settings in base for k, v in settings.items() if k in wanted and wanted[k] != v]
 
@@ -151,7 +151,7 @@ def _express(wanted: FlatConfig, family: Family) -> tuple[Any, list[str]]:
 
     flags: Flags = {}
     for field in family.fields:
-        with contextlib.suppress(KeyError):  # the model lacks the component: reading back shows it
+        with contextlib.suppress(KeyError):  # if the model lacks the component, reading the config back shows it
             flags |= field.write(wanted)
     try:
         config = AutoConfig.for_model(family.model_type, **flags)
@@ -191,7 +191,7 @@ def _refuse_unknown(config: Any, flags: Flags, family: Family, source: str) -> N
 
 
 def _refuse_untied(theirs: Any, cfg: Settings) -> None:
-    """Reject a model whose head is tied and its config says otherwise, or the reverse."""
+    """Reject a model whose head is tied although its config says otherwise, or the reverse."""
     table, head = theirs.get_input_embeddings().weight, theirs.get_output_embeddings().weight
     if (table is head) != cfg.head.tied:
         raise refuse("tie_word_embeddings", cfg.head.tied, "the model's own head and token table contradict it")

@@ -41,7 +41,7 @@ def rope(*, partial: bool = False, pairing: str = "half") -> Field:
 
 
 def rope_scaling(p: Flags, window: int | None) -> FlatConfig:
-    """Return the settings for what `rope_parameters` has beside base and share.
+    """Return the settings for the entries of `rope_parameters` other than base and share.
 
     Args:
         p: `rope_parameters`, from which the entries that are understood are removed.
@@ -139,9 +139,9 @@ def rotated(
     """Return a field that says which layers are rotated.
 
     Args:
-        flags: The flags that say it.
-        where: Whether each layer is rotated, from the flags.
-        write: The flags, from whether each layer is rotated; None if other fields write them.
+        flags: The flags that decide it.
+        where: Computes from the flags whether each layer is rotated.
+        write: Computes the flags from whether each layer is rotated; None if other fields write them.
     """
 
     def read(c: Flags) -> FlatConfig:

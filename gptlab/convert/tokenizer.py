@@ -21,13 +21,13 @@ ANY_CHARACTER = r"[\s\S]"
 
 
 def to_hf_tokenizer(tokenizer: Tokenizer) -> "PreTrainedTokenizerFast":
-    """Return a tokenizer with the same ids for any text, and the same text for any ids.
+    """Return a tokenizer of transformers with the same ids for any text, and the same text for any ids.
 
-    This holds also after it was saved and read by AutoTokenizer. transformers rejects half a surrogate pair, and, as in
+    This also holds after it is saved and read by AutoTokenizer. transformers rejects half a surrogate pair, and, as in
     gptlab, a character that tokenizer=char has not seen.
 
-    The encodings of tiktoken have an end token, and tokenizer=huggingface the one that its folder names. char, byte and
-    bpe have no special token, and none is added, as the model has no weights for one. With these,
+    The encodings of tiktoken have an end token; tokenizer=huggingface has the one that its folder names. char, byte and
+    bpe have no special token, and none is added, since the model has no weights for one. With these three,
     lm-evaluation-harness (0.4.13) cannot generate, and scores only if `prefix_token_id=` names the token that begins a
     text, such as a line break.
 

@@ -19,12 +19,12 @@ Order = Callable[[int, int, int], Tensor]  # n_head, n_kv_head, head_dim -> for 
 
 @dataclass(frozen=True)
 class Layout:
-    """One matrix of transformers that holds one or several of gptlab's, rows upon rows."""
+    """One matrix of transformers that holds one or several of gptlab's matrices, stacked by rows."""
 
     parts: tuple[str, ...]
     transposed: bool = False  # theirs is (n_in, n_out), as in transformers' Conv1D
     order: Order | None = None  # None: gptlab's parts one after the other
-    each_row: bool = False  # each row of theirs is a vector of ours; the one part has one {} more, for the row
+    each_row: bool = False  # each of their rows is one of our vectors; the part's path has another {} for it
 
 
 Entry = str | tuple[str, ...] | Layout
@@ -53,7 +53,7 @@ def by_quarter(n_head: int, n_kv_head: int, head_dim: int) -> Tensor:
 
 @dataclass(frozen=True)
 class TensorMap:
-    """Moves one tensor of transformers to gptlab's tensors of these names, and back."""
+    """Converts one tensor of transformers to the gptlab tensors of the given names, and back."""
 
     names: tuple[str, ...]
     layout: Layout

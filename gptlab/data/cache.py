@@ -17,7 +17,7 @@ def cache_folder() -> Path:
 
 
 def file_stamp(file: Path) -> tuple[str, int, int]:
-    """Return path, size and time of change of a file: another value whenever the file was written to."""
+    """Return a stamp of a file (path, size, modification time) that changes whenever the file is written."""
     status = file.stat()
     return str(file), status.st_size, status.st_mtime_ns
 
@@ -32,7 +32,7 @@ def write_cached(path: Path, content: bytes | memoryview) -> None:
 
 @contextmanager
 def cache_entry_locked(folder: Path) -> Iterator[None]:
-    """Create a folder of the cache and keep other processes out of the block, however this process ends."""
+    """Create a folder of the cache and lock it for the block. The lock ends with the process, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")

@@ -33,9 +33,9 @@ class Corpus(Protocol):
 class PyStdlib:
     """The running interpreter's standard library as source text, about 9 MB; nothing to download.
 
-    Modules and packages are sorted by path and decoded as their coding lines say (PEP 263), or as UTF-8. Left out are
-    tests, demos, tables (encodings, pydoc_data), the big applications idlelib and lib2to3, installed packages, and
-    _sysconfigdata, which describes one machine. Every Python version has another text, and so another hash.
+    Modules and packages are sorted by path and decoded as their coding lines say (PEP 263), or as UTF-8.
+    Tests, demos, tables (encodings, pydoc_data), the big applications idlelib and lib2to3, installed packages and
+    _sysconfigdata, which describes one machine, are left out. Every Python version has a different text and hash.
     """
 
     LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "encodings"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # listing the data options must not cost the import of torch
 
 CACHE_FORMAT = 1  # raise it when the same settings give other tokens or other files
 SPLITS = ("train", "val")
-META = "meta.json"  # beside the tokens: the tokenizer, the type of the ids, and the number of tokens of each split
+META = "meta.json"  # the tokenizer, the type of the ids, and the number of tokens of each split
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Dataset:
         return {"val/loss": nats / n, "val/bpb": nats / math.log(2) / self.val_bytes(n + 1)}
 
     def val_bytes(self, n_tokens: int | None = None) -> int:
-        """Return the bytes of UTF-8 that are targets in `validation_batches` over n_tokens: all but the first token."""
+        """Return the bytes of text in the targets of `validation_batches(n_tokens)`: all tokens except the first."""
         return int(self.tokenizer.token_bytes[self.val[1:n_tokens]].sum())
 
 

@@ -13,8 +13,8 @@ from gptlab.config import ConfigError
 def find_files(path: str) -> list[Path]:
     """Return the files that a path names, sorted: one file, the matches of a glob, or all readable files in a folder.
 
-    Files of other types and hidden ones in a folder are skipped. If a file or a glob names a file of another type,
-    that raises ConfigError.
+    Files of other types and hidden ones in a folder are skipped. Raises ConfigError if `path` itself, or a match of the
+    glob, is a file of another type.
     """
     target = os.path.expanduser(path)
     folder = os.path.isdir(target)

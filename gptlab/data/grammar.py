@@ -16,7 +16,7 @@ class Grammar(Task):
 
     C_i -> word_w C_i | open_j C_j C_i | close_i, from C_0, whose close_0 is a full stop. Every rule starts with a token
     of its own, so the tokens so far determine the derivation so far, and the next token has the probabilities of the
-    innermost open C_i. For each i they are the same numbers in another order, so the entropy of every token at any
+    innermost open C_i. For each i they are the same numbers in a different order, so the entropy of every token at any
     position is the same `entropy` nats. val/excess is the loss above what the grammar itself loses on the same tokens.
     """
 

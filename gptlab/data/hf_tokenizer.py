@@ -24,7 +24,7 @@ PIECE = 2**18  # characters; to encode a text the library needs a hundred times 
 LINE_END = re.compile(r"(?<=\S\n)(?=\S)")
 _WORDS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"""
 _OTHERS = r""" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
-SPLIT_PATTERNS = (  # of GPT-2, Llama 3 and Qwen
+SPLIT_PATTERNS = (  # the patterns of GPT-2, Llama 3 and Qwen
     GPT2_SPLIT,
     rf"{_WORDS}|\p{{N}}{{1,3}}|{_OTHERS}",
     rf"{_WORDS}|\p{{N}}|{_OTHERS}",
@@ -37,7 +37,7 @@ class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer of the tokenizers library that adds no special tokens around a text.
 
     `state` is what `to_json` returns: "tokenizer" is the text of tokenizer.json, "config" the settings of the files
-    beside it that belong to the vocabulary (`_special_tokens`).
+    next to it that belong to the vocabulary (`_special_tokens`).
     """
 
     def __init__(self, state: dict[str, Any]):
@@ -53,7 +53,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.encodes_in_pieces = can_encode_in_pieces(settings)
 
     def encode(self, text: str, place: str = "text") -> np.ndarray:
-        """Encode as AutoTokenizer(text, add_special_tokens=False); half a surrogate pair is U+FFFD, as for tiktoken."""
+        """Encode as AutoTokenizer(text, add_special_tokens=False); half a surrogate pair becomes U+FFFD."""
         ids = []
         for piece in pieces_of(text) if self.encodes_in_pieces else [text]:
             characters = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -151,7 +151,7 @@ class HuggingFaceVocabulary:
 
 @functools.lru_cache(maxsize=2)  # large files take a second, and a config is composed more than once
 def _open(path: str, file: Path, stamps: tuple[object, ...]) -> tuple[int, dict[str, Any], str]:
-    """Read a tokenizer.json and the files beside it; return vocabulary size, tokenizer state and cache key.
+    """Read a tokenizer.json and the files next to it; return vocabulary size, tokenizer state and cache key.
 
     `stamps` makes the cache forget files that have changed.
     """

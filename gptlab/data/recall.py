@@ -62,7 +62,7 @@ class Graded(Task):
 
 @register("data", "recall", source="arXiv:2312.04927")
 class Recall(Graded):
-    """Multi-query associative recall: pairs of key and value, then each key once more, which asks for its value.
+    """Multi-query associative recall: pairs of key and value, then each key again, as a question for its value.
 
     Keys and values of a row are distinct; gaps before the questions follow a power law. It departs from the paper's
     code in two ways: the answer follows its question, so that a target is always the next token, and gaps hold one

@@ -85,7 +85,7 @@ class TaskDataset:
     """A task with the interface of a text's Dataset."""
 
     task: Task
-    hash: str  # over everything that examples depend on beside the seed and the window
+    hash: str  # over everything that examples depend on besides the seed and the window
     tokenizer: ClassVar[None] = None
 
     @property

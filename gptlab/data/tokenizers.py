@@ -36,7 +36,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ids; bytes that are not UTF-8, as of half a character, become U+FFFD."""
+        """Return the text of the ids. Bytes that are not UTF-8, such as half a character, become U+FFFD."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

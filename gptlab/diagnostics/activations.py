@@ -68,7 +68,7 @@ def _with_gradients(model: LanguageModel, hooks: "_Hooks", loss: Tensor) -> Snap
     ffn_silent, ffn_dead       share of hidden values close to zero, and of units close to zero for every token
     tanh_saturated             share of a block's tanh outputs beyond 0.97, in norms, soft caps or activations
     probe/grad_norm            norm of the gradient of each block's parameters
-    probe/residual_grad_norm   the same of its matrices that write into the stream
+    probe/residual_grad_norm   the same for the matrices that write into the stream
     histogram/...              of stream, stream_grad, weights and grads, for each block
     """
     saturated = _floats(_saturated(end, start) for start, end in zip(hooks.stream, hooks.stream[1:], strict=False))
@@ -177,7 +177,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def rms(x: Tensor | None) -> Tensor:
-    """Return the root mean square, which of a root mean square is itself; NaN for None."""
+    """Return the root mean square; NaN for None. A single value that is one already stays the same."""
     return torch.tensor(NAN) if x is None else x.detach().float().square().mean().sqrt()
 
 
@@ -234,7 +234,7 @@ def histogram(x: Tensor) -> dict[str, Any]:
 
 
 def effective_rank(x: Tensor) -> float:
-    """Return over how many directions the tokens of x (B, T, C) spread: from 1 to C."""
+    """Return the number of directions over which the tokens of x (B, T, C) spread, from 1 to C."""
     flat = x.detach().flatten(0, -2).cpu().double()
     gram = flat @ flat.T if flat.shape[0] < flat.shape[1] else flat.T @ flat
     if not gram.isfinite().all():

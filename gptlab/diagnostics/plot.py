@@ -209,7 +209,7 @@ def _finish_axes(axes: Axes, title: str, y: str, *, x: str = "block", log: bool 
 
 
 def _number_ticks(axes: Axes) -> None:
-    """Label ticks with plain numbers, as many between the decades as there is room for."""
+    """Label ticks with plain numbers, with as many labels between the decades as fit."""
     low, high = axes.get_ylim()
     decades = math.log10(high / low)
     digits = "123468" if decades < 1 else "125" if decades < 2.5 else "1"

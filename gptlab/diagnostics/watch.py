@@ -45,9 +45,9 @@ class Watch:
         self.model, self.working, self.batch, self.autocast = model, working, batch, autocast
         self.params = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.snapshot: Snapshot = {}  # the one being taken
-        self.weights_before: list[Tensor] = []  # the optimizer's step
+        self.weights_before: list[Tensor] = []  # the weights before the optimizer's step
         self.norms: list[Tensor] = []  # gradient norms before clipping, of each step since the last snapshot
-        self.losses: list[Tensor] = []  # of these steps
+        self.losses: list[Tensor] = []  # the losses of these steps
         self.past: list[float] = []  # losses of up to PAST_LOSSES steps before them
 
     def due(self, step: int) -> bool:
@@ -62,7 +62,7 @@ class Watch:
 
     @torch.no_grad()
     def before_update(self, step: int, grad_norm: Tensor) -> None:
-        """Measure gradients and weights, after clipping; `grad_norm` is that of the whole gradient before clipping."""
+        """Measure gradients and weights after clipping; `grad_norm` is the norm of the whole gradient before it."""
         if self.level != "none":
             self.norms.append(grad_norm)
         if self.due(step):
@@ -74,7 +74,7 @@ class Watch:
 
     @torch.no_grad()
     def after_update(self, step: int, loss: Tensor) -> None:
-        """Measure the update; `loss` is the step's, in nats per token."""
+        """Measure the update; `loss` is the loss of the step, in nats per token."""
         if self.level != "none":
             self.losses.append(loss)
         if self.due(step):
@@ -91,7 +91,7 @@ class Watch:
         It has the values of `probe_activations` and:
 
         grad_norm            norm of the gradient of a block's parameters, by layer, before clipping
-        residual_grad_norm   the same of its matrices that write into the stream
+        residual_grad_norm   the same for the matrices that write into the stream
         weight_norm          norm of a block's matrices, by layer
         update_ratio         log10 of their update's norm over weight_norm; -3 is the rule of thumb
         parameters           for each parameter the norms of weight, gradient and update

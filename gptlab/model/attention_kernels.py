@@ -91,7 +91,7 @@ def _products_are_faster(q: Tensor, dropout: float) -> bool:
 
 
 def attend_explicitly(q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule = PLAIN, *, dropout: float = 0.0) -> Tensor:
-    """Compute `attend` as the equation is written. Tests hold the other kernels to this one."""
+    """Compute `attend` step by step from its equation. Tests compare the other kernels with this one."""
     return F.dropout(scores(q, k, rule).softmax(-1), dropout) @ _repeat_kv(q, v)
 
 

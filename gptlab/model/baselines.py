@@ -145,8 +145,8 @@ class RNN(LanguageModel):
     cell   gru (arXiv:1406.1078), lstm (Hochreiter and Schmidhuber, 1997) or tanh (Elman, 1990), in torch's form.
 
     The state is zero at the start of each window, and gradients go back to there: backpropagation through time is
-    truncated to the window. Carrying the state to the next window would need windows in the order of the text, so other
-    batches than all other models get.
+    truncated to the window. Carrying the state to the next window would need windows in the order of the text, and
+    so batches that differ from those of all other models.
     """
 
     def __init__(

@@ -73,13 +73,13 @@ def _reject_settings_of_missing_slots(tree: dict[str, Any], used: set[str]) -> N
 
 
 def _reject_leaks(tree: dict[str, Any], used: set[str]) -> None:
-    """Reject a norm that shows a token later ones in training, unless `allow_leak` or the model permits it."""
+    """Reject a norm that lets a token see later ones in training, unless `allow_leak` or the model permits it."""
     if getattr(registry.entry("model", tree["model"]["name"]).cls, "allows_leak", False):
         return
     for slot in {"norm", "qk_norm"} & used:
         if getattr(registry.entry(slot, tree[slot]["name"]).cls, "leaks", False) and not tree[slot]["allow_leak"]:
             raise ConfigError(
-                f"{slot}={tree[slot]['name']}: in training its statistics show a token those after it; "
+                f"{slot}={tree[slot]['name']}: in training its statistics let a token see later ones; "
                 f"set {slot}.allow_leak=true to use it in model={tree['model']['name']} all the same"
             )
 
@@ -135,7 +135,7 @@ def _max_len(tree: dict[str, Any], used: set[str]) -> int:
     position = registry.entry("position", tree["position"]["name"])
     if max(lengths) > 1 and "position" in used and not getattr(position.cls, "extrapolates", True):
         raise ConfigError(
-            f"eval.lengths={lengths}: position={position.name} knows no position beyond data.window={window}; set [1]"
+            f"eval.lengths={lengths}: position={position.name} has no positions beyond data.window={window}; set [1]"
         )
     return window * max(lengths)
 

@@ -1,4 +1,4 @@
-"""The state of generation: a model keeps it so that it need not read earlier tokens again."""
+"""The state of generation, which a model keeps to avoid reading earlier tokens again."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Checks of a component inside a tiny model: that it is causal, trainable and fair to the other arms.
 
-A check takes a Subject and returns a remark for the report. It raises CheckFailed with the fault and how to mend it.
+A check takes a Subject and returns a remark for the report. It raises CheckFailed with the fault and how to fix it.
 """
 
 import math
@@ -31,7 +31,7 @@ MOST_ERROR_IN_BF16 = 0.1  # share of the logits' norm; gptlab's own components a
 
 
 class CheckFailed(Exception):
-    """A fault of a component and how to mend it, in one line."""
+    """A fault of a component and how to fix it, in one line."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Subject:
 
     def own_parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return the component's parameters in the model, by path."""
-        own = {
+        parameters = {
             f"{path}.{name}".lstrip("."): p
             for path, module in self.own_modules(model)
             for name, p in module.named_parameters(recurse=False)
         }
-        return own if self.slot != "init" else dict(model.named_parameters())  # an init draws those of all
+        return parameters if self.slot != "init" else dict(model.named_parameters())  # an init draws those of all
 
 
 def _noise(name: str, shape: torch.Size) -> Tensor:
@@ -112,8 +112,8 @@ def builds(subject: Subject) -> str:
 
 def has_roles(subject: Subject) -> str:
     """Check that initialisation and weight decay know what each parameter is for."""
-    own = subject.own_parameters(subject.model())
-    for name, p in own.items():
+    parameters = subject.own_parameters(subject.model())
+    for name, p in parameters.items():
         role, is_tagged = role_of(p), hasattr(p, "role")
         if role not in ROLES:
             raise CheckFailed(f"{name} has the role {role!r}; choose from {', '.join(ROLES)}")
@@ -127,7 +127,7 @@ def has_roles(subject: Subject) -> str:
                 f"{name} is a bias without a role, so it counts as a gain; use gptlab.model.roles.Linear, or "
                 f'tag(parameter, "bias")'
             )
-    roles = sorted({role_of(p) for p in own.values()})
+    roles = sorted({role_of(p) for p in parameters.values()})
     return ", ".join(roles) or "no parameters"
 
 
@@ -159,7 +159,7 @@ def is_causal(subject: Subject) -> str:
 
 
 def agrees_with_cache(subject: Subject) -> str:
-    """Check that the logits with a cache are those without: some tokens at once, then one by one."""
+    """Check that the cache changes no logits when some tokens are read together, then the rest one by one."""
     model = subject.telling_model()
     x = tokens(model)
     cache, n_first = model.new_cache(), model.max_len // 3
@@ -184,8 +184,8 @@ def has_gradients(subject: Subject) -> str:
     logits = model(x)
     loss, extra = F.cross_entropy(logits.flatten(0, 1), x.roll(-1).flatten()), model.auxiliary_loss(logits)
     (loss if extra is None else loss + extra).backward()
-    own = subject.own_parameters(model)
-    for name, p in own.items():
+    parameters = subject.own_parameters(model)
+    for name, p in parameters.items():
         if p.grad is None:
             raise CheckFailed(f"{name} has no gradient; use it in forward, or remove it")
         if not p.grad.isfinite().all():
@@ -193,7 +193,7 @@ def has_gradients(subject: Subject) -> str:
         # A bias may have no effect by design: softmax does not see what is added to all scores of a query.
         if p.grad.abs().max() <= NO_GRADIENT and role_of(p) != "bias":
             raise CheckFailed(f"{name} has a gradient of zero; it does not change the loss: use it, or remove it")
-    return f"in all {len(own)} parameters" if own else "no parameters"
+    return f"in all {len(parameters)} parameters" if parameters else "no parameters"
 
 
 def obeys_bias_switch(subject: Subject) -> str:
@@ -210,7 +210,7 @@ def obeys_bias_switch(subject: Subject) -> str:
 
 
 def is_finite_in_bf16(subject: Subject) -> str:
-    """Check that loss and gradients are finite in bf16, by autocast and by weights, and logits near float32's."""
+    """Check that in bf16, by autocast or by weights, loss and gradients are finite and logits near float32's."""
     reference = subject.model().train()
     with torch.no_grad():
         exact = reference(tokens(reference))
@@ -224,18 +224,18 @@ def is_finite_in_bf16(subject: Subject) -> str:
             logits = model(x).float()
         loss = F.cross_entropy(logits.flatten(0, 1), x.roll(-1).flatten())
         if not loss.isfinite():
-            raise CheckFailed(f"the loss is {loss.item()} {how}; compute what is delicate in float32: x.float()")
+            raise CheckFailed(f"the loss is {loss.item()} {how}; compute sensitive parts in float32: x.float()")
         if (error := float((logits.detach() - exact).norm() / exact.norm())) > MOST_ERROR_IN_BF16:
-            raise CheckFailed(f"logits are {error:.0%} off {how}; compute what is delicate in float32: x.float()")
+            raise CheckFailed(f"logits are {error:.0%} off {how}; compute sensitive parts in float32: x.float()")
         loss.backward()
         for name, p in model.named_parameters():
             if p.grad is not None and not p.grad.isfinite().all():
-                raise CheckFailed(f"the gradient of {name} is not finite {how}; compute what is delicate in float32")
+                raise CheckFailed(f"the gradient of {name} is not finite {how}; compute sensitive parts in float32")
     return "under autocast and with bf16 weights"
 
 
 class _Uncounted(TorchDispatchMode):
-    """Note the operations that do much arithmetic and that the FLOP counter has no formula for."""
+    """Records the operations that do much arithmetic but for which the FLOP counter has no formula."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -272,20 +272,20 @@ def starts_reproducibly(subject: Subject) -> str:
     once = subject.model()
     torch.manual_seed(2)
     again, other = dict(subject.model().named_parameters()), dict(subject.model("seed=1").named_parameters())
-    own = subject.own_parameters(once)
+    parameters = subject.own_parameters(once)
     for name, p in once.named_parameters():
         if not torch.equal(p, again[name]):
             raise CheckFailed(
                 f"{name} is different when the same model is built again; draw initial weights from torch's global "
                 f"generator in __init__, or from the one that init_weights(generator) is given"
             )
-        is_drawn = name in own and p.ndim >= 2 and p.unique().numel() > 2
+        is_drawn = name in parameters and p.ndim >= 2 and p.unique().numel() > 2
         if is_drawn and torch.equal(p, other[name]):
             raise CheckFailed(f"{name} is the same for every seed; draw it from the generator that you are given")
     if subject.slot not in ("init", "model"):
         baseline = dict(build_model(load_config([*TINY, *_without(subject)])).named_parameters())
         for name, p in once.named_parameters():
-            same = name not in own and name in baseline and baseline[name].shape == p.shape
+            same = name not in parameters and name in baseline and baseline[name].shape == p.shape
             if same and not torch.equal(p, baseline[name]):
                 raise CheckFailed(f"{name}, of another component, starts differently with this one; leave it alone")
     return "by seed and name"

@@ -48,10 +48,10 @@ def flops_per_token(model: LanguageModel, window: int) -> float:
 
 def _count_by_blocks(model: LanguageModel, window: int) -> float:
     blocks = list(model.blocks)
-    alike = Counter(tuple((n, p.shape) for n, p in block.named_parameters()) for block in blocks)
+    count_by_shapes = Counter(tuple((n, p.shape) for n, p in block.named_parameters()) for block in blocks)
     one_of = {tuple((n, p.shape) for n, p in block.named_parameters()): block for block in blocks}
     outside = _flops(model, [], window)
-    inside = sum(n * (_flops(model, [one_of[shapes]], window) - outside) for shapes, n in alike.items())
+    inside = sum(n * (_flops(model, [one_of[shapes]], window) - outside) for shapes, n in count_by_shapes.items())
     return (outside + inside) / window
 
 
@@ -95,7 +95,7 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:
-    """Return the parameters of each part that the model has, such as embedding, attention and norms, and `total`."""
+    """Return the number of parameters in each part of the model, such as embedding and norms, and in `total`."""
     parts = dict.fromkeys((*PARTS, "norms", "head", "other"), 0)
     for name, p in model.named_parameters():
         part = next((module for module in name.split(".") if module in (*PARTS, "head")), None)
@@ -112,16 +112,16 @@ def non_embedding(model: nn.Module) -> int:
 
 
 def state_bytes(model: nn.Module, optimizer: Any) -> dict[str, int]:
-    """Return the bytes that training holds beside activations: float32 weights, gradients and optimizer state."""
+    """Return the bytes that training holds besides activations: float32 weights, gradients and optimizer state."""
     return _state_bytes(_kinds(model), optimizer)
 
 
 def _kinds(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
-    """Return one parameter of each kind (shape and role), with the number of elements of all of that kind."""
-    alike: dict[str, list[nn.Parameter]] = defaultdict(list)
+    """Return one parameter of each kind (shape and role), and the number of elements in all parameters of that kind."""
+    by_kind: dict[str, list[nn.Parameter]] = defaultdict(list)
     for p in model.parameters():
-        alike[f"{tuple(p.shape)} {sorted(vars(p).items())}"].append(p)
-    return [(ps[0], sum(p.numel() for p in ps)) for ps in alike.values()]
+        by_kind[f"{tuple(p.shape)} {sorted(vars(p).items())}"].append(p)
+    return [(ps[0], sum(p.numel() for p in ps)) for ps in by_kind.values()]
 
 
 def _state_bytes(kinds: list[tuple[nn.Parameter, int]], optimizer: Any) -> dict[str, int]:
@@ -158,7 +158,7 @@ def figure(cfg: Settings, name: str) -> float:
 
 
 class Architecture:
-    """The counts of one architecture: parameters at once, FLOPs, which take longest, when they are first asked for."""
+    """The counts of one architecture. FLOPs, which take longest, are counted when they are first asked for."""
 
     def __init__(self, settings: dict[str, Any]):
         self._settings = settings
@@ -184,5 +184,5 @@ def architecture(cfg: Settings) -> Architecture:
 
 @functools.cache
 def _counted(components: tuple[type, ...], settings: str) -> Architecture:
-    """Memoise by the classes too: two files of the user's may define different components of one name."""
+    """Memoise by the classes too: two user files may define different components under one name."""
     return Architecture(json.loads(settings))

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from gptlab.model.dropout import draw_kept, scale_of_kept
 
-QUERIES = 64  # at a time; 32 and 128 are slower, or no faster in windows of 1,024 tokens
+QUERIES = 64  # queries at a time; 32 and 128 are slower, or no faster in windows of 1,024 tokens
 
 
 def attend_by_products(

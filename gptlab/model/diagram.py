@@ -107,7 +107,7 @@ def _side_by_side(columns: list[list[str]]) -> list[str]:
 
 
 def _shifted(rows: list[str], axis: int) -> list[str]:
-    """Pad rows so that column `axis` is in their middle."""
+    """Pad rows until column `axis` is in the middle."""
     width = len(rows[0])
     left, right = max(0, width - 1 - 2 * axis), max(0, 2 * axis + 1 - width)
     return [" " * left + row + " " * right for row in rows]

@@ -25,7 +25,7 @@ def generate(
 
     Args:
         model: The model, in evaluation mode.
-        tokens: The prompt; of one longer than the window, the model sees the end.
+        tokens: The prompt. If it is longer than the window, the model sees only its end.
         n: Number of tokens to add.
         temperature: Divides the logits; 0 takes the likeliest token.
         top_k: Draw from the k likeliest tokens alone.

@@ -103,7 +103,9 @@ class LanguageModel(nn.Module):
             if module is self or not hasattr(module, "metrics"):
                 continue
             for key, value in module.metrics().items():
-                value = value.full_tensor() if hasattr(value, "full_tensor") else value  # of a sharded parameter
+                value = (
+                    value.full_tensor() if hasattr(value, "full_tensor") else value
+                )  # the value of a sharded parameter
                 number = torch.as_tensor(value, dtype=torch.float32, device=device).detach().reshape(())
                 if path.startswith("blocks."):
                     _, layer, *parts = path.split(".", 2)
@@ -125,8 +127,8 @@ class GPT(LanguageModel):
     """The decoder-only transformer: embedding, position, blocks, norm, head.
 
     In a notebook its sizes are enough. A part is a function that returns a module: `embedding()`, `position()`,
-    `block(layer_idx)`, `placement()`, `norm(dim)` or `head()`. Parts that are left out are GPT-2's, and if any of the
-    first four or the head is, all weights are drawn as in GPT-2, from torch's random generator.
+    `block(layer_idx)`, `placement()`, `norm(dim)` or `head()`. Parts that are left out are GPT-2's. If one of the
+    first four or the head is left out, all weights are drawn as in GPT-2, from torch's random generator.
     """
 
     def __init__(

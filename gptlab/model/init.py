@@ -115,7 +115,7 @@ class MuPInit(GPT2Init):
                 raise ConfigError(f"{slot}={component['name']}: has no setting 'scale' for init=mup to divide; add one")
         for key, value in {"embedding.width": embedding.get("width"), "head.width": head.get("width")}.items():
             if value not in (None, tree["size"]["dim"]):
-                raise ConfigError(f"{key}={value}: init=mup knows no width but the stream's; set it to null")
+                raise ConfigError(f"{key}={value}: init=mup supports only the stream's width; set it to null")
         if embedding.get("scale_by_width"):
             raise ConfigError("embedding.scale_by_width=true: must be false with init=mup; set embedding.scale")
         scale = (attention["scale"] or self.base_head_dim**-0.5) / self.head_m
@@ -243,7 +243,7 @@ def _fill(p: Tensor, std: float, distribution: str, generator: Generator) -> Non
 
 
 def _truncated(p: Tensor, std: float, cutoff: float, generator: Generator) -> None:
-    """Fill p from N(0, std), drawing again what is more than `cutoff` standard deviations from 0."""
+    """Fill p from N(0, std), drawing again every value more than `cutoff` standard deviations from 0."""
     nn.init.trunc_normal_(p, std=std, a=-cutoff * std, b=cutoff * std, generator=generator)
 
 

@@ -65,12 +65,12 @@ class NextTokenLoss(nn.Module):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Return the cross-entropy of logits (N, V) and targets (N,) in float32; targets of -100 give 0 uncounted."""
+    """Return the cross-entropy of logits (N, V) and targets (N,) in float32; targets of -100 do not count."""
     return F.cross_entropy(logits.float(), targets, reduction=reduction)
 
 
 def _each(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return nats and hits, (N,) each, of logits (N, V) and targets (N,)."""
+    """Return for each token its loss in nats and whether the likeliest token is right, (N,) each."""
     return cross_entropy(logits, targets, "none"), logits.argmax(-1) == targets
 
 
@@ -100,9 +100,9 @@ class _Chunked(torch.autograd.Function):
                 gradients: Any = torch.autograd.grad(total, [part, *head], allow_unused=True)
             dx[chunk] = gradients[0]
             for i, gradient in enumerate(gradients[1:]):
-                if gradient is not None:  # as it is for a token table that the head does not read
-                    so_far = dhead[i]
-                    dhead[i] = gradient.float() if so_far is None else so_far.add_(gradient)
+                if gradient is not None:  # it is None for a token table that the head does not read
+                    accumulated = dhead[i]
+                    dhead[i] = gradient.float() if accumulated is None else accumulated.add_(gradient)
             totals += torch.stack([total.detach(), loss.detach()])
         ctx.save_for_backward(dx, *(d if d is None else d.to(p.dtype) for d, p in zip(dhead, head, strict=True)))
         ctx.mark_non_differentiable(loss := totals[1].clone())

@@ -34,7 +34,7 @@ class Position(nn.Module):
         return x
 
     def score_bias(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """Return what is added to the score of a head between two positions; all are index tensors that broadcast."""
+        """Return the bias of a head's score between two positions; the arguments are index tensors that broadcast."""
         raise NotImplementedError  # called only if biases_scores is set
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
@@ -155,11 +155,11 @@ class RoPE(Position):
             if not 0 <= low_freq_factor < high_freq_factor:
                 raise ValueError(f"low_freq_factor={low_freq_factor}: must be below {high_freq_factor=}, from 0 up")
             turns = frequency * original_window / (2 * math.pi)
-            kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)
-            frequency = frequency * (kept + (1 - kept) / factor)
+            share_kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)
+            frequency = frequency * (share_kept + (1 - share_kept) / factor)
         elif scaling == "yarn":
-            kept = _kept_by_yarn(self.width, theta, original_window, beta_fast, beta_slow)
-            frequency = frequency * (kept + (1 - kept) / factor)
+            share_kept = _kept_by_yarn(self.width, theta, original_window, beta_fast, beta_slow)
+            frequency = frequency * (share_kept + (1 - share_kept) / factor)
         gain = (attention_factor or yarn_attention_factor(factor)) if scaling == "yarn" else 1.0
         self._waves: dict[str, tuple[Tensor, float]] = {}  # frequencies and gain, for positions beyond the tables
         self._add_tables("", frequency, max_len, gain)
@@ -167,7 +167,7 @@ class RoPE(Position):
             self._add_tables("local_", _frequency(self.width, local_theta), max_len)
 
     def _add_tables(self, prefix: str, frequency: Tensor, max_len: int, gain: float = 1.0) -> None:
-        """Add cos and sin of the angles of all positions, times `gain`, (max_len, width), as buffers."""
+        """Register cos and sin of the angles, times `gain`, as buffers with a row per position: (max_len, width)."""
         self._waves[prefix] = frequency, gain
         cos, sin = self._cos_sin(prefix, torch.arange(max_len, dtype=DOUBLE))
         self.register_buffer(f"{prefix}cos", cos, persistent=False)
@@ -194,8 +194,8 @@ class RoPE(Position):
             cos, sin = (t[start:stop].to(x.dtype) for t in tables)
         if self.width == x.shape[-1]:
             return x * cos + self._turn(x) * sin
-        turned, kept = x[..., : self.width], x[..., self.width :]
-        return torch.cat([turned * cos + self._turn(turned) * sin, kept], -1)
+        rotated, unrotated = x[..., : self.width], x[..., self.width :]
+        return torch.cat([rotated * cos + self._turn(rotated) * sin, unrotated], -1)
 
     def _turn(self, x: Tensor) -> Tensor:
         """Turn each pair of channels (a, b) to (-b, a)."""
@@ -222,7 +222,7 @@ class ALiBi(Position):
         self.register_buffer("slopes", torch.tensor(_alibi_slopes(n_head)), persistent=False)
 
     def score_bias(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        if self.bf16:  # by the key's position: to a softmax it equals the distance, but it rounds differently
+        if self.bf16:  # use the key's position: a softmax gives the same, but the rounding differs
             return (self.slopes.bfloat16()[head] * key.bfloat16()).to(self.slopes.dtype) * self.scale
         return -self.scale * self.slopes[head] * (query - key)
 

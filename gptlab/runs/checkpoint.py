@@ -108,7 +108,7 @@ def _write(path: str | Path, tensors: dict[str, Tensor], header: dict[str, str])
     if on_host is None:
         return
     path = Path(path)
-    for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
+    for leftover in path.parent.glob(f".{path.name}.*"):  # files of a process that was killed while writing
         leftover.unlink()
     with replacing(path, sync=True) as temporary:
         save_file(on_host, temporary, header)

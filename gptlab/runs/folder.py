@@ -26,7 +26,7 @@ def run_dir(cfg: Settings) -> Path:
 
 
 def slug(cfg: Settings) -> str:
-    """Name what differs from the baseline, cut to SLUG_LENGTH: `placement-post_norm-rmsnorm_seed-1`."""
+    """Return the differences from the baseline as a name, cut to SLUG_LENGTH: `placement-post_norm-rmsnorm_seed-1`."""
     parts = [_slug_part(k, v) for k, v in short_diff(cfg).items() if k not in NOT_IN_SLUG]
     seed = f"seed-{cfg.seed}"
     room = SLUG_LENGTH - len(seed) - 1

@@ -26,7 +26,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, or raise Busy. However the process ends, the lock ends with it."""
+    """Hold the lock of a run's folder, or raise Busy. The lock ends with the process, however that ends."""
     make_folder(folder)
     lock = FileLock(folder / ".lock", timeout=2)  # seconds; is_locked holds it for an instant
     try:
@@ -51,7 +51,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def state_of(folder: Path, status: dict[str, Any] | None = None) -> RunState:
-    """Return a run's state as recorded, corrected for a process that was killed.
+    """Return a run's recorded state, corrected if its process was killed.
 
     A run that is recorded as running but not locked is interrupted; one without a record is waiting. `status` is the
     content of status.json if the caller has read it already.

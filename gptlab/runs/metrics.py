@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 
-HIGHER_IS_BETTER = re.compile("accuracy|per_s|mfu")  # in the name of a metric that is not in the table
+HIGHER_IS_BETTER = re.compile("accuracy|per_s|mfu")  # matched in the name of a metric that is not in the table
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Metric:
     label: str
     unit: str = ""
     higher_is_better: bool = False
-    decimals: int = 4  # in a line of the terminal
+    decimals: int = 4  # decimals in a line of the terminal
     in_terminal: bool = False  # an evaluation prints it
     keep_minimum: bool = False  # trackers keep its minimum and, as final/KEY, its last value
     in_dashboard: bool = False  # the W&B dashboard draws it
@@ -52,7 +52,7 @@ def metric_named(key: str) -> Metric:
     """Return the metric called `key`, with defaults if it is not in the table.
 
     A variant such as val/loss_2x, or a breakdown such as val/accuracy_pairs-8, has the unit and direction of the metric
-    before the underscore. Of a metric that a component logs, less is better unless its name says otherwise.
+    before the underscore. For a metric that a component logs, lower is better unless its name says otherwise.
     """
     if key in METRICS:
         return METRICS[key]

@@ -136,7 +136,7 @@ class Recorder:
 
 
 class NoRecorder(Recorder):
-    """The recorder of every rank but 0, which records for all of them."""
+    """The recorder of all ranks except 0. It records nothing, since rank 0 records for all ranks."""
 
     def __init__(self) -> None:
         pass
@@ -160,7 +160,7 @@ class NoRecorder(Recorder):
 def record_again(
     run_dir: Path, *, config: Mapping[str, Any], settings: TrackerSettings, info: RunInfo, run_id: str
 ) -> str | None:
-    """Send the record of an ended run to the tracker under another id; return the hint where it is, with a title."""
+    """Send the record of an ended run to the tracker under a new id; return a title and the hint where it is."""
     history = logged_history(read_metrics(run_dir), read_snapshots(run_dir))
     if tracker := settings.start(info, run_id, config, history):
         tracker.finish(RunState(read_status(run_dir)["state"]), read_summary(run_dir))
@@ -192,12 +192,12 @@ def read_summary(run_dir: str | Path) -> dict[str, Any]:
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
-    """Return the lines of metrics.jsonl without a last one that was cut off."""
+    """Return the complete lines of metrics.jsonl, without a last one that was cut off."""
     return read_json_lines(Path(run_dir) / METRICS)
 
 
 def read_snapshots(run_dir: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of diagnostics.jsonl without a last one that was cut off; [] for a run without diagnostics."""
+    """Return the complete lines of diagnostics.jsonl, without a last one that was cut off; [] if there are none."""
     return read_json_lines(Path(run_dir) / SNAPSHOTS)
 
 

@@ -1,4 +1,4 @@
-"""Trackers: where a run is recorded beside its own folder. W&B and Trackio each have a module with a `Tracker`."""
+"""Trackers record a run in addition to its own folder. W&B and Trackio each have a module with a `Tracker`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from gptlab.runs.metrics import METRICS
 from gptlab.runs.states import RunState
 
-# A tracker shows the lowest value of these beside the last one.
+# For these metrics a tracker shows the lowest value as well as the last one.
 MINIMA = tuple(metric.key for metric in METRICS.values() if metric.keep_minimum)
 
 
@@ -28,7 +28,7 @@ class RunInfo:
 class Tracker(ABC):
     """A started run in a tracker.
 
-    Once it has started, trouble with the tracker never stops the training: `error` keeps it and `hint` tells it.
+    Once it has started, trouble with the tracker never stops the training: `error` and `hint` report it.
     """
 
     error: str | None = None  # one line
@@ -68,15 +68,15 @@ class Tracker(ABC):
 
 
 class TrackerSettings(Protocol):
-    """Which tracker a run goes to, and where in it."""
+    """The tracker that records a run, and where it does."""
 
-    status_key: ClassVar[str]  # of the hint in status.json
+    status_key: ClassVar[str]  # key of the hint in status.json
     title: ClassVar[str]
 
     def start(
         self, info: RunInfo, run_id: str, config: Mapping[str, Any], history: Iterable[Mapping[str, Any]]
     ) -> Tracker | None:
-        """Start a run, or go on with the one of that id; None if the tracker is disabled.
+        """Start a run, or continue the one with that id; None if the tracker is disabled.
 
         `history` holds everything that a resumed run logged up to its checkpoint.
         """
@@ -105,8 +105,8 @@ def with_histograms(metrics: Mapping[str, Any], library: ModuleType) -> dict[str
 def to_tracker(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     """Return a diagnostics snapshot as a tracker draws it: a curve such as `stream_rms/03` for each layer.
 
-    Of values per head it takes the mean, of the largest attention logits the largest. Norms of single parameters stay
-    in diagnostics.jsonl.
+    For values per head it takes the mean; for the largest attention logits, the maximum. Norms of single parameters
+    stay in diagnostics.jsonl.
     """
     curves: dict[str, Any] = {}
     for name, value in snapshot.items():

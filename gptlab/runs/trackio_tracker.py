@@ -19,7 +19,7 @@ from gptlab.runs.trackers import MINIMA, RunInfo, Tracker, one_line, with_histog
 
 @dataclass(frozen=True)
 class TrackioSettings:
-    """Where a run goes: the folder `dir`/trackio, or TRACKIO_DIR's. Raises ConfigError if Trackio is not installed."""
+    """Settings of Trackio; runs go to TRACKIO_DIR or `dir`/trackio. Raises ConfigError if Trackio is not installed."""
 
     status_key: ClassVar[str] = "trackio"
     title: ClassVar[str] = "Trackio"
@@ -33,7 +33,7 @@ class TrackioSettings:
     def start(
         self, info: RunInfo, run_id: str, config: Mapping[str, Any], history: Iterable[Mapping[str, Any]] = ()
     ) -> "TrackioRun":
-        """Start a run, or go on with the one of that id."""
+        """Start a run, or continue the one with that id."""
         return TrackioRun(self, info, run_id, config, history)
 
 

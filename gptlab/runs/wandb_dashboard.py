@@ -20,7 +20,7 @@ AXES = {"tokens": "tokens", "cost/flops": "FLOPs", "seconds": "seconds of traini
 PINNED_COLUMNS = ("config:arm.value", *(f"summary:final/{m}" for m in DRAWN), "summary:parameters")
 TRAINING = ("train", "sweep")  # job types; tuning runs are left out
 BAND: Any = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-MAX_ARMS = 100  # in one panel; W&B's default is 10
+MAX_ARMS = 100  # arms in one panel; W&B's default is 10
 FULL_WIDTH = 24  # columns of a report's grid
 
 

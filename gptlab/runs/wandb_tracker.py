@@ -28,7 +28,7 @@ EXIT_CODES = {  # 255 is what W&B itself gives Ctrl-C
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """Where a run goes. `mode` comes from resolve_mode; all runs share the folder `dir`/wandb, or WANDB_DIR's."""
+    """The settings of W&B. `mode` comes from resolve_mode; all runs share the folder WANDB_DIR, or else `dir`/wandb."""
 
     status_key: ClassVar[str] = "wandb"
     title: ClassVar[str] = "W&B"
@@ -44,7 +44,7 @@ class WandbSettings:
     def start(
         self, info: RunInfo, run_id: str, config: Mapping[str, Any], history: Iterable[Mapping[str, Any]] = ()
     ) -> "WandbRun | None":
-        """Start a run, or go on with the one of that id; None if W&B is disabled."""
+        """Start a run, or continue the one with that id; None if W&B is disabled."""
         return WandbRun(self, info, run_id, config, history) if self.mode != "disabled" else None
 
 
@@ -140,7 +140,7 @@ def import_wandb() -> ModuleType:
     return wandb
 
 
-def has_api_key(place: str = "wandb.mode=online", mend: str = "run `wandb login` or use wandb.mode=offline") -> bool:
+def has_api_key(source: str = "wandb.mode=online", fix: str = "run `wandb login` or use wandb.mode=offline") -> bool:
     """Return whether wandb would find credentials for its server: environment, netrc or settings files.
 
     Raises ConfigError for credentials that wandb rejects.
@@ -155,7 +155,7 @@ def has_api_key(place: str = "wandb.mode=online", mend: str = "run `wandb login`
     try:
         return wbauth.authenticate_session(host=host, source="gptlab", prompt=False, update_session=False) is not None
     except AuthenticationError as error:
-        raise ConfigError(f"{place}: {error}; {mend}") from error
+        raise ConfigError(f"{source}: {error}; {fix}") from error
 
 
 def _wandb_dir(settings: WandbSettings) -> Path:

@@ -31,7 +31,7 @@ def best_weights(folder: Path, setting: str = "") -> Path:
 
 
 def weights_files(folder: Path, setting: str) -> list[Path]:
-    """Return the files that determine the weights: of a transformers folder its config too, which names the layers."""
+    """Return the files that determine the weights; in a transformers folder the config too, which names the layers."""
     if folder_kind(folder, setting) == "run":
         return [best_weights(folder, f"{setting}=")]
     files = sorted(folder.glob("model*.safetensors"))

@@ -16,16 +16,16 @@ TUNING = "tune"  # the phase of a run that only chooses a value
 
 
 def as_texts(overrides: Overrides) -> list[str]:
-    """Return overrides as they are typed: ["norm=rmsnorm"]."""
+    """Return overrides as typed on the command line: ["norm=rmsnorm"]."""
     return [f"{key}={value}" for key, value in overrides.items()]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that a sweep compares; it has a run for each seed."""
+    """One of the alternatives that a sweep compares; it has a run for each seed."""
 
     overrides: Overrides  # without the seed
-    varying: Overrides  # those that not all arms have; all of them if there is only one arm
+    varying: Overrides  # the overrides that not all arms have; all overrides of a single arm
     variant: str = ""  # its name in the experiment file, or one that a tuned arm keeps whatever value is chosen
     baseline: int = 0  # index of the arm whose cost `match=` gives to this one
     match_reference: float | None = None  # that arm's cost, once it is known
@@ -37,7 +37,7 @@ class Arm:
 
     @property
     def texts(self) -> list[str]:
-        """Every override of the arm as it is typed, without the seed."""
+        """Every override of the arm as typed, without the seed."""
         texts = as_texts(self.overrides)
         if self.variant:
             texts.append(f"variant={quoted(self.variant)}")
@@ -113,7 +113,7 @@ class SweepPlan:
         return CellSpec(arm, seed, self._label(arm, seed, (tuned or {}) if phase else {}), tuned or {}, phase)
 
     def _label(self, arm: Arm, seed: str, tried: Overrides) -> str:
-        """The variant, or the overrides that set the arm apart; the values tried; the seed."""
+        """Return a name: the variant, or the overrides that set the arm apart, then the values tried and the seed."""
         seed_text = [f"seed={seed}"] if seed else []
         if arm.variant:
             return " ".join([arm.variant, *as_texts(tried), *seed_text])

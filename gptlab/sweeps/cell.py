@@ -1,4 +1,4 @@
-"""The cells of a sweep: composed, built and planned before any of them starts, and what became of each afterwards."""
+"""The cells of a sweep: composed, built and planned before any of them starts, and their outcomes afterwards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +95,7 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
     Args:
         specs: the cells.
         device_is_here: False for a sweep on a cluster, whose devices this machine may lack.
-        memo: what earlier calls found for configs that read the same settings.
+        memo: the results of earlier calls, for configs that read the same settings.
 
     Raises:
         ConfigError: with a line for each problem, naming the first cell that has it.
@@ -117,7 +117,7 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
 
 
 def with_references(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:
-    """Give every arm that `match=` changes the cost of its baseline, to be matched to."""
+    """Set the cost to match in every arm that `match=` changes: the cost of its baseline."""
     memo = memo or Memo()
     costs: dict[tuple[int, str], float] = {}
     return replace(plan, arms=[_with_reference(arm, plan, costs, memo) for arm in plan.arms])
@@ -133,10 +133,12 @@ def _with_reference(arm: Arm, plan: SweepPlan, costs: dict[tuple[int, str], floa
         key = (arm.baseline, matched_cost)
         if key not in costs:
             baseline = load_config(plan.cell(plan.arms[arm.baseline], seed).overrides)
-            run = prepare_matched(baseline, None, device_is_here=False, memo=memo)  # at the width that it asks for
+            run = prepare_matched(
+                baseline, None, device_is_here=False, memo=memo
+            )  # at the width that its own `match=` gives
             costs[key] = run.budget.cost[matched_cost]
     except ConfigError:
         return arm  # check_cells names the problem, together with those of all other cells
     if width := next((f"{k}={v}" for k, v in arm.varying.items() if k in WIDTHS), None):
-        raise ConfigError(f"{width}: match={cfg.match.name} is to choose the width; leave one out   [{arm.name}]")
+        raise ConfigError(f"{width}: match={cfg.match.name} chooses the width too; leave one out   [{arm.name}]")
     return replace(arm, match_reference=costs[key])

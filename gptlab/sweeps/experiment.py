@@ -30,7 +30,7 @@ class Experiment:
     knock_out: list[str] = field(default_factory=list)  # two configs: the arms are the second without one component
     seeds: list[int] = field(default_factory=list)
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values, of which each arm gets its best
-    tune_seeds: list[int] = field(default_factory=list)  # the seeds on which it is chosen; none of `seeds`
+    tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
 
 
 def is_experiment(argument: str) -> bool:
@@ -71,9 +71,9 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as e:
         raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split())})") from e
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: is not a mapping; an experiment has {', '.join(KEYS)}")
+        raise ConfigError(f"{path}: is not a mapping; give one with keys from {', '.join(KEYS)}")
     if unknown := set(tree) - set(KEYS):
-        raise ConfigError(f"{path}: has {min(map(str, unknown))!r}; an experiment has {', '.join(KEYS)}")
+        raise ConfigError(f"{path}: unknown key {min(map(str, unknown))!r}; choose from {', '.join(KEYS)}")
     if len([key for key in KINDS_OF_ARMS if tree.get(key)]) > 1:
         raise ConfigError(f"{path}: has arms of several kinds; keep one of {', '.join(KINDS_OF_ARMS)}")
     return tree
@@ -94,7 +94,7 @@ def _variants(path: Path, value: Any) -> dict[str, list[str]]:
 
 
 def _tune(path: Path, value: Any) -> dict[str, list[str]]:
-    """The values of each setting as they are typed after its `=`."""
+    """The values of each setting as typed after its `=`."""
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: tune maps names to lists, such as {{optimizer.lr: [3e-4, 1e-3]}}")
     for key, values in value.items():

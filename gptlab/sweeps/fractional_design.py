@@ -13,8 +13,8 @@ import numpy as np
 
 from gptlab.config import ConfigError
 
-INTERACTION_PRECISION = 1.0  # of the prior that an interaction is small, which weighs as much as one run
-MAIN_PRECISION = 1e-6  # of the prior of a main effect, which says next to nothing
+INTERACTION_PRECISION = 1.0  # precision of the prior that an interaction is small; it weighs as much as a run
+MAIN_PRECISION = 1e-6  # precision of the prior of a main effect, which says next to nothing
 
 
 def balanced(levels: Sequence[Mapping[str, str]], fraction: float) -> list[int]:
@@ -39,7 +39,7 @@ def balanced(levels: Sequence[Mapping[str, str]], fraction: float) -> list[int]:
 
 
 def _contrasts(levels: Sequence[Mapping[str, str]], factors: Mapping[str, list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """The contrasts of the mean and the main effects, and of the pairwise interactions: (arms, contrasts) each.
+    """Return the contrasts of the mean and the main effects, and of the pairwise interactions: (arms, contrasts) each.
 
     They are orthonormal over the whole grid.
     """
@@ -54,17 +54,17 @@ def _contrasts(levels: Sequence[Mapping[str, str]], factors: Mapping[str, list[s
 
 
 def _orthonormal(n: int) -> np.ndarray:
-    """Contrasts of n levels with mean 0 and mean square 1: (n, n - 1)."""
+    """Return contrasts of n levels with mean 0 and mean square 1: (n, n - 1)."""
     basis, _ = np.linalg.qr(np.hstack([np.ones((n, 1)), np.eye(n)[:, 1:]]))
     return basis[:, 1:] * math.sqrt(n)
 
 
 def _exchange(x: np.ndarray, n_main: int, n: int) -> list[int]:
-    """The n rows of `x` that maximise log det(X'X + prior); the first row is one of them."""
+    """Return the n rows of `x` that maximise log det(X'X + prior); the first row is one of them."""
     prior = np.diag([MAIN_PRECISION] * n_main + [INTERACTION_PRECISION] * (x.shape[1] - n_main))
 
     def gains(chosen: list[int]) -> np.ndarray:
-        """The variance of each row given those chosen, which grows with what it would add; -1 for those."""
+        """Return each row's variance given the chosen rows; the larger, the more it would add. -1 for chosen rows."""
         inverse = np.linalg.inv(x[chosen].T @ x[chosen] + prior)
         gain: np.ndarray = np.einsum("ij,jk,ik->i", x, inverse, x).round(9)
         gain[chosen] = -1

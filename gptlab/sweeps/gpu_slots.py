@@ -29,8 +29,8 @@ def gpu_slot(device: str, per_gpu: int | None, folder: Path) -> Iterator[None]:
     """Wait for one of the `per_gpu` slots of a GPU and make that GPU torch's current one, until the block ends.
 
     A slot is a lock in `folder`, which is released when the process ends, however it ends. A process returns to the
-    slot that it held last, because it keeps some hundred MiB on every GPU that it has used. With `per_gpu` None the
-    block runs at once on whatever GPU there is.
+    slot that it held last, because it keeps some hundred MiB on every GPU that it has used. If `per_gpu` is
+    None, the block runs immediately, on whichever GPU is current.
     """
     global last_slot
     gpus = gpus_for(device) if per_gpu else {}
@@ -44,7 +44,7 @@ def gpu_slot(device: str, per_gpu: int | None, folder: Path) -> Iterator[None]:
     try:
         if index is not None:
             torch.cuda.set_device(index)
-            torch.cuda.reset_peak_memory_stats()  # those of an earlier cell in this process
+            torch.cuda.reset_peak_memory_stats()  # clear the peak of an earlier cell in this process
         yield
     finally:
         if index is not None:

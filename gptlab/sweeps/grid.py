@@ -1,4 +1,4 @@
-"""From the command line and an experiment file to the plan of a sweep.
+"""The plan of a sweep, made from the command line and an experiment file.
 
 An arm is a variant of the experiment, or a combination of the values given; its cells are its runs with every seed.
 """
@@ -23,7 +23,7 @@ DEFAULT_TUNING_SEEDS = 2
 
 
 class Arguments(NamedTuple):
-    """The arguments of `gptlab sweep` by what they address."""
+    """The arguments of `gptlab sweep`: those of the launcher, of the sweep itself and of its cells."""
 
     launcher: list[str]  # hydra/launcher=..., hydra.launcher.*; with + for a setting that Hydra does not list
     sweep: list[str]  # sweep.*
@@ -31,7 +31,7 @@ class Arguments(NamedTuple):
 
 
 def split_arguments(arguments: Sequence[str]) -> Arguments:
-    """Sort the arguments of `gptlab sweep` by what they address."""
+    """Split the arguments of `gptlab sweep` into those of the launcher, of the sweep itself and of its cells."""
     split = Arguments([], [], [])
     for argument in arguments:
         if argument.lstrip("+").startswith("hydra"):
@@ -54,14 +54,14 @@ def plan_sweep(
     """Plan the sweep of `[experiment.yaml] [key=value[,value...] ...]`; the command line overrides the file.
 
     Args:
-        arguments: what was typed after `gptlab sweep`, without the settings of the launcher and of the sweep itself.
-        ladder: the first two arguments are configs; each arm has one component of the second more than the one before.
+        arguments: the words after `gptlab sweep`, without the settings of the launcher and of the sweep itself.
+        ladder: the first two arguments are configs; each arm takes one more component from the second.
         knock_out: the first two arguments are configs; each arm is the second without one of its components.
         fraction: the share of the arms to keep, chosen so that effects can still be told apart.
         tune: settings with values to try, such as `optimizer.lr=3e-4,1e-3`; each arm gets its own best value.
 
     Raises:
-        ConfigError: an argument is not readable, or the arms do not follow from them.
+        ConfigError: an argument is not readable, or the arguments do not define the arms.
     """
     texts, experiment = _read(arguments, ladder, knock_out)
     registry.load()
@@ -80,18 +80,20 @@ def _read(arguments: Sequence[str], ladder: bool, knock_out: bool) -> tuple[list
     files = [a for a in arguments if is_experiment(a)]
     texts = [a for a in arguments if not is_experiment(a)]
     if len(files) > 1:
-        raise ConfigError(f"{' '.join(files)}: one experiment at a time")
+        raise ConfigError(f"{' '.join(files)}: a sweep has one experiment file; name only one")
     if not (ladder or knock_out):
         return texts, read_experiment(Path(files[0])) if files else Experiment()
     if files or len(texts) < 2:
         flag = "--knock-out" if knock_out else "--ladder"
-        raise ConfigError(f"{flag}: takes two configs, such as preset=gpt2 preset=llama; then what both have")
+        raise ConfigError(
+            f"{flag}: takes two configs, such as preset=gpt2 preset=llama; the overrides of both come after them"
+        )
     ends = texts[:2]
     return texts[2:], Experiment(knock_out=ends) if knock_out else Experiment(ladder=ends)
 
 
 def _name(given: Sequence[Override], experiment: Experiment) -> str:
-    """The name given, else the experiment's, else the keys that vary and a hash of the command without its seeds."""
+    """Return the given name, the experiment's, or the keys that vary and a hash of the command without its seeds."""
     names = [_value_text(override).strip("'\"") for override in given if override.key_or_group == "name"]
     if names or experiment.name:
         return (names or [experiment.name])[-1]
@@ -104,13 +106,13 @@ def _name(given: Sequence[Override], experiment: Experiment) -> str:
 
 
 def _seeds(given: Sequence[Override], experiment: Experiment) -> list[str]:
-    """The seeds of the command line, else those of the experiment."""
+    """Return the seeds of the command line, or else those of the experiment."""
     typed = [override for override in given if override.key_or_group == "seed"]
     return _values(typed[-1]) if typed else [str(seed) for seed in experiment.seeds] or [""]
 
 
 def _shared(given: Sequence[Override], experiment: Experiment) -> list[Override]:
-    """Return the experiment's overrides of all arms, as far as the command line leaves them open."""
+    """Return the experiment's overrides of all arms, except those that the command line replaces."""
     keys = {override.key_or_group for override in given}
     texts = list(experiment.base)
     if experiment.use and "use" not in keys:
@@ -123,7 +125,7 @@ def _shared(given: Sequence[Override], experiment: Experiment) -> list[Override]
 
 
 def _variants(experiment: Experiment, common: Sequence[Override]) -> dict[str, list[str]]:
-    """The experiment's variants, written out or made from two configs; a nameless one if it has none."""
+    """Return the experiment's variants, written out or made from two configs; a nameless one if it has none."""
     if ends := experiment.ladder or experiment.knock_out:
         start, end = ends
         fixed = [override.input_line or "" for override in common if len(_values(override)) == 1]
@@ -139,7 +141,7 @@ def _arms(experiment: Experiment, shared: Sequence[Override], given: Sequence[Ov
     ]
     arms = [arm for group in groups for arm in group]
     common = set.intersection(*(set(arm.overrides.items()) for arm in arms)) if len(arms) > 1 else set()
-    # With as many combinations in every variant, each is matched to the same combination of the first variant.
+    # If all variants have the same number of combinations, each is matched to that combination of the first variant.
     baselines = [
         i if "" not in variants and len(group) == len(groups[0]) else 0 for group in groups for i in range(len(group))
     ]
@@ -175,9 +177,7 @@ def _with_tuning(plan: SweepPlan, given: Sequence[Override], flags: Sequence[str
         return plan
     seeds = plan.experiment.tune_seeds or [FIRST_TUNING_SEED + i for i in range(DEFAULT_TUNING_SEEDS)]
     if both := set(map(str, seeds)) & {seed or "0" for seed in plan.seeds}:
-        raise ConfigError(
-            f"tune_seeds: {min(both)} is a seed of the comparison too, so that the choice would flatter; give others"
-        )
+        raise ConfigError(f"tune_seeds: {min(both)} is also a seed of the comparison, which would bias it; give others")
     arms = [replace(arm, variant=arm.name) for arm in plan.arms]
     return replace(plan, arms=arms, tune=tune, tune_seeds=[str(seed) for seed in seeds])
 
@@ -195,7 +195,7 @@ def expand(overrides: Iterable[Override]) -> list[dict[str, str]]:
 
 
 def _key(override: Override) -> str:
-    """The key as typed, so that `+key=value` is refused when the cell is composed."""
+    """Return the key as typed, so that `+key=value` is refused when the cell is composed."""
     return (override.input_line or "").partition("=")[0]
 
 
@@ -204,7 +204,7 @@ def _value_text(override: Override) -> str:
 
 
 def _values(override: Override) -> list[str]:
-    """Return every value of an override as it is typed: one, or those of a list, a range() or a glob()."""
+    """Return every value of an override as typed: one, or those of a list, a range() or a glob()."""
     if not override.is_sweep_override():
         return [_value_text(override)]
     key = override.key_or_group
@@ -214,5 +214,5 @@ def _values(override: Override) -> list[str]:
     if override.is_discrete_sweep():
         return list(override.sweep_string_iterator())
     raise ConfigError(
-        f"{override.input_line}: a grid takes lists, range() and glob(); an interval has no end of values"
+        f"{override.input_line}: a grid takes lists, range() and glob(); an interval has infinitely many values"
     )

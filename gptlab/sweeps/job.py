@@ -25,7 +25,7 @@ def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
     """Run a job of a launcher: some cells, one after the other.
 
     Returns:
-        For each cell the error that its folder could not record, or an empty string.
+        For each cell, the error that could not be recorded in its folder, or an empty string.
     """
     if job.threads is not None:
         torch.set_num_threads(job.threads)
@@ -46,7 +46,7 @@ def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_wor
     Args:
         overrides: those of the cell.
         per_gpu: the number of slots of a GPU, of which the cell takes one; None if the GPU is its own.
-        memo: what the preparation of earlier cells found.
+        memo: the results of preparing earlier cells.
         stops_worker: whether a stopped cell ends this process, which would otherwise run the next job.
     """
     cfg, match = match_to_baseline(load_config(overrides), memo)

@@ -1,7 +1,7 @@
-"""The arms between two architectures, which differ in one component from one another.
+"""The arms between two architectures, made by exchanging one component at a time.
 
-Whatever is not architecture (size, data, recipe, budget) is the first config's in all arms, or what is given for both;
-otherwise an arm would differ in more than its component.
+All other settings (size, data, recipe, budget) are those of the first config in all arms, or those given for both.
+Otherwise an arm would differ in more than its component.
 """
 
 import itertools
@@ -17,7 +17,7 @@ Tree = dict[str, Any]  # a config as nested dicts
 
 
 def rungs(start: str, end: str, common: Sequence[str] = ()) -> Variants:
-    """Return a ladder: each arm has one component of `end` more than the arm before it, and the last has all.
+    """Return a ladder: each arm takes one more component from `end`, until the last one has all.
 
     A config is a string of overrides, such as "preset=gpt2 norm=rmsnorm". The overrides returned lack `common`.
 
@@ -48,7 +48,7 @@ def knock_outs(start: str, end: str, common: Sequence[str] = ()) -> Variants:
 
 
 def _load_ends(start: str, end: str, common: Sequence[str]) -> tuple[Tree, Tree]:
-    """Both configs in full, the second at the first one's size."""
+    """Return both configs in full, the second at the first one's size."""
     first = load_config([*start.split(), *common])
     sized = any(override.partition("=")[0] == "size" for override in common)
     size = [] if sized else [f"size={_size(first)}"]
@@ -59,19 +59,19 @@ def _load_ends(start: str, end: str, common: Sequence[str]) -> tuple[Tree, Tree]
 
 
 def _size(cfg: Settings) -> str:
-    """The name of its size, or `small` if its numbers have no name: architecture does not include them."""
+    """Return the name of the config's size, or `small` if it has none; any size will do to compare architectures."""
     return str(short_diff(cfg).get("size", "small"))
 
 
 def _differing_slots(first: Tree, last: Tree, start: str, end: str) -> list[str]:
     slots = [slot for slot in ARCHITECTURE if first[slot] != last[slot]]
     if not slots:
-        raise ConfigError(f"{start} {end}: have the same architecture, so that there is nothing between them")
+        raise ConfigError(f"{start} {end}: have the same architecture, so there are no arms between them")
     return slots
 
 
 def _changes(slot: str, first: Tree, last: Tree) -> list[str]:
-    """The overrides that replace the first config's component by the last one's."""
+    """Return the overrides that replace the first config's component in a slot by the last config's."""
     if slot not in SLOTS:
         return [f"{slot}={typed(last[slot])}"]
     name = last[slot]["name"]
@@ -82,7 +82,7 @@ def _changes(slot: str, first: Tree, last: Tree) -> list[str]:
 
 
 def _change_name(slot: str, first: Tree, last: Tree) -> str:
-    """`norm=rmsnorm`, or the settings that differ if the component is the same: `head.tied=false`."""
+    """Return `norm=rmsnorm`, or if the component is the same, the settings that differ: `head.tied=false`."""
     changes = _changes(slot, first, last)
     same = slot in SLOTS and first[slot]["name"] == last[slot]["name"]
     return " ".join(changes[1:]) if same else changes[0]

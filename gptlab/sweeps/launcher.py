@@ -30,7 +30,7 @@ from gptlab.config.compose import quoted
 Launch = Callable[[list[list[str]]], list[str]]
 SLURM = "submitit_slurm"
 REQUEUED = [  # defaults on SLURM, because a cell continues from its checkpoint
-    "hydra.launcher.max_num_timeout=10",  # ends a job that makes no progress in its time; submitit stops at the first
+    "hydra.launcher.max_num_timeout=10",  # requeue after up to ten timeouts; submitit gives up at the first
     "+hydra.launcher.additional_parameters.requeue=true",  # some clusters requeue only jobs that ask for it
 ]
 MIN_JOBS_PER_WORKER = 32  # so that no worker waits long for the last job of another
@@ -47,14 +47,14 @@ def prepare_launcher(
     """Return a function that runs cells with the launcher that `settings` choose; by default joblib.
 
     The function takes a list of overrides for each cell, waits for all cells, and returns for each the error that
-    `job` returned, or an empty string. It raises WorkerDied if one of its processes is gone.
+    `job` returned, or an empty string. It raises WorkerDied if one of its processes has died.
 
     Args:
         settings: `hydra/launcher=...` and `hydra.launcher.*`, as typed.
         folder: where the launcher keeps its own files.
         job: run in the launcher's process on some cells; `cells` of its config is JSON, the overrides of each.
-        n_cells: the most cells that there will be to run; with it the threads of a cell are the same when an
-            interrupted sweep continues with fewer.
+        n_cells: the largest number of cells to run; it keeps the threads of a cell the same when an interrupted
+            sweep continues with fewer cells.
         n_slots: the slots on GPUs, which are the cells that joblib runs at once; 0: a cell per core.
 
     Raises:
@@ -98,7 +98,7 @@ def _open_launcher(settings: list[str], folder: Path, job: Callable[[DictConfig]
 
 
 def _errors(result: JobReturn, n_cells: int) -> list[str]:
-    """The errors of a job's cells, or the job's own error for each of them."""
+    """Return the errors of a job's cells, or the job's own error for each of them."""
     if result.status == JobStatus.FAILED:
         return [one_line(result._return_value)] * n_cells
     errors: list[str] = result.return_value
@@ -127,7 +127,7 @@ def share_machine(n_jobs: int, n_cells: int, n_slots: int) -> tuple[int, int | N
 
 
 def share_cells(cells: list[list[str]], workers: int | None) -> list[list[list[str]]]:
-    """Return the cells of each job; `workers` is None where a job has its own machine and time limit, and one cell."""
+    """Return the cells of each job. If `workers` is None, each job has its own machine, and a single cell."""
     n = 1 if workers is None else max(1, min(MAX_CELLS_PER_JOB, len(cells) // (MIN_JOBS_PER_WORKER * workers)))
     return [cells[i : i + n] for i in range(0, len(cells), n)]
 

@@ -1,4 +1,4 @@
-"""sweep.yaml, beside the runs of a sweep: the question, the arms, and the cells there are."""
+"""sweep.yaml in the folder of a sweep: the question, the arms and the cells."""
 
 import json
 import shlex
@@ -23,8 +23,8 @@ class CellEntry:
     label: str
     folder: str | None  # None until the tuning has chosen the values on which the folder's name depends
     phase: str | None
-    steps: int | None  # the budget, in optimizer steps or
-    seconds: float | None  # in seconds
+    steps: int | None  # the budget in optimizer steps, if it is given so
+    seconds: float | None  # the budget in seconds, if it is given so
     overrides: list[str]
 
     @classmethod
@@ -35,7 +35,7 @@ class CellEntry:
 
 
 def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | None = None) -> None:
-    """Write sweep.yaml; cells of an earlier sweep of this name that this one does not have stay in it.
+    """Write sweep.yaml; keep the cells of an earlier sweep of this name that this one lacks.
 
     Args:
         checked: the sweep; after the tuning, with the cells at the values chosen.
@@ -75,13 +75,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _command() -> str:
-    """The command line as it was typed."""
+    """Return the command line as typed."""
     program = Path(sys.argv[0]).name
     return shlex.join(["gptlab" if program in ("gptlab", "__main__.py") else program, *sys.argv[1:]])
 
 
 def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The change that `match=` made to each arm."""
+    """Return the change that `match=` made to each arm."""
     by_arm = {cell.spec.arm.name: cell.match for cell in cells if cell.match}
     return [
         {
@@ -97,7 +97,7 @@ def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _earlier_entries(folder: Path, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cells that an earlier sweep ran in this folder and this one does not have, such as those of other seeds."""
+    """Return the cells of an earlier sweep in this folder that this one lacks, such as cells with other seeds."""
     folders = {entry["folder"] for entry in entries}
     earlier = read_json(folder / NAME).get("cells", [])
     return [e for e in earlier if e["folder"] not in folders and e["folder"] and (folder / e["folder"]).is_dir()]

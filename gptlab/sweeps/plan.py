@@ -123,7 +123,7 @@ def _total(numbers: Sequence[float | None]) -> float | None:
 
 
 def _estimate(left: Sequence[dict[str, Any]], checked: CheckedSweep) -> dict[str, Any] | None:
-    """The seconds of training of the cells that are left, at the median speed of the runs in the sweep's folder."""
+    """Return the seconds of training that are left, at the median speed of the runs in the sweep's folder."""
     summaries = [read_summary(path.parent) for path in checked.folder.glob("*/summary.json")]
     speeds = [s["speed/tokens_per_s"] * s["flops_per_token"] for s in summaries if s.get("speed/tokens_per_s")]
     flops_per_s = median(speeds) if speeds else None

@@ -27,7 +27,7 @@ from gptlab.sweeps.tuning import best_values
 
 SECONDS_BETWEEN_TRIES = 1.0
 PER_GPU = "sweep.per_gpu"
-MAX_DEATHS = 2  # of a cell's process; after the first one the cell continues from its checkpoint
+MAX_DEATHS = 2  # deaths of a cell's process that fail it; after the first one the cell continues from its checkpoint
 
 
 def sweep(
@@ -35,7 +35,7 @@ def sweep(
 ) -> dict[str, int]:
     """Run every cell that has no outcome yet, and return the number of cells in each state.
 
-    What is to be tuned is tuned first. The order is: check all cells, prepare the launcher, run, report.
+    All cells are checked first. Then the tuning runs, if there is any, and then the comparison.
 
     Args:
         arguments: an experiment file and overrides with lists of values. `hydra/launcher=` and `hydra.launcher.*`

@@ -26,10 +26,10 @@ from gptlab.runs.states import OUTCOMES, SETTLED, RunState
 from gptlab.sweeps.cell import Cell
 from gptlab.sweeps.manifest import NAME, CellEntry, read_manifest
 
-ORDER = (*SETTLED, RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)  # of the counts
+ORDER = (*SETTLED, RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)  # the order of the counts
 UNDECIDED = (RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)
 SECONDS_BETWEEN_READS = 2.0
-SECONDS_BETWEEN_OWN_READS = 0.5  # by the sweep itself
+SECONDS_BETWEEN_OWN_READS = 0.5  # the interval of the running sweep itself
 SHARE_OF_TIME = 0.02  # the most that a sweep spends on reading the states of its cells
 MEASURABLE_SHARE = 0.02  # a cell that has spent less of its budget says nothing about its pace
 LOG_TAIL_BYTES = 4096
@@ -37,13 +37,13 @@ LOG_TAIL_BYTES = 4096
 
 @dataclass(frozen=True)
 class CellStatus:
-    """A cell as it is now."""
+    """The current state of a cell."""
 
     label: str
     folder: Path | None  # None before the tuning has chosen the values that name it
     phase: str | None
     state: RunState
-    share: float = 0.0  # of the budget that is spent; 0 once there is an outcome
+    share: float = 0.0  # the share of the budget that is spent; 0 once there is an outcome
     elapsed: float = 0.0  # seconds of wall-clock since it started, or that it took
     metrics: dict[str, Any] = field(default_factory=dict)  # the last logged; empty once there is an outcome
     reason: str = ""  # why it failed
@@ -168,7 +168,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
-    """The last whole line of metrics.jsonl, read from the end of the file."""
+    """Return the last whole line of metrics.jsonl, read from the end of the file."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
@@ -181,7 +181,7 @@ def _last_metrics(path: Path) -> dict[str, Any]:
 
 
 def _failure_reason(record: dict[str, Any], log: Path) -> str:
-    """The recorded reason, or the last line of the log."""
+    """Return the recorded reason, or the last line of the log."""
     if reason := record.get("reason"):
         return str(reason)
     lines = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").split("\n") if log.is_file() else []
@@ -201,14 +201,14 @@ def seconds_left(statuses: Sequence[CellStatus]) -> float | None:
 
 
 def _pace(status: CellStatus) -> float | None:
-    """The seconds that the whole cell takes at its pace so far; None if it is not running or has hardly begun."""
+    """Return the seconds that the whole cell takes at its pace so far; None if unknown."""
     if status.state != RunState.RUNNING or status.share <= MEASURABLE_SHARE:
         return None
     return status.elapsed / status.share
 
 
 def render(folder: Path, statuses: Sequence[CellStatus], *, can_continue: bool = True) -> Group:
-    """Return counts, the running cells and the failures; `can_continue` adds how to continue a sweep at rest."""
+    """Return counts, the running cells and the failures; `can_continue` adds how to continue it if nothing runs."""
     counts = Counter(status.state for status in statuses)
     described = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     left = seconds_left(statuses)

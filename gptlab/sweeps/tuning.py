@@ -13,8 +13,8 @@ from gptlab.sweeps.cell import Cell
 def best_values(tuning: Sequence[Cell]) -> dict[str, Overrides]:
     """Return for each arm the combination of values with the lowest mean val/loss over the tuning seeds.
 
-    A diverged cell counts as infinitely bad. Of equal combinations the first is taken. An arm with a cell that failed
-    or has not ended is left out, since its best value is not known.
+    A diverged cell counts as infinitely bad. The first of equally good combinations is taken. An arm with a cell that
+    failed or is not done is left out, since its best value is not known.
     """
     losses: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = defaultdict(lambda: defaultdict(list))
     unknown = set()

@@ -14,7 +14,7 @@ class Budget:
     steps: int | None  # optimizer steps; None if the budget is in seconds
     seconds: float | None  # None if it is not
     tokens_per_step: int
-    cost: dict[str, float]  # of gptlab.model.cost: parameters, FLOPs per token, ...
+    cost: dict[str, float]  # from gptlab.model.cost: parameters, FLOPs per token, ...
 
     def progress(self, step: int, seconds: float) -> float:
         """Return the share of the budget that is spent, from 0 to 1 or just above."""
@@ -27,7 +27,7 @@ class Budget:
     def describe(self) -> str:
         """Return the budget in every unit that is known."""
         if self.steps is None:
-            return f"{self.seconds:g} seconds; as many steps and tokens as the machine allows"
+            return f"{self.seconds:g} seconds; the machine's speed decides the steps and tokens"
         tokens = self.steps * self.tokens_per_step
         return (
             f"{self.steps:,} steps = {tokens:,} tokens = {tokens * self.cost['flops_per_token']:.3g} FLOPs"

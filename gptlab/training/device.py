@@ -42,7 +42,7 @@ class Device:
 
 
 def choose_device(cfg: Settings) -> Device:
-    """Return what `device`, `precision` and `compile` come to on this machine. Raises ConfigError if it has none."""
+    """Return the device, precision and compilation to use. Raises ConfigError if this machine lacks the device."""
     device = _device(cfg.device)
     precision = _fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     return Device(device, PRECISIONS[precision], device.type == "cuda" if cfg.compile is None else cfg.compile)
@@ -90,7 +90,7 @@ def _device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next step instead of returning it to the kernel.
 
-    Does nothing with another C library.
+    Do nothing with any other C library.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,10 +1,10 @@
 """train.init_from: start a run from the weights in a folder instead of from `init`.
 
-A weight is taken if the folder has one of the same name and shape, whichever component it belongs to: another norm
-keeps the gains, another FFN of the same kind keeps its matrices. With train.init_partial=true, weights that only the
-new model has are drawn by `init`, as in a run from scratch, and weights that only the folder has are skipped; otherwise
-both are errors. Settings are not compared: if one changes the meaning of a weight, as norm.zero_centered and
-position.pairing do, the weight is taken as it is.
+A weight is taken if the folder has one of the same name and shape, whichever component it belongs to: a different norm
+keeps the gains, a different FFN of the same kind keeps the matrices. With train.init_partial=true, weights that only
+the new model has are drawn by `init`, as in a run from scratch, and weights that only the folder has are skipped;
+otherwise both are errors. Settings are not compared: if one changes the meaning of a weight, as norm.zero_centered and
+position.pairing do, the weight is taken unchanged.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,16 +27,16 @@ from gptlab.runs.weights import best_weights, folder_kind, weights_hash
 
 SETTING = "train.init_from"
 NAMES_SHOWN = 3
-TOKENS_COMPARED = 4096  # of the validation split, to tell whether two tokenizers are the same
+TOKENS_COMPARED = 4096  # tokens of the validation split, to tell whether two tokenizers are the same
 Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Start:
-    """The weights that a run starts from: a folder, and by name which are taken, drawn and skipped."""
+    """The weights that a run starts from: a folder, and the names of those taken, drawn and skipped."""
 
     path: str
-    sha256: str  # of the files with the weights
+    sha256: str  # hash of the files with the weights
     taken: list[str]
     new: list[str]  # weights of this model that init draws
     left_out: list[str]  # weights of the folder that are skipped

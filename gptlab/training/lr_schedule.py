@@ -45,7 +45,7 @@ class LearningRate:
 
 
 def make_learning_rate(cfg: Settings, steps: int | None) -> LearningRate:
-    """Return the learning rate of a run of so many `steps`; None if its budget is in seconds.
+    """Return the learning rate of a run. `steps` is its length, or None if its budget is in seconds.
 
     Raises:
         ConfigError: if schedule, optimizer and budget do not go together.
@@ -59,7 +59,7 @@ def make_learning_rate(cfg: Settings, steps: int | None) -> LearningRate:
         raise ConfigError(f"schedule.{e}") from e
     if steps is None and warmup >= 1:
         raise ConfigError(
-            f"schedule.warmup={warmup:g}: a budget.seconds has no known number of steps; give a fraction below 1"
+            f"schedule.warmup={warmup:g}: with budget.seconds the number of steps is unknown; give a fraction below 1"
         )
     return LearningRate(peak, warmup, schedule, steps)
 

@@ -22,7 +22,7 @@ Group = dict[str, Any]  # params, lr, lr_scale, weight_decay and the optimizer's
 class FusedOptimizer(Optimizer):
     """Base of optimizers around torch's fused updates.
 
-    torch's own import its compiler when they are made, which takes longer than everything else before the first step.
+    torch's own optimizers import its compiler when constructed, which takes longer than the rest of the start-up.
     The methods that do so are replaced here by the functions that they wrap. `lr_scale` of a group multiplies its
     learning rate, so that schedulers can set one `lr` for all groups.
     """

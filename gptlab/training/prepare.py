@@ -53,10 +53,10 @@ class PreparedRun:
 
 
 class Memo:
-    """Results that are shared by all configs with the same values in the settings that a function reads.
+    """A cache of results, shared by all configs that agree in the settings that a function reads.
 
-    The cells of a sweep differ mostly by seed, so that one text is opened once for thousands of them. A ConfigError
-    counts as a result: it is raised for every config that would meet it.
+    The cells of a sweep differ mostly by seed, so one text is opened once for thousands of them. A ConfigError
+    counts as a result: it is raised for every config that would cause it.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ def prepare(cfg: Settings, *, device_is_here: bool = True, memo: Memo | None = N
     Args:
         cfg: a config as load_config returns it.
         device_is_here: False if the run is for another machine, such as a cluster's node; no device is chosen then.
-        memo: what earlier calls with this memo have found; give one if you prepare many configs.
+        memo: the results of earlier calls; to prepare many configs, pass the same one to every call.
 
     Raises:
         ConfigError: if anything in the config cannot be satisfied.
@@ -91,7 +91,7 @@ def prepare(cfg: Settings, *, device_is_here: bool = True, memo: Memo | None = N
 
 
 def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, CostMatch | None]:
-    """Return the config with the FFN width that `match=` asks for, and what was done to reach it.
+    """Return the config with the FFN width that `match=` asks for, and a record of the match.
 
     The run's folder is named after this config.
     """
@@ -147,7 +147,7 @@ def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
 
 
 def open_dataset(cfg: Settings) -> AnyDataset:
-    """Open the text, tokenised if it is not in the cache yet, or the task that `cfg` names."""
+    """Open the text or task that `cfg` names; tokenise a text that is not in the cache yet."""
     data = registry.build("data", cfg.data)
     if isinstance(data, Task):
         return open_task(data, cfg)
@@ -173,5 +173,5 @@ def with_vocabulary(cfg: Settings, dataset: AnyDataset) -> Settings:
     size = cfg.model.vocab_size or dataset.vocab_size
     if size < dataset.vocab_size:
         source = f"tokenizer={cfg.tokenizer.name}" if dataset.tokenizer else f"data={cfg.data.name}"
-        raise ConfigError(f"model.vocab_size={size}: {source} has {dataset.vocab_size} tokens; give no fewer")
+        raise ConfigError(f"model.vocab_size={size}: {source} has {dataset.vocab_size} tokens; give at least as many")
     return edit(cfg, model__vocab_size=size)

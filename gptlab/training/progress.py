@@ -1,4 +1,4 @@
-"""What a running run shows: a bar on a terminal, plain lines when piped."""
+"""The display of a run in progress: a bar on a terminal, plain lines when piped."""
 
 import time
 from types import TracebackType
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """Lines and the state of the current run, on `console`."""
+    """Shows lines of text, and the state of the current run, on `console`."""
 
     def __init__(self, console: Console, total: float):
         self.console, self.total = console, total
@@ -45,7 +45,9 @@ class Display:
         `done` is in the unit of `total`.
         """
         text = f"step {metrics['step']:>6,}  train/loss {metrics['train/loss']:.4f}"
-        means = {key: x for key, x in (reported or {}).items() if not key[-2:].isdigit()}  # not each layer's own
+        means = {
+            key: x for key, x in (reported or {}).items() if not key[-2:].isdigit()
+        }  # without the values of single layers
         text += "".join(f"  {key} {x:.4g}" for key, x in means.items())
         speed = f"{metrics['speed/tokens_per_s']:,.0f} tokens/s" if "speed/tokens_per_s" in metrics else ""
         if self.bar:
@@ -56,7 +58,7 @@ class Display:
 
     def evaluated(self, metrics: dict[str, Any]) -> None:
         self.shown_at = time.monotonic()
-        self.val = f"  val/loss {metrics['val/loss']:.4f}"  # beside the training's from the next log on
+        self.val = f"  val/loss {metrics['val/loss']:.4f}"  # shown next to the training loss from the next log on
         self.line(f"step {metrics['step']:>6,}  {headline(metrics)}")
 
 

@@ -43,7 +43,7 @@ def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: 
         cfg: a config as load_config returns it.
         quiet: print nothing.
         job_type: the run's job type in W&B.
-        memo: what `prepare` has found for other configs.
+        memo: the results of `prepare` for other configs.
 
     Raises:
         ConfigError: if the config cannot be satisfied, before anything is written in the run's folder.
@@ -89,13 +89,13 @@ def train_matched(
 
 
 def _outcome(folder: Path) -> dict[str, Any] | None:
-    """Return the summary of a run that has ended, None of any other."""
+    """Return the summary of a run that has ended, or None for any other."""
     state = read_status(folder).get("state")
     return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in OUTCOMES else None
 
 
 def _refuse_another_text(folder: Path, dataset: AnyDataset) -> None:
-    """Reject a run that would be resumed with other data than it began with."""
+    """Reject resuming a run with data that differs from those it began with."""
     if read_json(folder / "env.json").get("data_hash") != dataset.hash:
         raise ConfigError(f"{folder}: began with another text; restore that text, or delete the folder")
 

@@ -57,7 +57,7 @@ class Trainer:
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
         self.watch = self._watch()
         self.step = 0  # completed optimizer steps
-        self.seconds = 0.0  # of training, without evaluations and checkpoints
+        self.seconds = 0.0  # seconds of training, without evaluations and checkpoints
         self.initial_loss: float | None = None
         self.best = math.inf  # lowest val/loss
         self.reported: dict[str, float] = {}  # metrics of components at the last log
@@ -108,7 +108,7 @@ class Trainer:
         return Watch(*how, self.model, working, batch, self.device.autocast, self.max_norm)
 
     def _seed_dropout(self, name: str) -> None:
-        """Give dropout a stream of its own. Not by torch.manual_seed, which takes half a millisecond."""
+        """Give dropout its own random stream, without torch.manual_seed, which takes half a millisecond."""
         number = seed_number(self.cfg.seed, name)
         torch.default_generator.manual_seed(number)
         if self.device.device.type == "cuda":
@@ -117,7 +117,7 @@ class Trainer:
             torch.mps.manual_seed(number)
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is minimised and the cross-entropy in it: (B, T), (B, T) -> means over the tokens, in nats."""
+        """Return the training loss and the cross-entropy in it: (B, T), (B, T) -> means over the tokens, in nats."""
         with self.device.autocast():
             return self.net(inputs, targets)
 
@@ -166,7 +166,7 @@ class Trainer:
         return stopping
 
     def _report(self, recorder: Recorder, display: Display, folder: Path, stopping: bool) -> None:
-        """Log, record diagnostics, evaluate and save, as far as the step is due for it."""
+        """Log, record diagnostics, evaluate and save, each only if it is due at this step."""
         done = self._done()
         if self._due(self.cfg.train.log_every) or done or self.step == 1:
             self._log(recorder, display)
@@ -259,7 +259,7 @@ class Trainer:
         return result
 
     def _evaluate_at(self, length: int, by_position: bool) -> dict[str, float]:
-        """Measure in windows `length` times as long as in training, with as many tokens per batch."""
+        """Measure in windows `length` times as long as in training, with the same number of tokens per batch."""
         batch_size = self.cfg.eval.batch_size or self.cfg.train.batch_size
         result = evaluate(
             self.objective,

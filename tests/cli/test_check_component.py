@@ -121,17 +121,17 @@ BROKEN = {
     "a norm that overflows in float16": (
         NORM.format("x * (1e5 * x.half()).square().mean(-1, keepdim=True).to(x.dtype) * self.gain"),
         "bf16",
-        "compute what is delicate in float32",
+        "compute sensitive parts in float32",
     ),
     "a norm that divides by a variance that bf16 rounds to 0": (
         NORM.format("x / (((x + 300).bfloat16() - 300).var(-1, keepdim=True).to(x.dtype)) * self.gain"),
         "bf16",
-        "compute what is delicate in float32",
+        "compute sensitive parts in float32",
     ),
     "a norm that loses its digits in bf16": (
         NORM.format("(torch.cat([x, x + 100], -1) - 100)[..., x.shape[-1] :] * self.gain * 100"),
         "bf16",
-        "off with bf16 weights; compute what is delicate in float32",
+        "off with bf16 weights; compute sensitive parts in float32",
     ),
     "a norm whose product has no formula": (
         NORM.format("torch.fft.irfft(torch.fft.rfft(x, dim=-1), n=x.shape[-1], dim=-1) * self.gain"),
@@ -174,7 +174,7 @@ BROKEN = {
     "an optimizer that leaves out a parameter": (
         OPTIMIZER.format("list(parameters)[1:]", 1),
         "updates",
-        "is never changed; put every parameter",
+        "never changes; put every parameter",
     ),
     "an optimizer that keeps more than it says": (OPTIMIZER.format("parameters", 0), "cost", "return 1"),
     "a text of its own each time": (

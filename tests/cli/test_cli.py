@@ -92,7 +92,7 @@ def test_an_example_of_training_composes(words, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     args = VERBS["sweep"].parser("sweep").parse_intermixed_args([w for w in words[1:] if w != "-m"])
     arms = {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
-    launcher, _, of_cells = split_arguments(args.words)
+    launcher, _, of_cells = split_arguments(args.arguments)
     planned = plan_sweep(of_cells, **arms)
     cells = [*planned.tuning_cells, *planned.cells]
     assert len(cells) > 1 or words[0] == "train"

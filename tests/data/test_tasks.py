@@ -477,7 +477,7 @@ def test_train_on_all_makes_every_token_a_target_in_training_only():
         ("data=copy data.n_symbols=1", "data.n_symbols=1: must be at least 2"),
         ("data=grammar data.p_open=0.3", "data.p_open=0.3: must be above 0, below p_close=0.25"),
         ("data=grammar data.n_words=0", "data.n_words=0: must be at least 1"),
-        ("model.vocab_size=64", "model.vocab_size=64: data=recall has 65 tokens; give no fewer"),
+        ("model.vocab_size=64", "model.vocab_size=64: data=recall has 65 tokens; give at least as many"),
     ],
 )
 def test_settings_that_a_task_cannot_use_are_refused_before_anything_is_written(words, line, tmp_path, capsys):

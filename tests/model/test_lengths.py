@@ -41,7 +41,7 @@ def test_a_longer_window_still_sees_no_future(position):
 
 
 def test_learned_positions_are_refused_beyond_their_table():
-    with pytest.raises(ConfigError, match=r"^eval.lengths=\[1, 2\]: position=learned knows no position beyond"):
+    with pytest.raises(ConfigError, match=r"^eval.lengths=\[1, 2\]: position=learned has no positions beyond"):
         build_model(tiny_config("position=learned", "eval.lengths=[1,2]"))
 
 

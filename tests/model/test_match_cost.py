@@ -107,5 +107,5 @@ def test_a_sweep_s_arms_are_matched_to_its_first(tmp_path, monkeypatch):
     first = cells[0].budget.cost["parameters_non_embedding"]
     assert len(cells) == 8 and len({c.match.reference for c in cells}) == 1 and cells[0].match.reference == first
     assert all(abs(c.budget.cost["parameters_non_embedding"] / first - 1) <= 0.01 for c in cells)
-    with pytest.raises(ConfigError, match="^ffn.expansion=2: match=params is to choose the width; leave one out"):
+    with pytest.raises(ConfigError, match="^ffn.expansion=2: match=params chooses the width too; leave one out"):
         check_sweep(plan_sweep(["ffn.expansion=2,4", *SMALL, *text]))

@@ -116,8 +116,8 @@ def test_coordinates_move_alike_at_every_width_as_they_do_not_without_it(init, f
 
 
 REFUSED = {
-    "embedding.width=8 head.width=8": "embedding.width=8: init=mup knows no width but the stream's; set it to null",
-    "head.tied=false head.width=8": "head.width=8: init=mup knows no width but the stream's; set it to null",
+    "embedding.width=8 head.width=8": "embedding.width=8: init=mup supports only the stream's width; set it to null",
+    "head.tied=false head.width=8": "head.width=8: init=mup supports only the stream's width; set it to null",
     "embedding.scale_by_width=true": "embedding.scale_by_width=true: must be false with init=mup; set embedding.scale",
     "init.base_width=0": "init.base_width=0: must be at least 1",
     "init.head_std=1": "init.head_std=1.0: a tied head is the token table; set head.tied=false",

@@ -66,7 +66,7 @@ def refusal(row):
         if "scale_by_width=true" in row.get("embedding", ""):
             return "embedding.scale_by_width=true: must be false with init=mup"
         if "embedding.width=8" in row.get("embedding", ""):
-            return "embedding.width=8: init=mup knows no width but the stream's"
+            return "embedding.width=8: init=mup supports only the stream's width"
     over = row.get("qk_norm over", "attention.qk_norm_over=head")
     if row.get("qk_norm") == "qk_norm=none" and over != "attention.qk_norm_over=head":
         return f"{over}: needs a norm; choose a qk_norm"

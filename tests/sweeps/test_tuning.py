@@ -82,13 +82,13 @@ def test_a_diverged_value_is_the_worst_and_an_unknown_one_leaves_the_arm_out(fil
 
 
 def test_a_seed_of_the_comparison_is_refused_for_tuning(file):
-    with pytest.raises(ConfigError, match="^tune_seeds: 7 is a seed of the comparison too"):
+    with pytest.raises(ConfigError, match="^tune_seeds: 7 is also a seed of the comparison"):
         plan_sweep([file, "seed=0,7"])
 
 
 def test_the_default_seed_of_a_comparison_is_refused_for_tuning_too(tmp_path):
     (tmp_path / "q.yaml").write_text("# Q?\nvariants: {a: []}\ntune: {optimizer.lr: [1e-4, 1e-3]}\ntune_seeds: [0]\n")
-    with pytest.raises(ConfigError, match="^tune_seeds: 0 is a seed of the comparison too"):
+    with pytest.raises(ConfigError, match="^tune_seeds: 0 is also a seed of the comparison"):
         plan_sweep([str(tmp_path / "q.yaml")])
 
 

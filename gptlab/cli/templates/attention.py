@@ -57,7 +57,7 @@ class MyAttention(nn.Module):
         q = position.rotate(self.q_norm(q), start, self.layer_idx).to(v.dtype)
         k = position.rotate(self.k_norm(k), start, self.layer_idx).to(v.dtype)
         if cache is not None:
-            k, v = cache.of(self).append(k, v)  # those of all tokens so far: (B, H, S, D)
+            k, v = cache.of(self).append(k, v)  # keys and values of all tokens so far: (B, H, S, D)
         scores = (q @ k.transpose(-1, -2) * self.head_dim**-0.5).float()  # (B, H, T, S)
         query = torch.arange(start, start + T, device=x.device)[:, None]
         key = torch.arange(start + T, device=x.device)
@@ -72,5 +72,5 @@ class MyAttention(nn.Module):
         return self.dropout(self.out(y.transpose(1, 2).reshape(B, T, -1)))
 
     def new_cache(self) -> KVCache:
-        """Return an empty cache for this layer; a LayerCache of your own can keep something else than (k, v)."""
+        """Return an empty cache for this layer; a LayerCache of your own can keep something other than (k, v)."""
         return KVCache()

@@ -27,5 +27,5 @@ class MyData:
         return "".join(f"{a}+{b}={a + b}\n" for a, b in pairs)
 
     def stamp(self) -> Hashable:
-        """Return what changes whenever the text may change; while it stays the same, the text is not read again."""
+        """Return a value that changes whenever the text may have changed; only then is the text read again."""
         return self.n_lines, self.largest

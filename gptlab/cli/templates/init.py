@@ -18,7 +18,7 @@ class MyInit:
         self.scale, self.residual_scale, self.table_std = scale, scale / math.sqrt(2 * n_layer), table_std
 
     def draw(self, p: Tensor, role: str, gain: float, generator: Generator) -> None:
-        """Fill one parameter in place; it is called for each, with a generator that (seed, name) decides.
+        """Fill one parameter in place. Called once per parameter, with a generator that is seeded by (seed, name).
 
         p: the parameter. role: what it is for, one of gptlab.model.roles.ROLES.
         gain: makes up for the non-linearity before the matrix, sqrt(2) after a ReLU.

@@ -33,14 +33,14 @@ class RunningMean(nn.Module):
 
 @register("model", "my_model")  # add source="arXiv:..." and `gptlab list model` shows it
 class MyModel(LanguageModel):
-    """The mean embedding of all tokens so far beside this one's, through a hidden layer: a bag of words."""
+    """A bag of words: each token's embedding and the mean of all so far, through a hidden layer."""
 
     # Parameters before `*` are supplied by the model builder, by name. A model may ask for:
     #   dim, n_layer, n_head, head_dim, vocab_size    sizes
     #   max_len          the most tokens that it reads at once
     #   dropout, bias    as `train.dropout` and `bias` say
     #   embedding, position, block, norm, head    make the components that were chosen; block(i), norm(dim), head(dim)
-    # It has the slots that it asks for; any other that is set is refused.
+    # The model has the slots that it asks for; setting any other slot is an error.
     # Parameters after `*` are settings. They need a type and a default: `model.hidden=256` sets this one.
     def __init__(
         self, max_len: int, dim: int, bias: bool, embedding: Any, norm: Any, head: Any, *, hidden: int | None = None

@@ -40,7 +40,7 @@ class MyOptimizer:
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
 
     def build(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
-        """Return the optimizers that share out the parameters. Only matrices are decayed."""
+        """Return the optimizers, which divide the parameters among them. Only matrices are decayed."""
         decayed, others = list[nn.Parameter](), list[nn.Parameter]()
         for p in parameters:
             (decayed if role_of(p) in MATRICES else others).append(p)
@@ -48,5 +48,5 @@ class MyOptimizer:
         return [Signum([g for g in groups if g["params"]], self.lr, self.momentum)]
 
     def slots(self, p: Tensor) -> int:
-        """Return how many float32 numbers of state each number of the parameter costs."""
+        """Return how many float32 numbers the optimizer keeps for each element of the parameter."""
         return 1

@@ -22,7 +22,7 @@ class MyPlacement(Placement):
         self.norm, self.alpha = norm(), alpha
 
     # The base class computes merge(x, branch(x, f)). It has `branch(x, f)`, which returns f(x), and `merge(x, y)`,
-    # which returns x + y: override one or both. They are apart so that a parallel block can add two branches.
+    # which returns x + y: override one or both. They are separate so that a parallel block can add two branches.
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the stream after the sublayer.
 

@@ -29,10 +29,10 @@ class MyTask(Task):
         return [f"length-{self.length}"]
 
     def training(self, rng: np.random.Generator, n: int, window: int) -> Examples:
-        """Return the n rows of a training step. Draw from `rng` only: (seed, step) decides it.
+        """Return the n rows of a training step. Draw from `rng` only; it is seeded by (seed, step).
 
-        tokens: (n, T + 1), int64. counts: (n, T), true where the next token has a part in loss and accuracy; every
-        row must have as many. slices: (n, T), places in `slices`. floor: (n, T), nats that no model can avoid.
+        tokens: (n, T + 1), int64. counts: (n, T), true where the next token counts in loss and accuracy; every
+        row must have the same number. slices: (n, T), indices into `slices`. floor: (n, T), nats that no model avoids.
         """
         tokens = np.full((n, window + 1), SEPARATOR)
         symbols = rng.integers(1, self.vocab_size, size=(n, self.length))
@@ -43,5 +43,5 @@ class MyTask(Task):
         return Examples(tokens, counts, np.zeros((n, window), dtype=int), np.zeros((n, window)))
 
     def validation(self, rng: np.random.Generator, n: int, window: int) -> Examples:
-        """Return about n rows, as many of each difficulty; all runs get the same."""
+        """Return about n rows, the same number of each difficulty; all runs get the same rows."""
         return self.training(rng, n, window)

@@ -23,7 +23,7 @@ class WordsAndBytes(Tokenizer):
         self.token_bytes = np.array([1] * 256 + [len(word.encode()) for word in words], dtype=np.int64)
 
     def encode(self, text: str, place: str = "text") -> np.ndarray:
-        """Return the token ids, (N,). Raise ConfigError, naming `place`, at text that cannot be encoded."""
+        """Return the token ids, (N,). Raise a ConfigError that names `place` if the text cannot be encoded."""
         ids: list[int] = []
         for piece in PIECES.findall(text):
             ids += [self.ids[piece]] if piece in self.ids else piece.encode(errors="surrogateescape")
@@ -35,7 +35,7 @@ class WordsAndBytes(Tokenizer):
         return b"".join(pieces).decode(errors="replace")
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run keeps of it; "name" is the name under which the option is registered."""
+        """Return the state that a run saves; "name" is the name under which the option is registered."""
         return {"name": "my_tokenizer", "words": self.words}
 
 
@@ -51,11 +51,11 @@ class MyTokenizer:
 
     @property
     def cache_key(self) -> str:
-        """Name every setting that the tokens depend on; tokens are cached by it."""
+        """Return a name for all settings that the tokens depend on; the token cache is keyed by it."""
         return f"my_tokenizer {self.n_words}"
 
     def fit(self, train: str, val: str) -> WordsAndBytes:
-        """Return the tokenizer that this text gives. Learn from `train` only."""
+        """Return the tokenizer for this text. Learn from `train` only."""
         counts = Counter(piece for piece in PIECES.findall(train) if len(piece) > 1)
         return WordsAndBytes([word for word, _ in counts.most_common(self.n_words)])
 

@@ -40,8 +40,8 @@ class Arm:
 def group_arms(runs: Iterable[Run], sweep: SweepFile) -> list[Arm]:
     """Return the arms in the order of the sweep's variants, then of their first runs.
 
-    If runs of an arm share a seed, as when two sweeps have the same cell, the last one written is taken; a run that has
-    ended is preferred to one that has not.
+    Several runs of an arm may have the same seed, as when two sweeps share a cell. Then the one written last is used,
+    but a run that has ended takes precedence over one that is still unfinished.
     """
     groups: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
@@ -109,8 +109,8 @@ def _find(arms: list[Arm], wanted: str) -> Arm:
     """Return the arm with the label `wanted`, or else the one whose label and settings contain all its words."""
     matches = [arm for arm in arms if arm.label == wanted]
     if not matches:
-        words = set(wanted.split())
-        matches = [arm for arm in arms if words <= {*(arm.label or "").split(), *arm.changes(arm).split()}]
+        wanted_parts = set(wanted.split())
+        matches = [arm for arm in arms if wanted_parts <= {*(arm.label or "").split(), *arm.changes(arm).split()}]
     if len(matches) == 1:
         return matches[0]
     choices = "; ".join(map(str, matches or arms))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
 
-CONFIDENCE = 0.95  # of every interval
+CONFIDENCE = 0.95  # the level of every interval
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Effect:
     high: float
     boot_low: float  # the 95 % bootstrap interval
     boot_high: float
-    sd: float  # of the paired differences
+    sd: float  # standard deviation of the paired differences
     sd_unpaired: float  # expected if the arms had different seeds: sqrt(sd_arm^2 + sd_reference^2)
     p: float  # two-sided paired t test
     p_holm: float  # p after Holm's correction over the arms of the experiment
@@ -31,7 +31,7 @@ class Effect:
     detectable: float  # the smallest true effect that this many pairs detect with 80 % power
     seeds_needed: float  # pairs that detect an effect as large as the margin with 80 % power
     verdict: str  # a word of verdict.py
-    note: str = ""  # to the verdict: which seeds diverged, or that the difference is within the margin
+    note: str = ""  # remark on the verdict: which seeds diverged, or that the difference is within the margin
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Result:
     arm: Arm
     name: str
     reference: str | None  # the name of the arm that this one is compared with; None for the baseline
-    differs: str  # from the baseline: "ffn=swiglu ffn.hidden=344"
+    differs: str  # differences from the baseline: "ffn=swiglu ffn.hidden=344"
     scores: pd.Series  # the metric of the finished runs, by seed
     mean: float
-    sd: float  # over seeds, with n - 1
+    sd: float  # standard deviation over seeds, with n - 1
     states: dict[str, int]  # the number of finished, diverged, failed and unfinished runs
-    costs: dict[str, float]  # by the keys of compare.columns.COLUMNS
+    costs: dict[str, float]  # its keys are those of compare.columns.COLUMNS
     effect: Effect | None  # None for the baseline
 
 
@@ -67,7 +67,7 @@ class EqualBudgetComparison:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the metric of each arm depends on a tuned setting.
+    """The dependence of each arm's metric on a tuned setting.
 
     `points` has the columns arm, value, mean, low, high, seeds, diverged, chosen (bool) and at_edge (bool); low and
     high are the extremes over seeds. If a seed diverged, the mean is infinitely bad: inf, or -inf if higher is better.
@@ -85,7 +85,7 @@ class Breakdown:
 
     metric: str  # val/accuracy
     by: str  # "position", or the task's name for its difficulty: "pairs"
-    length: int  # of the windows, as a multiple of the training window
+    length: int  # length of the windows, as a multiple of the training window
     levels: dict[str, list[tuple[float, float]]]  # mean and standard deviation for each arm, the baseline first
 
     @property
@@ -113,7 +113,7 @@ class Comparison:
     """Everything that `gptlab compare` reports.
 
     `runs` has a row for each run, with the columns arm, seed, phase ("" or "tune"), state, tokens, seconds, folder
-    (fit to be published), path (which opens), where (W&B's address, or the command that uploads the run) and the
+    (safe to publish), path (which can be opened), where (W&B's address, or the command that uploads the run) and the
     metric.
     """
 

@@ -1,6 +1,6 @@
 """Compare runs where all arms have spent the same number of optimizer steps, tokens, FLOPs or seconds of training.
 
-The common budget is what the finished run that spent least has spent in all. The metric of each run at that budget is
+The common budget is the total of the finished run that spent the least. The metric of each run at that budget is
 interpolated linearly between two of its evaluations, never extrapolated. A run that went on beyond the budget is thus
 read before its end, when its learning rate has not decayed yet, which puts it at a disadvantage. Where the verdicts at
 equal budgets disagree, train the arms again with that budget (`budget.flops=`, `budget.seconds=`).
@@ -24,7 +24,7 @@ Curve = dict[str, np.ndarray]  # the evaluations of one run, by column
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a comparison at equal budgets is made from. The mappings are by arm."""
+    """The data that a comparison at equal budgets needs. The mappings are keyed by arm."""
 
     metric: str
     curves: Mapping[str, pd.DataFrame]
@@ -44,7 +44,7 @@ def compare_at_equal_budgets(inputs: Inputs) -> list[EqualBudgetComparison]:
 
 
 def _finished_curves(inputs: Inputs) -> dict[tuple[str, int], Curve]:
-    """Return the curve of each finished run by arm and seed; {} if one does not end in the run's final number."""
+    """Return the curve of each finished run by arm and seed; {} if any curve does not end in its run's final number."""
     finished: dict[tuple[str, int], Curve] = {}
     metric = inputs.metric
     for result in inputs.results:

@@ -1,7 +1,7 @@
 """The analysis of a grid over several settings: main effects and pairwise interactions.
 
 A linear model is fitted to the single runs by ordinary least squares. It has a block for each seed, the main effect of
-every level, and every pairwise interaction (Montgomery, Design and Analysis of Experiments, ch. 5 and 8). Reported are
+every level, and every pairwise interaction (Montgomery, Design and Analysis of Experiments, ch. 5 and 8). It gives
 
     main         the mean at a level minus the mean at the baseline's level, where the other settings are averaged
                  over all their levels with equal weight
@@ -65,7 +65,7 @@ class Grid:
 
 
 def factorial(results: Sequence[Result], left_out: Sequence[str] = ()) -> Factorial | None:
-    """Analyse the arms, the baseline first; return None if they are no grid.
+    """Analyse the arms, the baseline first; return None if they do not form a grid.
 
     `left_out` are settings that are determined by the others, such as tuned ones.
     """
@@ -94,10 +94,10 @@ def factorial(results: Sequence[Result], left_out: Sequence[str] = ()) -> Factor
 
 
 def _levels(results: Sequence[Result], left_out: Sequence[str]) -> dict[str, list[str]]:
-    """Return the settings of the grid and their levels; {} if the arms are no grid.
+    """Return the settings of the grid and their levels; {} if the arms do not form a grid.
 
-    In a grid every arm has all the settings, and every level occurs in at least two arms. Where each arm changes one
-    thing, there is nothing to average over.
+    In a grid every arm has all the settings, and every level occurs in at least two arms. If each arm changes only
+    one thing, there is nothing to average over.
     """
     settings = [{k: v for k, v in r.arm.settings.items() if k not in left_out} for r in results]
     levels = {key: list(dict.fromkeys(arm.get(key, "") for arm in settings)) for key in settings[0]}
@@ -116,7 +116,7 @@ def _size(results: Sequence[Result], levels: Mapping[str, Sequence[str]]) -> str
 
 
 def _estimates(grid: Grid, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-    """Return the effects that the runs determine, and kind, slots and levels of those that they do not."""
+    """Return the effects that the runs determine, and the kind, slots and levels of all others."""
     from statsmodels.regression.linear_model import OLS  # two seconds to import
 
     seeds = pd.get_dummies(runs["seed"]).to_numpy(dtype=float)  # a block for each, which replaces the intercept

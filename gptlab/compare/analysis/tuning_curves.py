@@ -1,4 +1,4 @@
-"""How each arm depends on a tuned setting, which value was chosen, and whether that is at the edge of the grid."""
+"""Tuning curves: how each arm depends on a tuned setting, the value chosen, and whether it is at the grid's edge."""
 
 import json
 import math

@@ -18,7 +18,7 @@ is compared with its reference alone.
 
 BETTER, WORSE, EQUIVALENT, NOT_SHOWN, UNSTABLE = "better", "worse", "equivalent", "not shown", "unstable"
 ONE_SEED, NO_SEED = "one seed: no verdict", "no common seed: no verdict"
-LEVEL = 0.05  # of every test
+LEVEL = 0.05  # significance level of every test
 WITHIN_MARGIN = "within the margin"
 
 DEFINITIONS = {

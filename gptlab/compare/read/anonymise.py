@@ -15,7 +15,7 @@ PATH_IN_TEXT = re.compile(r"(^|[\s=\[,'\"])((?:/|~|\.\./)[^\s,'\"\]]*)")
 def shown_folder(folder: Path) -> str:
     """Return the path from the current folder: `runs/norms/norm-rmsnorm_seed-1-0c6e`.
 
-    Of a folder that does not lie below the current one, only the last two names are returned.
+    For a folder outside the current one, only the last two names are returned.
     """
     if not folder.is_absolute():
         return folder.as_posix()

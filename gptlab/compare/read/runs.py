@@ -22,12 +22,12 @@ RUN_FILES = {"config.yaml", "status.json"}  # both, since a folder of W&B has a 
 
 @dataclass(frozen=True)
 class Axis:
-    """Something that training spends, and against which a curve is drawn."""
+    """A quantity that training spends, against which curves are drawn."""
 
-    column: str  # in the curves of a Comparison
-    key: str  # in metrics.jsonl
+    column: str  # its name in the curves of a Comparison
+    key: str  # its key in metrics.jsonl
     word: str  # "at equal FLOPs"
-    title: str  # of a chart's axis
+    title: str  # title of a chart's axis
 
 
 AXES = {

@@ -1,4 +1,4 @@
-"""The sentences beside the tables: how to read them, and what else was found. The terminal and files print the same."""
+"""The sentences around the tables: how to read them, and further findings. Terminal and files print the same ones."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from gptlab.compare.formatting import UNKNOWN, number, plus_minus, seeds, si
 from gptlab.compare.read.runs import AXES
 from gptlab.runs.metrics import metric_named
 
-MOST_LISTED = 4  # arms; of more arms only the range is given
+MOST_LISTED = 4  # arms; for more arms only the range is given
 
 
 def verdict_of(effect: Effect) -> str:
@@ -62,7 +62,7 @@ def margin_of(comparison: Comparison) -> str:
 
 
 def _sensitivity(compared: list[Result]) -> Iterator[str]:
-    """Say what this many seeds can detect, and how many it takes where nothing was shown."""
+    """Say what difference these seeds can detect, and how many seeds are needed where no difference was shown."""
     effects = {r.name: r.effect for r in compared if r.effect}
     detectable = {name: e.detectable for name, e in effects.items() if e.detectable == e.detectable}
     if detectable:

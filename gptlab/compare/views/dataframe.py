@@ -7,7 +7,7 @@ import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison, Effect, Result
 
-EFFECT_NAMES = {"mean": "difference", "sd": "sd_difference"}  # clearer than the names in Effect, beside the arm's mean
+EFFECT_NAMES = {"mean": "difference", "sd": "sd_difference"}  # clearer than the names in Effect, next to the arm's mean
 
 
 def tabulate(comparison: Comparison) -> pd.DataFrame:

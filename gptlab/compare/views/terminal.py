@@ -47,7 +47,9 @@ def _print(header: str, names: list[Text], columns: Cells, console: Console) -> 
     widths = {title: max(map(len, [*title.split("\n"), *cells])) for title, cells in columns.items()}
     longest = max(len(header), *(name.cell_len for name in names))
     if console.is_terminal:
-        room = console.width - 2 * len(columns) - 1 - sum(widths.values())  # for a name if no column is folded
+        room = (
+            console.width - 2 * len(columns) - 1 - sum(widths.values())
+        )  # width left for a name if no column is folded
         for title in widths.keys() & TEXT_TITLES:
             shortest = max(map(len, [title, *" ".join(columns[title]).split()]))
             fold = min(max(0, longest - room), widths[title] - shortest)

@@ -1,4 +1,4 @@
-"""What several families share: the class Family, fields, and tables of weights."""
+"""The parts that several families share: the class Family, fields, and tables of weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ SIZES = (
     same("num_hidden_layers", "size.n_layer"),
     same("num_attention_heads", "size.n_head"),
 )
-LLAMA_SIZES = (*SIZES, WINDOW, HIDDEN, kv_heads(), padding())  # heads are as wide as the model has room for
+LLAMA_SIZES = (*SIZES, WINDOW, HIDDEN, kv_heads(), padding())  # no head_dim: the heads share the model's width
 LLAMA = (*LLAMA_SIZES, head_dim())
 
 GATED_ACT = activation("hidden_act", gated=True)

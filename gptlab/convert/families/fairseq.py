@@ -40,7 +40,9 @@ def _opt_placement(c: Flags) -> FlatConfig:
 
 
 def _xglm_padding(c: Flags) -> FlatConfig:
-    if c["pad_token_id"] is not None and c["pad_token_id"] >= 2:  # that row of its sinusoids is zero; the first is 2
+    if (
+        c["pad_token_id"] is not None and c["pad_token_id"] >= 2
+    ):  # its sinusoids are zero in that row, and positions start at row 2
         raise refuse("pad_token_id", c["pad_token_id"], "must be below 2, or it blanks a position")
     return padding().read(c)
 

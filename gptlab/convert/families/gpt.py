@@ -31,7 +31,7 @@ GPTJ += " attention.out_bias=false"
 
 
 def gpt2_like(layer: Mapping[str, Entry]) -> Table:
-    """Return GPT-2's table of weights, with these modules of a layer beside the norms."""
+    """Return GPT-2's table of weights, with these modules of a layer in addition to the norms."""
     return table(
         {"transformer.wte": "embedding", "transformer.wpe": "position", "transformer.ln_f": "norm"},
         "transformer.h",

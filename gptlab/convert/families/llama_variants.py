@@ -185,7 +185,7 @@ VARIANT_FAMILIES = (
         ),
     ),
     family(
-        "nanochat",  # its norms of queries and keys follow the rotation, which without a gain is the same
+        "nanochat",  # it norms queries and keys after rotating them; without a gain the order makes no difference
         "norm=rmsnorm norm.learnable=false qk_norm=rmsnorm qk_norm.learnable=false embedding.normed=true"
         " ffn.bias=false",
         *LLAMA_SIZES,

@@ -18,7 +18,7 @@ from gptlab.convert.families.gpt import four_times
 from gptlab.convert.rotary import rope
 from gptlab.convert.weight_map import Entry
 
-EITHER_NORM = ("placement.norm", "attention_placement.norm")  # of a parallel block, or of a serial one
+EITHER_NORM = ("placement.norm", "attention_placement.norm")  # the norm of a parallel block, or of a serial one
 MLP: dict[str, Entry] = {"mlp.dense_h_to_4h": "ffn.up", "mlp.dense_4h_to_h": "ffn.down"}
 SELF_ATTENTION: dict[str, Entry] = {
     "self_attention.query_key_value": GROUPED_QKV,
@@ -94,7 +94,7 @@ NEOX_FAMILIES = (
         same("n_head", "size.n_head"),
         four_times("hidden_size"),
         Field(
-            ("seq_length",),  # the length it was trained with: ALiBi's positions have no end
+            ("seq_length",),  # the length it was trained with; ALiBi has no longest position
             lambda c: {"data.window": c.get("seq_length", 2048)},
             lambda s: {"seq_length": s["data.window"]},
         ),

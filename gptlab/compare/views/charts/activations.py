@@ -1,4 +1,4 @@
-"""Activations, gradients and updates inside one run of each arm: the pictures of `gptlab inspect`, a line an arm."""
+"""Activations, gradients and updates inside a run of each arm: the pictures of `gptlab inspect`, one line per arm."""
 
 import math
 from collections import defaultdict
@@ -54,10 +54,10 @@ def _gradient_to_weight(snapshots: list[Snapshot]) -> Iterator[Line]:
     """Yield the ratio over all matrices of a block together, in the last snapshot."""
     squares: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for name, (weight, gradient, _) in snapshots[-1]["parameters"].items():
-        words = name.split(".")
-        if words[0] == "blocks" and words[-1] == "weight":
-            squares[int(words[1])].append((weight**2, gradient**2))
-    ratios = [[sum(column) for column in zip(*found, strict=True)] for _, found in sorted(squares.items())]
+        path = name.split(".")
+        if path[0] == "blocks" and path[-1] == "weight":
+            squares[int(path[1])].append((weight**2, gradient**2))
+    ratios = [[sum(column) for column in zip(*pairs, strict=True)] for _, pairs in sorted(squares.items())]
     y = [math.log10(gradient / weight) / 2 if gradient and weight else math.nan for weight, gradient in ratios]
     yield _numbered(y, 1), y, 1.0
 

@@ -17,9 +17,9 @@ from gptlab.compare.views.charts.theme import THEMES, named, style
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-DIGITS = 7  # of a number in a chart
+DIGITS = 7  # significant digits of a number in a chart
 PICTURE_SCALE = 1.25  # pixels of a PNG per pixel of the chart
-MENU = 34  # pixels at the right for the button of the page that saves a chart
+MENU = 34  # pixels at the right for the page's button that saves a chart
 BELOW = 62  # pixels of an axis with its title
 NOT_HIDDEN = {"filter": "indexof(hidden, datum.place) < 0"}
 
@@ -45,7 +45,7 @@ class Chart:
 
 
 def complete(view: View, params: dict[str, Any]) -> View:
-    """Add to a view the top level of a specification: parameters, schema, looks."""
+    """Add the top level of a specification to a view: parameters, schema, looks."""
     axis: View = {"gridColor": named("line"), "domainColor": named("line"), "tickColor": named("line")}
     axis |= {"labelColor": named("ink"), "titleColor": named("ink"), "titleFontWeight": "normal", "titlePadding": 12}
     whole: View = rounded(
@@ -109,7 +109,7 @@ def layered(layers: Sequence[View | None], height: int, **more: Any) -> View:
 
 
 def layer(rows: Iterable[dict[str, Any]], mark: str, looks: View | None = None, **encoding: Any) -> View:
-    """Return a layer of marks for `rows`. Rows with a place leave with their arm when the page hides it."""
+    """Return a layer of marks for `rows`. When the page hides an arm, the rows with its place go too."""
     values = list(rows)
     by_arm = {"transform": [NOT_HIDDEN]} if values and "place" in values[0] else {}
     return {"data": {"values": values}, **by_arm, "mark": {"type": mark, **(looks or {})}, "encoding": encoding}

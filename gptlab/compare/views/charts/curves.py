@@ -22,12 +22,12 @@ from gptlab.compare.views.charts.chart import (
 from gptlab.compare.views.charts.formatting import metric_label, number
 
 HEIGHT = 440  # pixels
-CURVE_POINTS = 200  # of an arm's curve
-UNFINISHED_POINTS = 60  # of a run that has not finished
+CURVE_POINTS = 200  # points of an arm's curve
+UNFINISHED_POINTS = 60  # points of the curve of a run that has not finished
 MOST_BANDS = 6  # arms; more bands hide the lines
 COLUMNS = {name: axis.column for name, axis in AXES.items()}
 FIRST_AXIS = "tokens"
-FIRST_SHOWN = {"half": 0.5, "late": 0.2, "whole": 0.0}  # share of the tokens before which the fall from ln V is cut
+FIRST_SHOWN = {"half": 0.5, "late": 0.2, "whole": 0.0}  # share of the tokens before which the curve is cut off
 
 Rows = list[dict[str, Any]]
 
@@ -104,7 +104,7 @@ def has_bands(comparison: Comparison) -> bool:
 
 
 def _with_states(comparison: Comparison) -> pd.DataFrame:
-    """Return all curves below each other with columns arm and state; diverged runs go on to where they diverged."""
+    """Return all curves in one table with columns arm and state; diverged runs go on to where they diverged."""
     frames = [frame.assign(arm=name) for name, frame in comparison.curves.items() if not frame.empty]
     if not frames:
         return pd.DataFrame()
@@ -130,7 +130,7 @@ def _mean(done: pd.DataFrame, metric: str) -> Rows:
 
 
 def _alone(run: pd.DataFrame, metric: str) -> Rows:
-    """Return the points of a run that did not finish; the last of a diverged one is its end."""
+    """Return the points of a run that did not finish; if it diverged, it did so at the last point."""
     run = run.sort_values("tokens")
     run = run.iloc[_thinned(len(run), UNFINISHED_POINTS)]
     values = run[metric].where(np.isfinite(run[metric]))
@@ -146,7 +146,7 @@ def _alone(run: pd.DataFrame, metric: str) -> Rows:
 
 
 def _row(at: Mapping[Any, Any], first: pd.Series, **values: Any) -> dict[str, Any]:
-    """Return one point: its x on every axis, whose it is, and its values."""
+    """Return one point: its x on every axis, the run it belongs to, and its values."""
     alone = "end" in values
     value = values["value"]
     return {
@@ -161,7 +161,7 @@ def _row(at: Mapping[Any, Any], first: pd.Series, **values: Any) -> dict[str, An
 
 
 def _thinned(n: int, most: int) -> list[int]:
-    """Return at most `most` of n positions, half of them spaced evenly and half ever farther apart, for a log axis."""
+    """Return at most `most` of n positions: half evenly spaced, and half with growing gaps, for a log axis."""
     if n <= most:
         return list(range(n))
     even = np.linspace(0, n - 1, most // 2)

@@ -14,7 +14,7 @@ from gptlab.compare.views.charts.theme import BASELINE, named
 
 ROW = 40  # pixels
 FAR = 3  # times the largest mean or the margin; an interval that reaches farther leaves the chart with an arrow
-LETTER = 7.5  # pixels of a note's letter
+LETTER = 7.5  # pixels per letter of a note
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Row:
     low: float
     high: float
     details: dict[str, str]
-    place: int  # of the arm
-    note: str  # at the right
+    place: int  # index of the arm
+    note: str  # text at the right
     tone: str  # the note's colour
     symbol: str = ""  # before the note, a text of its own since few fonts have it
-    shape: str = "circle"  # of the point
+    shape: str = "circle"  # Vega's name of the point's shape
     pairs: Sequence[float] = ()  # the paired differences that `mean` is the mean of
 
 
@@ -95,7 +95,7 @@ def factorial_effects(factorial: Factorial, comparison: Comparison) -> Chart | N
 
 
 def forest(rows: list[Row], comparison: Comparison) -> Chart | None:
-    """Return a chart with a row for each effect, a band for differences within the margin, and a line at none."""
+    """Return a chart with a row for each effect, a band for differences within the margin, and a line at zero."""
     if not any(isfinite(row.mean) for row in rows):
         return None
     margin = comparison.margin if isfinite(comparison.margin) else 0.0

@@ -11,7 +11,7 @@ CELL = 46  # pixels
 
 
 def heat_maps(factorial: Factorial, comparison: Comparison) -> list[Chart]:
-    """Return a heat map for each pair of slots, all on one scale of colours; the lowest mean has the strongest."""
+    """Return a heat map for each pair of slots, all on one scale of colours, the strongest for the lowest mean."""
     known = [v for means in factorial.means.values() for v in means.to_numpy(dtype=float).ravel() if isfinite(v)]
     low, high = min(known, default=0.0), max(known, default=1.0)
     domain = [low, high if high > low else low + 1]
@@ -56,5 +56,5 @@ def _levels(setting: str, levels: list[str]) -> View:
 
 
 def _escaped(field: str) -> str:
-    """Return a field's name with its dots escaped, which Vega would read as a path."""
+    """Escape the dots in a field's name, which Vega would read as a path."""
     return field.replace(".", "\\.")

@@ -1,4 +1,4 @@
-"""How each arm depends on a setting that was tuned."""
+"""A chart of how each arm depends on a tuned setting."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from gptlab.runs.metrics import metric_named
 
 HEIGHT = 340  # pixels
 FARTHEST = 4  # times from the best mean to the median: a run that nearly diverged must not flatten the others
-STACK = 0.035  # of the height, between the crosses of arms that diverged at the same value
+STACK = 0.035  # share of the height between the crosses of arms that diverged at the same value
 
 Rows = list[dict[str, Any]]
 
 
 def sensitivity(tuning: Tuning, comparison: Comparison) -> Chart:
-    """Return the metric against the setting: a ring around the value chosen, a cross at the edge for divergence."""
+    """Return a chart of the metric against the setting, with a ring at the value chosen and a cross for divergence."""
     values = pd.to_numeric(tuning.points["value"], errors="coerce")
     numeric = bool(values.notna().all())
     points = tuning.points.assign(x=values if numeric else tuning.points["value"].astype(str))
     best, worst = _ends(points, -1 if metric_named(comparison.metric).higher_is_better else 1)
     means: Rows = []
     crosses: Rows = []
-    n_crosses: dict[Any, int] = {}  # at each value, so that they stand one below the other
+    n_crosses: dict[Any, int] = {}  # crosses at each value so far, to stack them
     for place, result in baseline_last(comparison):
         of_arm = points[points["arm"] == result.name].sort_values("x")
         for row in of_arm.to_dict("records"):

@@ -1,4 +1,4 @@
-"""How good an arm is against how fast it trains."""
+"""A chart of each arm's metric against its training speed."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -20,8 +20,8 @@ from gptlab.compare.views.charts.chart import (
 )
 from gptlab.compare.views.charts.formatting import metric_label, number, si
 
-WIDTH, HEIGHT = 640, 360  # pixels of the plot where the page is narrow, to keep names from each other
-LETTER, LINE = 7, 17  # pixels of a name's letter and height
+WIDTH, HEIGHT = 640, 360  # pixels of the plot where the page is narrow, so that names do not overlap
+LETTER, LINE = 7, 17  # pixels: the width of a letter and the height of a name
 LONGEST = 30  # letters
 # Where a name may stand: its alignment, and pixels from its point to the right and up.
 SIDES = (
@@ -100,7 +100,7 @@ def _row(place: int, result: Result, largest: float) -> dict[str, Any]:
 
 
 def _labels(known: list[tuple[int, Result]], across: list[float], up: list[float]) -> Iterator[dict[str, Any]]:
-    """Yield a name beside each point, on the first side where it covers nothing; none where it would everywhere."""
+    """Yield a name next to each point, on the first side where it covers nothing; leave it out if there is none."""
 
     def pixel(value: float, ends: list[float], length: int) -> float:
         return (value - ends[0]) / (ends[1] - ends[0]) * length

@@ -63,7 +63,7 @@ def named(colour: str) -> str:
 def style(place: int) -> Style:
     """Return the style of the arm at `place` among the results.
 
-    0, the baseline, has the colour of the text. From the eleventh other arm on colours repeat with another dash and
+    The baseline, 0, has the colour of the text. After ten other arms the colours repeat, with a different dash and
     symbol.
     """
     if place == 0:
