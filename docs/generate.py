@@ -58,7 +58,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def commands() -> str:
     """Return the page of verbs: what each prints with --help."""
-    lines = ["# Commands", "", "This is what `gptlab --help` and `gptlab VERB --help` print.", "", *_block(_output("--help"))]
+    lines = ["# Commands", "", "These are the help texts of gptlab and its verbs.", "", *_block(_output("--help"))]
     for verb in VERBS:
         lines += ["", f"## {verb}", "", *_block(_output(verb, "--help"))]
     return "\n".join(lines)
