@@ -3,10 +3,10 @@ BIN := .venv/bin
 
 .PHONY: help demo test docs slow parity results bench gpu-check gpu-check-cpu lint types check clean
 
-help: ## what there is to make
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
 
-demo: .venv/installed ## install, train three kinds of positions with two seeds each, compare them
+demo: .venv/installed ## install, train three position encodings with two seeds each, compare them
 	$(BIN)/gptlab sweep experiments/demo/demo.yaml wandb.mode=offline
 	$(BIN)/gptlab compare runs/demo --png runs/demo/curves.png
 
@@ -27,6 +27,12 @@ results: .venv/installed ## make every RESULTS.md and picture of experiments/ fr
 
 bench: .venv/installed-dev ## time steps and a sweep, beside a checkout (NANOGPT=PATH), and write benchmarks/README.md
 	$(BIN)/python benchmarks/bench.py $(NANOGPT)
+
+gpu-check: .venv/installed-dev ## check and time the GPU path in 8 minutes, optionally with NANOGPT=PATH and TEXT=PATH
+	NANOGPT=$(NANOGPT) TEXT=$(TEXT) $(BIN)/python benchmarks/gpu/check.py
+
+gpu-check-cpu: .venv/installed-dev ## try the GPU check itself at tiny settings on a CPU
+	GPU_CHECK_DEVICE=cpu GPU_CHECK_TINY=1 NANOGPT=$(NANOGPT) TEXT=$(TEXT) $(BIN)/python benchmarks/gpu/check.py
 
 lint: .venv/installed-dev ## ruff, codespell, and the contract that imports go one way
 	$(BIN)/ruff check .

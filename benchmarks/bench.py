@@ -26,25 +26,25 @@ BENCHMARKS = {
 }
 HEAD = """# Speed
 
-How long a training step takes, compared with the machine's own matrix products and with other people's code at the same
-sizes; and how much time a sweep saves over loops of single runs. Made by
+This page shows how long a training step takes, compared with plain matrix products on the same machine and with other
+people's code at the same sizes, and how much time a sweep saves over loops of single runs. Commands:
 
-    make bench NANOGPT=../nanoGPT       # a checkout of github.com/karpathy/nanoGPT; without it nanoGPT is left out
-    gptlab bench preset=nanogpt-cpu --against nanogpt=../nanoGPT --against hf --json figures.json        # your own
+    make bench NANOGPT=../nanoGPT       # makes this page; NANOGPT is optional, a checkout of karpathy/nanoGPT
+    gptlab bench preset=nanogpt-cpu --against nanogpt=../nanoGPT --against hf --json figures.json      # one measurement
 
 How it is measured:
 
-- A step is a whole step: batch, forward, backward, clipping, optimizer. gptlab's is `Trainer.training_step`, as
-  `gptlab train` calls it, without logging, evaluation, checkpoints and diagnostics (diagnostics=none). A peer's step is
-  its model with its own optimizer and batches where it has them; nanoGPT's is that of its train.py, prefetch included.
+- A step includes the batch, forward, backward, clipping and the optimizer. gptlab's is `Trainer.training_step`, as
+  `gptlab train` calls it, without logging, evaluation, checkpoints and diagnostics (diagnostics=none). A peer's step
+  uses its own optimizer and batches if it has them; nanoGPT's is that of its train.py, prefetch included.
   All are timed in one process, so that threads, torch.compile (on CUDA only) and, on a CPU, an allocator that keeps
   freed memory, which gptlab sets, are the same for all. The tables name the precisions.
-- Blocks of steps are interleaved in one process, every other round backwards. A ratio compares two blocks that were
-  timed next to each other. The tables show the median of the blocks, the lowest and the highest.
+- Blocks of steps of all implementations alternate in one process, every other round in reverse order. A ratio compares
+  two blocks that were timed next to each other. The tables show the median of the blocks, the lowest and the highest.
 - FLOPs are those of all matrix products of forward and backward, with attention over the full window. They are compared
   with products timed between the same blocks in the precision of the run: one of the model's typical shape (all tokens
-  of a forward pass times the largest matrix of a block) and a large square. The share is that of the faster one. On a
-  known GPU they are also compared with its datasheet (dense bf16, or fp16 where there is no bf16).
+  of a forward pass times the largest matrix of a block) and a large square. The share is relative to the faster one.
+  On a known GPU they are also compared with its datasheet (dense bf16, or fp16 where there is no bf16).
 - Memory and start-up are measured in three new processes that do the first three steps and nothing else. The text has
   been tokenised before, and the second and third find what torch.compile cached.
 - A sweep is timed from the start of `gptlab sweep` to its end, and so are the loops. Every cell trains the same number

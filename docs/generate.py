@@ -1,9 +1,9 @@
-"""A hook of mkdocs: adds the pages that are made when the site is built, so that none of them can be out of date.
+"""A hook of mkdocs that adds pages when the site is built, so that none of them can be out of date.
 
 reference/commands.md     from `gptlab VERB --help`
 reference/components.md   from the registry
 reference/settings.md     from `gptlab list`
-experiments, benchmarks, conf/preset, CONTRIBUTING.md, CHANGELOG.md   from the repository, outside of docs/
+experiments, benchmarks, conf/preset, CONTRIBUTING.md, CHANGELOG.md, AGENTS.md   from the repository, outside of docs/
 """
 
 import contextlib
@@ -31,8 +31,6 @@ OUTSIDE = (
 TEMPLATES = ROOT / "gptlab" / "cli" / "templates"  # what `gptlab new` writes
 TEMPLATE = re.compile(r"^<!-- template: (\w+) -->$", re.MULTILINE)
 LINK_OUT = re.compile(r"\]\((?P<up>(?:\.\./)+)(?P<target>(?:experiments|benchmarks|conf)/|[A-Z]+(?:\.md)?[)#])")
-
-
 LINK_IN = re.compile(r"\]\(((?:\.\./)*)docs/")
 
 
@@ -60,7 +58,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def commands() -> str:
     """Return the page of verbs: what each prints with --help."""
-    lines = ["# Commands", "", "What `gptlab --help` and `gptlab VERB --help` print.", "", *_block(_output("--help"))]
+    lines = ["# Commands", "", "These are the help texts of gptlab and its verbs.", "", *_block(_output("--help"))]
     for verb in VERBS:
         lines += ["", f"## {verb}", "", *_block(_output(verb, "--help"))]
     return "\n".join(lines)
@@ -72,7 +70,7 @@ def components() -> str:
     lines = [
         "# Components",
         "",
-        "Every slot and the components that fit it. `*` marks the baseline's choice. A setting is written"
+        "This page lists every slot and the components that fit it; `*` marks the baseline's. A setting is written"
         " `slot.setting=value`, such as `norm.eps=1e-6`. To add a component, see"
         " [How a component works](../components/index.md).",
     ]
@@ -92,7 +90,7 @@ def settings() -> str:
         [
             "# Settings",
             "",
-            "All settings that do not belong to a component, as `gptlab list` prints them: type, default, meaning."
+            "These are the settings that belong to no component, as `gptlab list` prints them: type, default, meaning."
             " The settings of components are on the page [Components](components.md).",
             "",
             *_block(_output("list", *names)),

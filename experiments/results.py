@@ -25,20 +25,22 @@ HEAD = """# Questions and answers
 
 Each folder holds one question: the experiment's file, the numbers of its runs, and RESULTS.md with the tables, a
 picture and what others have published. All models are small and were trained for minutes on two CPU cores, on one text
-or one synthetic task. The results show what gptlab reports, and they hold for such models; they are no evidence about
-large ones.
+or one synthetic task. The results hold for such models and show what gptlab reports; they are not evidence about large
+models.
 
     gptlab sweep experiments/ffn/ffn.yaml                        # run the experiment, or continue it
     gptlab compare runs/ffn --html report.html                   # the report
     gptlab compare experiments/ffn/kept.json                     # the tables again, from the numbers kept here
     make results                                                 # this page and every RESULTS.md
 
-How the learning rates were chosen matters for the verdicts. All experiments but calibration and the two placements were
-first run at a learning rate of 3e-3, or tuned over 1e-3 to 1e-2. At these rates the seeds of one arm differed by up to
-0.13 (at 1e-3 by 0.003 to 0.05), and 19 of the 25 verdicts on ffn, norm, positions, ladder, block, bias and tied were
-"not shown". After that, ffn, norm, positions and ladder were run again at 1e-3 with the same seeds; for qk_norm, bias,
-block and tied the first runs are shown. The p values do not account for this second attempt, so read those four as
-exploratory.
+"""
+NOTES = """## How the learning rates were chosen
+
+This matters for the verdicts. All experiments but calibration and the two placements were first run at a learning rate
+of 3e-3, or tuned over 1e-3 to 1e-2. At these rates the seeds of one arm differed by up to 0.13 nats (at 1e-3 by 0.003
+to 0.05), and 19 of the 25 verdicts on ffn, norm, positions, ladder, block, bias and tied were "not shown". After that,
+ffn, norm, positions and ladder were run again at 1e-3 with the same seeds; for qk_norm, bias, block and tied the first
+runs are shown. The p values do not account for this second attempt, so read those four as exploratory.
 
 - ffn: after relu, relu2, reglu and silu had chosen 3e-3 on two tuning seeds, the grid was cut to 3e-4 and 1e-3. The
   table therefore does not show these four at their best rate. At 3e-3 (5 seeds): relu 2.2966 ± 0.0552, relu2
@@ -48,8 +50,10 @@ exploratory.
 - norm: at 3e-3 too, dyt and none were worse; rmsnorm (+0.0435) was not shown.
 - ladder: at 3e-3 too, rope (-0.2241) and swiglu (-0.1200) were better; the other three steps were not shown.
 
-On a GPU, the same experiments at the size of Karpathy's lecture (10.65M parameters, 5,000 steps, val/loss of about 1.47
-to 1.48):
+## On a GPU
+
+These commands run the experiments at the size of Karpathy's lecture (10.65M parameters, 5,000 steps), where val/loss is
+about 1.47 to 1.48:
 
     gptlab sweep experiments/ffn/ffn.yaml preset=karpathy-10m size=10m budget.steps=5000 eval.every=250 \\
         data=tinyshakespeare data.path=tinyshakespeare.txt name=ffn-10m
@@ -133,7 +137,7 @@ def _page(rows: dict[str, dict[str, Any]]) -> str:
         question, minutes = f"[{row['question']}]({name}/RESULTS.md)", row["seconds"] / 60
         lines.append(f"| {question} | {row['baseline']} | {row['verdicts']} | {row['runs']} | {minutes:.0f} min |")
     words = "\n".join(f"- **{word}**: {meaning}." for word, meaning in DEFINITIONS.items())
-    return "\n".join([HEAD, *lines, "", "What the verdicts mean:", "", words, ""])
+    return "\n".join([HEAD, *lines, "", "What the verdicts mean:", "", words, "", NOTES])
 
 
 if __name__ == "__main__":

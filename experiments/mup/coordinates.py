@@ -22,9 +22,7 @@ from gptlab import load_config
 from gptlab.data.batches import validation_batches
 from gptlab.model.gpt import GPT
 from gptlab.runs.environment import environment
-from gptlab.training.budget import make_budget
-from gptlab.training.device import choose_device
-from gptlab.training.prepare import open_dataset
+from gptlab.training.prepare import prepare
 from gptlab.training.trainer import Trainer
 
 KEPT = Path(__file__).parent / "coordinates.json"
@@ -57,9 +55,9 @@ def measure() -> None:
 
 def _changes(overrides: str) -> list[dict[str, float]]:
     """Return, for each step, the RMS change of each part's output since the start, over all its coordinates."""
-    cfg = load_config(overrides.split())
-    trainer = Trainer(cfg, make_budget(cfg), choose_device(cfg), open_dataset(cfg))
-    tokens, _ = next(validation_batches(trainer.dataset.val, cfg.data.window, cfg.train.batch_size, None))
+    run = prepare(load_config(overrides.split()))
+    cfg, trainer = run.cfg, Trainer(run)
+    tokens, _ = next(validation_batches(run.dataset.val, cfg.data.window, cfg.train.batch_size, None))
     start, changes = _outputs(trainer.model, tokens), []
     for _ in range(STEPS):
         trainer.training_step()
