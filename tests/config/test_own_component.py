@@ -67,5 +67,5 @@ def test_it_passes_what_gptlabs_own_norms_are_held_to(own):
     command = [sys.executable, "-m", "pytest", TESTS / "model/test_components.py", "-rA", "-p", "no:cacheprovider"]
     done = subprocess.run([*command, f"--use={own}", "-k", "pnorm_of_mine"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    for test in ("a_norm_keeps_shape_and_dtype", "gradients_are_those_of_the_function", "bias_off_leaves_no_bias"):
+    for test in ("a_norm_keeps_shape_and_dtype", "gradients_are_those_of_the_function", "bias_false_leaves_no_bias"):
         assert f"test_components.py::test_{test}[" in done.stdout
