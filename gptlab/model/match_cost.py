@@ -40,6 +40,8 @@ class Match:
 class NoMatch:
     """Every arm keeps its own width."""
 
+    figure: ClassVar[str] = ""
+
 
 @register("match", "params", source="arXiv:2002.05202, section 2")
 class Parameters(Match):
