@@ -79,6 +79,8 @@ def _subjects(overrides: Sequence[str]) -> list[Subject]:
         Subject(slot, entry, tuple(overrides), base=TINY_SIZE if slot in ("data", "tokenizer") else TINY)
         for slot, entry in pairs
     ]
+    if use and not subjects:
+        raise ConfigError(f"check use={','.join(map(str, use))}: registers no component; decorate one with @register")
     if not subjects:
         raise ConfigError("check: no component to check; give use=FILE with one, or choose one, such as norm=rmsnorm")
     return subjects

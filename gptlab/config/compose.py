@@ -128,7 +128,8 @@ def _parse_one(text: str) -> Override:
     if key.split(".")[0].split("/")[0] in ("hydra", "sweep"):
         raise ConfigError(f"{text}: is an option of `gptlab sweep`, not a setting of a run")
     if not equals or not key or "@" in key:
-        raise ConfigError(f"{text}: not a setting; write key=value, such as norm=rmsnorm")
+        mend = f"use={text}" if text.endswith(".py") else "key=value, such as norm=rmsnorm"
+        raise ConfigError(f"{text}: not a setting; write {mend}")
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as e:

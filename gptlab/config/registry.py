@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from hydra.core.config_store import ConfigStore
 
 from gptlab.config import COMMON, KINDS, SLOTS, ConfigError
+from gptlab.config.foreign_names import setting_for
 
 # What gptlab.model.build supplies. Sizes: dim, head_dim, n_head, n_layer, layer_idx, max_len (tokens), vocab_size.
 # Factories of the components in other slots: embedding(), position(), block(layer_idx), norm(dim), qk_norm(dim),
@@ -129,8 +130,10 @@ def _read_signature(cls: Any) -> tuple[tuple[str, ...], list[tuple[str, Any, Any
             raise ConfigError(f"{_where(cls)}: *{p.name} hides settings; write each as a parameter")
         if p.kind is not p.KEYWORD_ONLY:
             if p.name not in CONTEXT:
+                name = (setting_for(p.name, "") or "").rstrip("=").rpartition(".")[2]
+                hint = f"in gptlab: {name}; " if name in CONTEXT else ""
                 raise ConfigError(
-                    f"{_where(cls)}: nothing provides {p.name!r} (provided are {', '.join(CONTEXT)}); "
+                    f"{_where(cls)}: nothing provides {p.name!r} ({hint}provided are {', '.join(CONTEXT)}); "
                     f"put it after * to make it a setting"
                 )
             wants.append(p.name)

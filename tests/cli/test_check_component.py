@@ -289,6 +289,13 @@ def test_bad_input_is_one_line_and_exit_code_2(words, line, write, capsys):
     assert err.startswith(line)
 
 
+def test_a_file_without_a_component_is_named(write, capsys):
+    use = write("x = 1\n")
+    code, out, err = run(capsys, use)
+    assert (code, out) == (2, "")
+    assert err == f"gptlab: check {use}: registers no component; decorate one with @register\n"
+
+
 def test_the_document_has_every_check(write, capsys):
     code, out, _ = run(capsys, write(HEADER + NORM.format("x")), "--json")
     document = json.loads(out)

@@ -49,6 +49,7 @@ REFUSED = {
     f"{TINY} size=64": ("size=64: ", "choose from "),
     # what cannot be read
     f"{TINY} norm": ("norm: ", "write key=value"),
+    f"{TINY} my_norm.py": ("my_norm.py: ", "write use=my_norm.py"),
     f"{TINY} =rmsnorm": ("=rmsnorm: ", "write key=value"),
     f"{TINY} norm@placement=rmsnorm": ("norm@placement=rmsnorm: ", "write key=value"),
     f"{TINY} data.path=~/text.txt": ("data.path=~/text.txt: not readable", "\"data.path='~/text.txt'\""),

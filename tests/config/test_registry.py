@@ -68,6 +68,7 @@ def test_a_list_is_nobody_elses():
         ("self, *args", "*args hides settings; write each"),
         ("self, **knobs", "*knobs hides settings; write each"),
         ("self, width", "nothing provides 'width' (provided are dim, "),
+        ("self, n_embd", "nothing provides 'n_embd' (in gptlab: dim; provided are dim, "),
         ("self, *, eps=1e-5", "setting 'eps' needs a type and a default"),
         ("self, *, eps: float", "setting 'eps' needs a type and a default"),
     ],

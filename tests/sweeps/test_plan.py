@@ -33,6 +33,11 @@ def test_a_plan_has_arms_cells_and_cost_and_writes_nothing(given, tmp_path):
     assert document["tuning"] is None and document["estimate"] is None and not (tmp_path / "runs").exists()
 
 
+def test_arms_keep_their_own_widths_without_a_match(given):
+    document = plan_document([*given, "budget.steps=3", "match=none", "ffn=gelu,swiglu"])
+    assert len({arm["parameters"] for arm in document["arms"] if arm["varying"]["norm"] == "layernorm"}) == 2
+
+
 def test_a_plan_estimates_the_time_from_runs_that_have_ended(given):
     sweep([*given, "budget.steps=3", "seed=0", "hydra/launcher=basic"])
     document = plan_document([*given, "budget.steps=3"])
