@@ -13,7 +13,7 @@ from torch import nn
 
 from gptlab import build_model, load_config
 from gptlab.config import COMMON, SLOTS, flatten, registry
-from gptlab.config.compose import typed
+from gptlab.config.compose import fixed_vocab_size, typed
 from gptlab.model.roles import role_of
 
 VOCAB, WINDOW, LAYERS = 11, 12, 2
@@ -126,6 +126,8 @@ def configure(cfg, *choices):
         f"{slot}.{f.name}" for slot in SLOTS if SLOTS[slot] in COMMON for f in dataclasses.fields(COMMON[SLOTS[slot]])
     }
     kept = {k: v for k, v in flatten(cfg).items() if k.split(".")[0] not in replaced or k in shared}
+    if {"tokenizer", "data"} & replaced and cfg.model.vocab_size == fixed_vocab_size(cfg):
+        kept["model.vocab_size"] = None  # it followed from the tokenizer that is replaced
     return load_config([*(f"{k}={typed(v)}" for k, v in kept.items()), *overrides])
 
 

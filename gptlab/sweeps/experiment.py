@@ -71,9 +71,15 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as e:
         raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split())})") from e
     if not isinstance(tree, dict):
+<<<<<<< HEAD
         raise ConfigError(f"{path}: is not a mapping; give one with keys from {', '.join(KEYS)}")
     if unknown := set(tree) - set(KEYS):
         raise ConfigError(f"{path}: unknown key {min(map(str, unknown))!r}; choose from {', '.join(KEYS)}")
+=======
+        raise ConfigError(f"{path}: must be a mapping with keys among {', '.join(KEYS)}")
+    if unknown := set(tree) - set(KEYS):
+        raise ConfigError(f"{path}: no such key: {min(map(str, unknown))}; choose from {', '.join(KEYS)}")
+>>>>>>> wt-new
     if len([key for key in KINDS_OF_ARMS if tree.get(key)]) > 1:
         raise ConfigError(f"{path}: has arms of several kinds; keep one of {', '.join(KINDS_OF_ARMS)}")
     return tree
@@ -111,5 +117,5 @@ def _two_configs(path: Path, key: str, value: Any) -> list[str]:
 
 def _seeds(path: Path, key: str, value: Any) -> list[int]:
     if not isinstance(value, list) or not all(isinstance(seed, int) for seed in value):
-        raise ConfigError(f"{path}: {key}={value}: is a list of whole numbers, such as [0, 1, 2]")
+        raise ConfigError(f"{path}: {key}={value}: must be a list of whole numbers, such as [0, 1, 2]")
     return value

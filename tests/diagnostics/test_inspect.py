@@ -162,7 +162,11 @@ def test_the_report_shows_the_snapshots_of_the_arms_that_have_them(folder, train
     payload = json.loads(re.search(r'<script id="payload" type="application/json">(.*?)</script>', page, re.S)[1])
 
     def drawn(name):
-        return [trace["y"] for trace in payload["figures"][name]["data"] if trace["y"]]
+        layers = payload["figures"][name]["layer"]
+        points = [row for layer in layers if layer["mark"]["type"] == "line" for row in layer["data"]["values"]]
+        return [
+            [row["y"] for row in points if row["line"] == line] for line in dict.fromkeys(p["line"] for p in points)
+        ]
 
     for name, key in (("activations", "stream_rms"), ("gradients", "residual_grad_norm")):
         expected = [snapshots[i][key] for snapshots in (post, pre) for i in (0, -1)]

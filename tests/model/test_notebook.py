@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from gptlab.model.attention import SoftmaxAttention
@@ -14,7 +13,7 @@ from gptlab.model.ffn import SwiGLU
 from gptlab.model.gpt import GPT
 from gptlab.model.head import LinearHead
 from gptlab.model.position import ALiBi, Learned, RoPE
-from gptlab.runs.checkpoint import load_weights, save_weights
+from gptlab.runs.checkpoint import load_weights, read_weights, save_weights
 from paths import ROOT
 from tiny import LAYERS, VOCAB, WINDOW, tiny_model, tokens
 
@@ -88,7 +87,7 @@ class Tied(nn.Module):
 def test_tied_weights_are_saved_and_loaded(tmp_path):
     model, again = Tied(), Tied()
     save_weights(tmp_path / "tied.safetensors", model)
-    assert load_file(tmp_path / "tied.safetensors").keys() == model.state_dict().keys()
+    assert read_weights(tmp_path / "tied.safetensors").keys() == model.state_dict().keys()
     load_weights(tmp_path / "tied.safetensors", again)
     assert again.other.up.weight is again.ffn.up.weight
     for name, weight in model.state_dict().items():

@@ -111,7 +111,8 @@ def base(tmp_path_factory):
     (folder / "text.txt").write_text("a green bottle hangs on the wall. " * 40)
     size = "size.dim=16 size.n_layer=2 size.n_head=4 data.window=16 model.vocab_size=null"
     steps = "train.batch_size=4 budget.steps=5 train.log_every=1 eval.tokens=34"
-    place = f"data=text data.path={folder / 'text.txt'} runs_dir={folder / 'runs'} wandb.mode=disabled device=cpu"
+    place = f"data=text data.path={folder / 'text.txt'} runs_dir={folder / 'runs'} wandb.mode=disabled"
+    place += " device=cpu precision=float32"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLAB_CACHE", str(folder / "cache"))
         yield configure(load_config(), size, steps, place)

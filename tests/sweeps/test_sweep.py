@@ -104,6 +104,22 @@ def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last
     assert all("budget.tokens=1e4" in c and "budget.steps=9" not in c for c in by_tokens)
 
 
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("arms: {a: []}\n", "no such key: arms; choose from name, "),
+        ("variants: {a: []}\nseeds: 3\n", "seeds=3: must be a list of whole numbers, such as [0, 1, 2]"),
+        ("- a\n", "must be a mapping with keys among name, "),
+    ],
+)
+def test_a_refused_experiment_file_says_the_rule(tmp_path, content, rule):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as e:
+        read_experiment(path)
+    assert str(e.value).startswith(f"{path}: {rule}")
+
+
 @pytest.mark.parametrize("content", ["variants: [a, b]", "arms: {}", "base: size=tiny", "seeds: 3", "- 1", "a: ["])
 def test_a_file_that_is_not_an_experiment_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.yaml"

@@ -241,7 +241,7 @@ def test_only_a_training_takes_several_processes(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit) as caught:
         main(["sweep", "seed=0,1"])
-    assert caught.value.code == 2 and "sweep: one process does this" in capsys.readouterr().err
+    assert caught.value.code == 2 and "sweep: runs in one process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "mps"])
