@@ -71,15 +71,9 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as e:
         raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split())})") from e
     if not isinstance(tree, dict):
-<<<<<<< HEAD
-        raise ConfigError(f"{path}: is not a mapping; give one with keys from {', '.join(KEYS)}")
-    if unknown := set(tree) - set(KEYS):
-        raise ConfigError(f"{path}: unknown key {min(map(str, unknown))!r}; choose from {', '.join(KEYS)}")
-=======
         raise ConfigError(f"{path}: must be a mapping with keys among {', '.join(KEYS)}")
     if unknown := set(tree) - set(KEYS):
         raise ConfigError(f"{path}: no such key: {min(map(str, unknown))}; choose from {', '.join(KEYS)}")
->>>>>>> wt-new
     if len([key for key in KINDS_OF_ARMS if tree.get(key)]) > 1:
         raise ConfigError(f"{path}: has arms of several kinds; keep one of {', '.join(KINDS_OF_ARMS)}")
     return tree
