@@ -258,11 +258,11 @@ SPOILT = {
     ),
     "missing": (
         lambda f: edit_weights(f, lambda w: w.pop("gpt_neox.final_layer_norm.bias")),
-        "missing keys for GPTNeoXForCausalLM: gpt_neox.final_layer_norm.bias; mend",
+        "missing keys for GPTNeoXForCausalLM: gpt_neox.final_layer_norm.bias;",
     ),
     "unexpected": (
         lambda f: edit_weights(f, lambda w: w.update(a=torch.ones(1), b=torch.ones(1))),
-        "unexpected keys for GPTNeoXForCausalLM: a and 1 more; mend",
+        "unexpected keys for GPTNeoXForCausalLM: a and 1 more;",
     ),
     "shape": (lambda f: edit_json(f / "config.json", vocab_size=300), "transformers cannot read it"),
     "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 20), "transformers cannot read it"),
