@@ -18,7 +18,7 @@ from gptlab.compare.views.charts.theme import THEMES, named, style
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 DIGITS = 7  # significant digits of a number in a chart
-PICTURE_SCALE = 1.25  # pixels of a PNG per pixel of the chart
+PICTURE_SCALE = 1.0  # pixels of a PNG per pixel of the chart
 MENU = 34  # pixels at the right for the page's button that saves a chart
 BELOW = 62  # pixels of an axis with its title
 NOT_HIDDEN = {"filter": "indexof(hidden, datum.place) < 0"}
