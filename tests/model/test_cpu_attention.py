@@ -52,6 +52,7 @@ def test_short_or_very_long_windows_caches_and_requests_for_torch_take_other_ker
     assert taken == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 3])
 def test_its_dropout_has_the_right_gradient(window, monkeypatch):
     monkeypatch.setattr(products, "QUERIES", 4)

@@ -119,7 +119,7 @@ with recorder() as record:
     assert (histogram["values"], histogram["bins"]) == ([3, 5], [-1, 0, 1]) and "parameters" not in line
 
 
-@pytest.mark.parametrize("mode", ["sqlite", "jsonl"])
+@pytest.mark.parametrize("mode", [pytest.param("sqlite", marks=pytest.mark.slow), "jsonl"])
 def test_a_killed_and_resumed_run_has_every_step_once(tmp_path, mode):
     killed = """
 with recorder() as record:

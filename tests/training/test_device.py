@@ -18,6 +18,7 @@ print(faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to")
 def test_memory_that_was_freed_is_used_again_without_the_kernel():
     told = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
