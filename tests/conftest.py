@@ -17,13 +17,13 @@ def pytest_configure(config):
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """What the tests compute is so small that a second thread only costs."""
+    """Use one thread: for computations this small, a second one only costs time."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def own_registry(monkeypatch):
-    """What a test registers or imports is forgotten after it."""
+    """Forget after each test what it registered or imported."""
     monkeypatch.setattr(registry, "_entries", registry._entries.copy())
     monkeypatch.setattr(registry, "_contents", {})
     monkeypatch.setattr(sys, "path", sys.path.copy())

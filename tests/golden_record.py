@@ -1,6 +1,6 @@
-"""The golden record: what presets, options and shipped experiments come to, on any machine.
+"""The golden record: the configs, costs, cells and tables that gptlab makes of its presets, options and experiments.
 
-`python tests/golden_record.py` writes golden_record.json anew, and with `--losses FILE` the losses of five training
+`python tests/golden_record.py` writes golden_record.json again, and with `--losses FILE` the losses of five training
 steps of each option too, which hold on one machine only.
 """
 

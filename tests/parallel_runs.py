@@ -19,7 +19,7 @@ from gptlab.training.trainer import Trainer
 
 
 def run(words, stop_after=None):
-    """What became of it: a state and a step, an exit code, or what was raised."""
+    """Return the outcome: a state and a step, an exit code, or the exception."""
     own_step = Trainer.training_step
 
     def step_and_stop(trainer):

@@ -1,4 +1,4 @@
-"""What presets, options and shipped experiments come to stays as it is recorded in golden_record.json."""
+"""Presets, options and shipped experiments still give what golden_record.json holds."""
 
 import json
 

@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass
 class SentRun:
-    """What the server knows of one run: the newest value of every field, and all of the history."""
+    """One run on the server: the newest value of every field, and the whole history."""
 
     fields: dict[str, Any] = field(default_factory=dict)  # groupName, jobType, displayName, tags, project
     config: dict[str, Any] = field(default_factory=dict)

@@ -145,7 +145,7 @@ def all_components():
     ids=lambda words: " ".join(words[0][:1]),
 )
 def test_a_config_does_not_depend_on_what_was_composed_before(all_words):
-    """What configs have in common is kept between them."""
+    """Composing shares work between configs, which must not show in the result."""
     in_order = [composed(words) for words in all_words]
     assert [composed(words) for words in reversed(all_words)] == in_order[::-1]
 

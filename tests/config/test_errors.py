@@ -1,4 +1,4 @@
-"""What the user gets wrong is told in one line, `place=value: rule; mend`, with exit code 2 and nothing written."""
+"""A user's mistake gives one line, `place=value: rule; mend`, and exit code 2; nothing is written."""
 
 import shlex
 import sys

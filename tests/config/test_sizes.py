@@ -182,7 +182,7 @@ KNOWN = {
 
 
 def parameters(build, n_layer):
-    """Of a model with `n_layer` layers, which are alike; build(n) has n of them. It saves minutes."""
+    """Count a model of `n_layer` equal layers from two small ones, which saves minutes; build(n) has n layers."""
     one, two = (sum(p.numel() for p in build(n).parameters()) for n in (1, 2))
     return one + (n_layer - 1) * (two - one)
 

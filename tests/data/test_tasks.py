@@ -43,7 +43,7 @@ def recalled(row):
 
 
 def induced(row):
-    """What followed the last occurrence of the same token."""
+    """Return the token that followed the last occurrence of the same token."""
     next_of, said = {}, []
     for last, token in zip([None, *row], row, strict=False):
         next_of[last] = token

@@ -226,7 +226,7 @@ SWITCHES = {  # on -> as good as off, where there is such a value
 
 @pytest.mark.parametrize(("on", "off"), SWITCHES.items())
 def test_5_a_switch_changes_the_output_and_off_leaves_no_trace(on, off):
-    """Of the option that `on` chooses, or else of the baseline."""
+    """Return this of the option that `on` chooses, or else of the baseline."""
     knobs = [word for word in on.split() if "." in word.split("=")[0]]
     option = [word for word in on.split() if word not in knobs] if knobs else []
     plain = telling_model(*option)(tokens())

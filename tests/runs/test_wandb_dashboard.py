@@ -33,7 +33,7 @@ def run(home: Path, env: dict[str, str], *words: str, **options) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """What is printed and saved for one sweep, and for all."""
+    """The output and the saved pages for one sweep, and for all."""
     home = tmp_path_factory.mktemp("home")
     with standin(projects=["other", "lab"]) as server:
         printed = [run(home, server.env, "--project", "lab", *w.split()) for w in ("--name demo", "")]

@@ -1,4 +1,4 @@
-"""What a user's component reports in metrics() reaches the record, the summary, the comparison and the terminal."""
+"""A component's metrics() reach the record, the summary, the comparison and the terminal."""
 
 import io
 import json

@@ -108,7 +108,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def became(folder):
-    """Of the runs above: what each process says became of each."""
+    """Return each process's account of the runs above."""
     alone = [run_alone(*run) for run in BY_ONE[:1]]
     Path("start").symlink_to(run_of("one"))
     alone += [run_alone(*run) for run in BY_ONE[1:]]
@@ -132,7 +132,7 @@ def start(*command):
 
 
 def end_of(process):
-    """What it said on stderr. One that waits for another forever is ended, and its own processes with it."""
+    """Return its stderr. A process that waits for another forever is ended with its children."""
     try:
         return process.communicate(timeout=200)[1]
     finally:
@@ -258,7 +258,7 @@ def test_a_number_without_a_dimension_is_not_taken_in_parts():
 
 
 def test_each_process_has_its_rows_and_its_own_dropout(folder):
-    """Of a text that says one thing only, what differs between two processes is their masks."""
+    """On a text of one repeated line, two processes differ only in their dropout masks."""
     Path("a.txt").write_text("a" * 2000)
 
     def loss(rank, dropout):
