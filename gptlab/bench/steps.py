@@ -10,6 +10,7 @@ from gptlab.bench.matmul_peak import Gemm, datasheet_flops, gemms, timed_gemms
 from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
 from gptlab.bench.subject import prepare, step_of
 from gptlab.bench.timing import Timed, interleave, rates, ratios, spread, steps_per_block, warm_up
+from gptlab.training.prepare import PreparedRun
 from gptlab.training.trainer import Trainer
 
 BLOCKS = 7
@@ -72,12 +73,7 @@ def bench_steps(
     return {
         "kind": "steps",
         "machine": describe_machine(subject),
-        "model": {
-            "parameters": int(subject.budget.cost["parameters"]),
-            "flops_per_token": flops,
-            "batch_size": subject.cfg.train.batch_size,
-            "window": subject.cfg.data.window,
-        },
+        "model": _model_figures(subject),
         "blocks": blocks,
         "steps_per_block": n,
         **_speed(ours, tokens),
@@ -87,6 +83,16 @@ def bench_steps(
         "startup": startup,
         "peers": [_peer_figures(*pair, ours, tokens) for pair in zip(peers, theirs, strict=True)],
         "seconds_per_step": {timed.name: timed.seconds for timed in (ours, *theirs)},
+    }
+
+
+def _model_figures(run: PreparedRun) -> dict[str, Any]:
+    cost, cfg = run.budget.cost, run.cfg
+    return {
+        "parameters": int(cost["parameters"]),
+        "flops_per_token": cost["flops_per_token"],
+        "batch_size": cfg.train.batch_size,
+        "window": cfg.data.window,
     }
 
 

@@ -75,10 +75,7 @@ def bench_sweep(
     n_loop = loop_cells or cells
     if n_loop > cells:
         raise ConfigError(f"--loop-cells={n_loop}: the loops train a part of --cells={cells}; give at most that many")
-    launcher = [override for override in overrides if override.startswith("hydra")]
-    settings = [override for override in overrides if override not in launcher]
-    if fixed := next((override for override in settings if override.partition("=")[0] in FIXED), None):
-        raise ConfigError(f"{fixed}: bench --sweep sets this itself, for all methods alike; leave it out")
+    launcher, settings = _split_overrides(overrides)
     subject = prepare(settings)
     plan = subject.budget
     dataset: Any = subject.dataset  # a text: `prepare` refuses tasks
@@ -86,8 +83,6 @@ def bench_sweep(
         raise ConfigError("budget: bench --sweep times cells of a known number of steps, 2 or more; give budget.steps")
     evaluated = EVALUATED * subject.micro_batch_size * subject.cfg.data.window
     settings += ["name=bench", f"eval.tokens={evaluated + 1}", f"eval.every={plan.steps}"]
-    if not any(override.startswith("wandb.mode=") for override in settings):
-        settings.append("wandb.mode=disabled")
     gptlab = Gptlab(settings, launcher, threads)
     methods = [
         SweepMethod(
@@ -116,6 +111,17 @@ def bench_sweep(
         "rounds": rounds,
         "ways": [method_figures(method, methods[0]) for method in methods],
     }
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the launcher's overrides and those of the cells, which record nothing in W&B unless asked to."""
+    launcher = [override for override in overrides if override.startswith("hydra")]
+    settings = [override for override in overrides if override not in launcher]
+    if fixed := next((override for override in settings if override.partition("=")[0] in FIXED), None):
+        raise ConfigError(f"{fixed}: bench --sweep sets this itself, for all methods alike; leave it out")
+    if not any(override.startswith("wandb.mode=") for override in settings):
+        settings.append("wandb.mode=disabled")
+    return launcher, settings
 
 
 def time_methods(methods: Sequence[SweepMethod], rounds: int, folder: Path, report: Callable[[str], None]) -> None:

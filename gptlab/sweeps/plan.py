@@ -1,4 +1,38 @@
-"""`gptlab plan`: what a sweep would run and what it would cost, as plain data."""
+"""`gptlab plan`: what a sweep would run and what it would cost, as plain data.
+
+Fields of the document (a number that is not known, such as the steps of a budget in seconds, is None):
+    name (str): the sweep's name.
+    folder (str): the folder of its runs.
+    question, literature (str | None): those of the experiment file.
+    baseline (str): the arm that the others are compared with.
+    against (str): "baseline", or "previous" for a ladder, whose arms are compared with the one before.
+    arms (list): for each arm (an arm whose cells are the same runs as another's has no budget and no cost)
+        name (str)
+        overrides (dict[str, str]): its overrides, as typed on the command line, without the seed.
+        varying (dict[str, str]): those that not all arms have.
+        steps (int | None), tokens (int | None), flops (float | None): the training budget of one cell.
+        seconds (float | None): the budget of one cell in seconds of training, if it is given so.
+        parameters, parameters_non_embedding (int), flops_per_token (float): the cost of its model.
+        match (dict | None): the change that `match=` makes: to, reference, before, width_before, reached, width
+            and off, the share by which the cost still differs.
+    seeds (list[int]): the seeds of the comparison.
+    tuning (dict | None): grid (dict[str, list[str]], setting -> values tried), seeds (list[int]), n_cells (int).
+    cells (list): every cell in the order of running, those of the tuning first
+        label (str), arm (str), seed (int)
+        phase (str | None): "tune" for a cell of the tuning.
+        tuned (dict[str, str]): the values that it tries.
+        folder (str | None): its run folder; None where the tuning has yet to choose its values.
+        steps (int | None), tokens (int | None), flops (float | None), seconds (float | None): as for its arm.
+        state (str): waiting, running, interrupted, finished, diverged or failed. Finished and diverged cells are
+            not run again.
+    n_cells (int), n_left (int): all cells, and those without an outcome.
+    tokens, flops (float | None): the training of the cells without an outcome, together.
+    estimate (dict | None): the time that they take, if runs in the folder have measured a speed or the budget
+        is in seconds
+        seconds (float): of training, one cell after another; evaluation and start-up come on top.
+        n_measured (int): the runs whose speed was taken.
+        flops_per_s (float | None): the median speed of these.
+"""
 
 from collections.abc import Sequence
 from statistics import median
@@ -18,38 +52,7 @@ def plan_document(arguments: Sequence[str], **options: Any) -> dict[str, Any]:
     `arguments` and `options` (ladder, knock_out, fraction, tune) are those of gptlab.sweeps.run_sweep.sweep. Every
     cell is checked as by `gptlab sweep`; a corpus that was not read before is tokenised into the cache.
 
-    Fields (a number that is not known, such as the steps of a budget in seconds, is None):
-        name (str): the sweep's name.
-        folder (str): the folder of its runs.
-        question, literature (str | None): those of the experiment file.
-        baseline (str): the arm that the others are compared with.
-        against (str): "baseline", or "previous" for a ladder, whose arms are compared with the one before.
-        arms (list): for each arm (an arm whose cells are the same runs as another's has no budget and no cost)
-            name (str)
-            overrides (dict[str, str]): its overrides, as typed on the command line, without the seed.
-            varying (dict[str, str]): those that not all arms have.
-            steps (int | None), tokens (int | None), flops (float | None): the training budget of one cell.
-            seconds (float | None): the budget of one cell in seconds of training, if it is given so.
-            parameters, parameters_non_embedding (int), flops_per_token (float): the cost of its model.
-            match (dict | None): the change that `match=` makes: to, reference, before, width_before, reached, width
-                and off, the share by which the cost still differs.
-        seeds (list[int]): the seeds of the comparison.
-        tuning (dict | None): grid (dict[str, list[str]], setting -> values tried), seeds (list[int]), n_cells (int).
-        cells (list): every cell in the order of running, those of the tuning first
-            label (str), arm (str), seed (int)
-            phase (str | None): "tune" for a cell of the tuning.
-            tuned (dict[str, str]): the values that it tries.
-            folder (str | None): its run folder; None where the tuning has yet to choose its values.
-            steps (int | None), tokens (int | None), flops (float | None), seconds (float | None): as for its arm.
-            state (str): waiting, running, interrupted, finished, diverged or failed. Finished and diverged cells are
-                not run again.
-        n_cells (int), n_left (int): all cells, and those without an outcome.
-        tokens, flops (float | None): the training of the cells without an outcome, together.
-        estimate (dict | None): the time that they take, if runs in the folder have measured a speed or the budget
-            is in seconds
-            seconds (float): of training, one cell after another; evaluation and start-up come on top.
-            n_measured (int): the runs whose speed was taken.
-            flops_per_s (float | None): the median speed of these.
+    The fields are documented at the top of this module.
 
     Raises:
         ConfigError: with a line for each problem of any cell.
