@@ -90,7 +90,9 @@ def prepare(overrides: list[str]) -> Any:
 
 def make_trainer(overrides: list[str]) -> Any:
     """Return the Trainer of a run."""
-    return prepare(overrides).trainer()
+    from gptlab.training.trainer import Trainer
+
+    return Trainer(prepare(overrides))
 
 
 def losses_of(trainer: Any, steps: int) -> list[float]:
@@ -114,8 +116,8 @@ def val_loss(trainer: Any) -> float:
         window=cfg.data.window,
         batch_size=cfg.eval.batch_size or cfg.train.batch_size,
         n_tokens=cfg.eval.tokens,
-        device=trainer.machine.device,
-        autocast=trainer.machine.autocast(),
+        device=trainer.device.device,
+        autocast=trainer.device.autocast(),
         by_position=True,
     )["val/loss"]
 

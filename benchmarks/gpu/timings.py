@@ -131,7 +131,7 @@ def _timed(name: str, make: Callable[[], Any], flops: dict[str, float], memory: 
         torch.cuda.reset_peak_memory_stats()
     trainer = make()
     if name != "nanogpt":
-        flops[name] = trainer.plan.cost["flops_per_token"]
+        flops[name] = trainer.budget.cost["flops_per_token"]
     warm_up(trainer.training_step, device)
     memory[name] = round(torch.cuda.max_memory_allocated() / 2**30, 2) if DEVICE == "cuda" else None
     steps = steps_per_block(trainer.training_step, device, 0.8)
