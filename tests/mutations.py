@@ -320,12 +320,18 @@ def new_keys_before_those_of_the_cache(patch):
 
 @mutation("llama")
 def rotation_a_position_early_with_a_cache(patch):
-    patch_cache(patch, "length", lambda length, *_: max(0, length - 1))
+    from gptlab.model.position import RoPE
+
+    rotate = RoPE.rotate
+    patch.setattr(RoPE, "rotate", lambda self, x, start=0, *args: rotate(self, x, max(0, start - 1), *args))
 
 
 @mutation("gpt2")
 def learned_positions_from_0_with_a_cache(patch):
-    patch_cache(patch, "length", lambda length, *_: 0)
+    from gptlab.model.position import Learned
+
+    embed = Learned.embed
+    patch.setattr(Learned, "embed", lambda self, x, start=0: embed(self, x))
 
 
 # ---------------------------------------------------------------- positions

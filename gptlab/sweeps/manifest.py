@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,13 @@ def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | N
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the content of sweep.yaml, with a CellEntry for each cell; {} if there is none."""
-    content = read_json(folder / NAME)
-    return content | {"cells": [CellEntry(**entry) for entry in content["cells"]]} if content else {}
+    content: dict[str, Any] = read_json(folder / NAME)
+    if not content:
+        return {}
+    absent: dict[str, Any] = {"phase": None, "overrides": []}  # in a file that an earlier version wrote
+    known = [field.name for field in fields(CellEntry)]
+    entries = [{key: (absent | entry)[key] for key in known} for entry in content["cells"]]
+    return content | {"cells": [CellEntry(**entry) for entry in entries]}
 
 
 def _command() -> str:
