@@ -87,8 +87,8 @@ def _plan_arguments(parser: ArgumentParser) -> None:
         "--tune",
         action="append",
         default=[],
-        metavar="KEY=V,V",
-        help="choose each arm's best value, on seeds that the comparison does not use",
+        metavar="KEY=auto|V,V,V",
+        help="judge each arm around its own best value, which is searched on other seeds",
     )
 
 
@@ -116,7 +116,7 @@ SWEEP = Verb(
     """  gptlab sweep norm=layernorm,rmsnorm placement=pre,post,double seed=0,1,2
   gptlab sweep experiments/demo/demo.yaml
   gptlab sweep experiments/demo/demo.yaml seed=0,1,2,3 budget.steps=500
-  gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=3e-4,1e-3,3e-3
+  gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto
   gptlab sweep --ladder preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
   gptlab sweep --knock-out preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
   gptlab sweep norm=layernorm,rmsnorm ffn=gelu,swiglu placement=pre,post,double seed=0,1 --fraction 0.5
@@ -142,7 +142,7 @@ PLAN = Verb(
     "what a sweep would run and cost: arms, seeds, cells, tokens, FLOPs, folders; starts nothing",
     """  gptlab plan experiments/demo/demo.yaml
   gptlab plan norm=layernorm,rmsnorm placement=pre,post seed=0,1,2 size=tiny --json
-  gptlab plan ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=3e-4,1e-3,3e-3""",
+  gptlab plan ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto""",
     _plan_arguments,
     _plan,
     json=True,

@@ -23,7 +23,7 @@ from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
-SWEEP_KEYS = ("question", "literature", "variants", "baseline", "against", "tune", "matched")
+SWEEP_KEYS = ("question", "literature", "variants", "baseline", "against", "tune", "chosen", "judged_at", "matched")
 ENV_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
 PRIVATE_KEYS = ("runs_dir", "wandb")  # keys of the config
 RUN_PARTS = ("config", "summary", "env")

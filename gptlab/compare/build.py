@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.analysis.arms import Arm, as_text, choose_baseline, group_arms, names
+from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Effect, Result
 from gptlab.compare.analysis.effects import compare_scores
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets
 from gptlab.compare.analysis.factorial import factorial
 from gptlab.compare.analysis.provenance import hardware, list_runs
-from gptlab.compare.analysis.tuning_curves import as_value, tunings
+from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values
+from gptlab.compare.analysis.tuning_curves import tunings
 from gptlab.compare.archive import is_archive, read_archive
 from gptlab.compare.columns import COLUMNS
 from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
@@ -27,6 +28,7 @@ from gptlab.runs.states import SETTLED, RunState
 
 DEFAULT_MARGIN = 0.005  # as a fraction of the baseline's mean
 AGAINST = ("baseline", "previous")
+TUNE = "tune"  # the phase of a run that only chooses a value
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,19 @@ class CollectedRuns:
 
     arms: list[Arm]  # in the order of the experiment
     tuning: list[Run]
+    neighbours: list[Run]  # runs of tuned arms beside the chosen values
     sweep: dict[str, Any]  # the content of sweep.yaml
     repeats: int  # runs replaced by another with the same config and seed
 
     @property
     def runs(self) -> list[Run]:
         """All runs, those of the tuning last."""
-        return [*(run for arm in self.arms for run in arm.runs), *self.tuning]
+        return [*(run for arm in self.arms for run in arm.runs), *self.neighbours, *self.tuning]
+
+    @property
+    def around_chosen_values(self) -> list[Run]:
+        """The runs that show how tuned arms depend on the tuned settings."""
+        return [run for run in self.runs if run.phase == TUNE or self.neighbours]
 
 
 def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
@@ -55,20 +63,19 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         sweep = archive.sweep if len(paths) == 1 else {}
         runs, repeats = runs + archive.runs, repeats + archive.repeats
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
-    chosen = sweep.get("chosen") or {}
-    compared = [run for run in runs if run.phase != "tune" and not superseded(run, chosen)]
+    judged = JudgedValues.of(sweep)
+    untuned = [run for run in runs if run.phase != TUNE]
+    compared = [run for run in untuned if judged.is_chosen(run)]
     if not compared:
         raise ConfigError(f"compare {paths[0]}: has only tuning runs so far; run `gptlab sweep` to its end")
     arms = group_arms(compared, SweepFile.of(sweep))
-    repeats += len(compared) - sum(len(arm.runs) for arm in arms)
-    return CollectedRuns(arms, [run for run in runs if run.phase == "tune"], sweep, repeats)
-
-
-def superseded(run: Run, chosen: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether a later, wider tuning has chosen a different value for the run's arm."""
-    overrides = [override.partition("=") for override in chosen.get(run.config.get("variant") or "", ())]
-    settings = as_text(run.config) if overrides else {}
-    return any(as_value(settings.get(key, "null")) != as_value(text.strip("'")) for key, _, text in overrides)
+    return CollectedRuns(
+        arms=arms,
+        tuning=[run for run in runs if run.phase == TUNE],
+        neighbours=[run for run in untuned if judged.is_beside(run)],
+        sweep=sweep,
+        repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
+    )
 
 
 def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:
@@ -100,8 +107,10 @@ def build(
     """
     _refuse_unknown(metric, collected.arms)
     sweep = SweepFile.of(collected.sweep)
-    first = choose_baseline(collected.arms, baseline, sweep, defaults)
-    arms = [first, *(arm for arm in collected.arms if arm is not first)]
+    judged = JudgedValues.of(collected.sweep)
+    arms = at_best_values(collected.arms, collected.neighbours, judged, list(sweep.tune), metric)
+    first = choose_baseline(arms, baseline, sweep, defaults)
+    arms = [first, *(arm for arm in arms if arm is not first)]
     by_label = dict(zip(labels := names(arms), arms, strict=True))
     scores = {label: _scores(arm, metric) for label, arm in by_label.items()}
     diverged = {label: _seeds(arm, RunState.DIVERGED) for label, arm in by_label.items()}
@@ -125,12 +134,12 @@ def build(
         noise=scores[labels[0]].std(),
         results=results,
         equal_budgets=compare_at_equal_budgets(Inputs(metric, metric_curves, results, diverged, speeds, margin)),
-        tuning=tunings(collected.tuning, arms, labels, sweep, metric),
+        tuning=tunings(collected.around_chosen_values, arms, labels, sweep, metric, judged.chosen),
         factorial=factorial(results, dependent),
         curves=curves,
         curve_metric=curve_metric,
         hardware=hardware(collected.runs),
-        runs=list_runs(by_label, collected.tuning, list(sweep.tune), metric),
+        runs=list_runs(by_label, collected.runs, list(sweep.tune), metric),
         breakdowns=breakdowns({label: _finished(arm) for label, arm in by_label.items()}),
         matched=sweep.matched,
         snapshots={label: _snapshots(arm) for label, arm in by_label.items()},

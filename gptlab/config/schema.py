@@ -200,7 +200,11 @@ class Config:
     use: Any = setting(None, "file with your own components, or a list of files")
     name: str = setting("default", "name of the experiment or sweep")
     variant: str | None = setting(None, "name of the arm within an experiment")
-    phase: str | None = setting(None, "tune: a run that chooses a setting and is not compared", choices=("tune",))
+    phase: str | None = setting(
+        None,
+        "of a run of a tuned arm; tune: it chooses a value; neighbour: its value is beside the chosen one",
+        choices=("tune", "neighbour"),
+    )
     runs_dir: str = setting("runs", "folder of all runs; a run's own is runs_dir/name/slug-hash")
     record: str = setting("wandb", "tracker: W&B, or Trackio on this machine", choices=("wandb", "trackio"))
     wandb: WandbSection = section(WandbSection, "Weights & Biases")

@@ -58,7 +58,7 @@ class CheckedSweep:
 
     plan: SweepPlan
     tuning: list[Cell]  # empty if nothing is tuned
-    cells: list[Cell]  # the comparison; if there is tuning, at the first of the values tried
+    cells: list[Cell]  # the comparison; if there is tuning, as if the first of the values tried were the best
 
     @property
     def folder(self) -> Path:
@@ -82,8 +82,9 @@ def check_sweep(plan: SweepPlan, *, device_is_here: bool = True) -> CheckedSweep
     memo = Memo()
     plan = with_references(plan, memo)
     tuning = check_cells(plan.tuning_cells, device_is_here=device_is_here, memo=memo) if plan.tune else []
-    first = dict.fromkeys((arm.name for arm in plan.arms), plan.combinations[0])
-    cells = check_cells(plan.cells_with(first), device_is_here=device_is_here, memo=memo)
+    first = {name: grid.combinations[0] for name, grid in plan.grids.items()}
+    specs = plan.cells_with(first) if plan.tune else plan.cells
+    cells = check_cells(specs, device_is_here=device_is_here, memo=memo)
     return CheckedSweep(plan, tuning, cells)
 
 

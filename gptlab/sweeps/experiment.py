@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptlab.config import ConfigError
 from gptlab.config.compose import typed
+from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
 KEYS = ("name", "literature", "use", "base", "variants", "ladder", "knock_out", "seeds", "tune", "tune_seeds")
@@ -29,7 +30,7 @@ class Experiment:
     ladder: list[str] = field(default_factory=list)  # two configs: the arms add the second's components one by one
     knock_out: list[str] = field(default_factory=list)  # two configs: the arms are the second without one component
     seeds: list[int] = field(default_factory=list)
-    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values, of which each arm gets its best
+    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try, or AUTO alone
     tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
 
 
@@ -96,11 +97,13 @@ def _variants(path: Path, value: Any) -> dict[str, list[str]]:
 def _tune(path: Path, value: Any) -> dict[str, list[str]]:
     """The values of each setting as typed after its `=`."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: tune maps names to lists, such as {{optimizer.lr: [3e-4, 1e-3]}}")
+        raise ConfigError(f"{path}: tune maps settings to values, such as {{optimizer.lr: {AUTO}}}")
     for key, values in value.items():
+        if values == AUTO:
+            continue
         if not isinstance(values, list) or len(values) < 2 or any(isinstance(v, list | dict) for v in values):
-            raise ConfigError(f"{path}: tune.{key} is a list of at least two values, such as [3e-4, 1e-3, 3e-3]")
-    return {str(key): [typed(v) for v in values] for key, values in value.items()}
+            raise ConfigError(f"{path}: tune.{key} is {AUTO}, or a list of values, such as [3e-4, 1e-3, 3e-3]")
+    return {str(key): [AUTO] if values == AUTO else [typed(v) for v in values] for key, values in value.items()}
 
 
 def _two_configs(path: Path, key: str, value: Any) -> list[str]:

@@ -5,19 +5,20 @@ An arm is a variant of the experiment, or a combination of the values given; its
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from hydra.core.override_parser.types import Glob, Override
 
-from gptlab.config import SLOTS, ConfigError, registry
-from gptlab.config.compose import files_in, parse, quoted
+from gptlab.config import SLOTS, ConfigError, flatten, plain, registry
+from gptlab.config.compose import files_in, load_config, parse, quoted
 from gptlab.sweeps.arms import Arm, SweepPlan
 from gptlab.sweeps.experiment import FIRST_TUNING_SEED, Experiment, is_experiment, read_experiment
 from gptlab.sweeps.fractional_design import balanced
 from gptlab.sweeps.ladder import knock_outs, rungs
+from gptlab.sweeps.tuning_grid import AUTO, TuningGrid
 
 DEFAULT_TUNING_SEEDS = 2
 
@@ -58,7 +59,8 @@ def plan_sweep(
         ladder: the first two arguments are configs; each arm takes one more component from the second.
         knock_out: the first two arguments are configs; each arm is the second without one of its components.
         fraction: the share of the arms to keep, chosen so that effects can still be told apart.
-        tune: settings with values to try, such as `optimizer.lr=3e-4,1e-3`; each arm gets its own best value.
+        tune: settings with values to try, such as `optimizer.lr=3e-4,1e-3,3e-3` or `optimizer.lr=auto`; each arm is
+            judged around its own best value.
 
     Raises:
         ConfigError: an argument is not readable, or the arguments do not define the arms.
@@ -170,8 +172,9 @@ def _with_tuning(plan: SweepPlan, given: Sequence[Override], flags: Sequence[str
     tune = {key: values for key, values in plan.experiment.tune.items() if key not in keys}
     for text in flags:
         values = _values(parse([text])[0]) if "=" in text else []
-        if len(values) < 2:
-            raise ConfigError(f"--tune {text}: give a setting at least two values, such as optimizer.lr=3e-4,1e-3")
+        if len(values) < 2 and values != [AUTO]:
+            example = f"optimizer.lr={AUTO} or optimizer.lr=3e-4,1e-3,3e-3"
+            raise ConfigError(f"--tune {text}: give a setting {AUTO}, or the values to try, such as {example}")
         tune[text.partition("=")[0]] = values
     if not tune:
         return plan
@@ -179,7 +182,21 @@ def _with_tuning(plan: SweepPlan, given: Sequence[Override], flags: Sequence[str
     if both := set(map(str, seeds)) & {seed or "0" for seed in plan.seeds}:
         raise ConfigError(f"tune_seeds: {min(both)} is also a seed of the comparison, which would bias it; give others")
     arms = [replace(arm, variant=arm.name) for arm in plan.arms]
-    return replace(plan, arms=arms, tune=tune, tune_seeds=[str(seed) for seed in seeds])
+    grids = {arm.name: _first_grid(arm, tune) for arm in arms}
+    return replace(plan, arms=arms, tune=tune, tune_seeds=[str(seed) for seed in seeds], grids=grids)
+
+
+def _first_grid(arm: Arm, tune: Mapping[str, list[str]]) -> TuningGrid:
+    """Return the values that an arm tries first."""
+    automatic = [key for key, values in tune.items() if values == [AUTO]]
+    own = flatten(plain(load_config(arm.texts))) if automatic else {}
+    for key in automatic:
+        if key not in own:
+            raise ConfigError(f"tune {key}={AUTO}: {arm.name} has no such setting; tune one that all arms have")
+        if type(own[key]) not in (int, float) or not own[key] > 0:
+            rule = f"starts from a number above 0, and {arm.name} has {own[key]}; give the values to try"
+            raise ConfigError(f"tune {key}={AUTO}: {rule}")
+    return TuningGrid.of(tune, {key: float(own[key]) for key in automatic})
 
 
 def expand(overrides: Iterable[Override]) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptlab.config import ConfigError
 from gptlab.files import read_json, write_text
-from gptlab.sweeps.arms import Overrides, as_texts
+from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep
 
 NAME = "sweep.yaml"
@@ -57,8 +57,9 @@ def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | N
         "variants": experiment.variants or ({arm.name: [] for arm in plan.arms} if labelled else {}),
         "baseline": plan.arms[0].name if labelled else None,
         "against": "previous" if experiment.ladder else "baseline",
-        "tune": {"grid": plan.tune, "seeds": plan.tune_seeds} if plan.tune else None,
+        "tune": {"grid": _values_tried(plan), "seeds": plan.tune_seeds} if plan.tune else None,
         "chosen": None if chosen is None else {arm: as_texts(values) for arm, values in chosen.items()},
+        "judged_at": None if chosen is None else _judged_at(plan, chosen),
         "matched": _matched(checked.cells),
         "cells": entries + _earlier_entries(folder, entries),
     }
@@ -83,6 +84,17 @@ def _command() -> str:
     """Return the command line as typed."""
     program = Path(sys.argv[0]).name
     return shlex.join(["gptlab" if program in ("gptlab", "__main__.py") else program, *sys.argv[1:]])
+
+
+def _values_tried(plan: SweepPlan) -> dict[str, list[str]]:
+    """Return the values of each tuned setting that some arm tries."""
+    grids = plan.grids.values()
+    return {key: list(dict.fromkeys(text for grid in grids for text in grid.values[key])) for key in plan.tune}
+
+
+def _judged_at(plan: SweepPlan, chosen: Mapping[str, Overrides]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return for each arm the values of each tuned setting that every seed of the comparison runs."""
+    return {arm: plan.grids[arm].neighbours(values) for arm, values in chosen.items()}
 
 
 def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
