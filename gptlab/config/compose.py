@@ -197,10 +197,22 @@ def _compose_files(preset: str | None, size: str | None) -> DictConfig:
     GlobalHydra.instance().clear()  # in a launcher's job it is set, but no longer needed
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", [f"{k}={v}" for k, v in (("preset", preset), ("size", size)) if v])
+            cfg = compose("config", [f"{k}={v}" for k, v in (("preset", preset), ("size", size)) if v])
     except (HydraException, OmegaConfBaseException) as e:
         reason = presets.misfit(files_of("size")[size], e.__context__) if size else None
         raise ConfigError(reason or " ".join(f"{e}: {e.__cause__ or ''}".split())) from e
+    if preset and size and presets.preset_of(files_of("size")[size]) is None:
+        _keep_learning_rate(cfg, files_of("preset")[preset])
+    return cfg
+
+
+def _keep_learning_rate(cfg: DictConfig, preset: Path) -> None:
+    """Restore the preset's learning rate; that of a size was measured with AdamW, for presets that have none."""
+    own = presets.given(preset, "optimizer.lr")
+    if own is None and "optimizer" in presets.choices(preset):
+        own = registry.entry("optimizer", cfg.optimizer.name).schema().lr
+    if own is not None:
+        cfg.optimizer.lr = own
 
 
 def _choose(cfg: DictConfig, slot_name: str, name: str, schema: type) -> None:
