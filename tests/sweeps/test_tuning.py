@@ -114,6 +114,7 @@ def test_a_sweep_tunes_first_and_then_compares_at_the_best_values(tmp_path, monk
         "data.window=16",
         "train.batch_size=2",
         "eval.tokens=64",
+        "eval.final_tokens=64",
         "wandb.mode=disabled",
         "budget.steps=8",
     ]
