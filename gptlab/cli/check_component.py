@@ -24,7 +24,7 @@ TEXT = "".join(f"{n} Green bottles,\thanging  on the wall: tämä on 文字 🙂
 STEPS = 20  # the steps of a short run
 SHORT_RUN = (
     *("wandb.mode=disabled", "diagnostics=none", "device=cpu", "precision=float32", "data.window=64"),
-    *(f"budget.steps={STEPS}", "train.batch_size=4", "eval.tokens=256"),
+    *(f"budget.steps={STEPS}", "train.batch_size=4", "eval.tokens=256", "eval.final_tokens=256"),
 )
 
 

@@ -25,7 +25,15 @@ from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import prepare_launcher, share_cells, share_machine
 from gptlab.sweeps.run_sweep import sweep
 
-TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
+TINY = [
+    "size=tiny",
+    "data.window=16",
+    "train.batch_size=2",
+    "eval.tokens=64",
+    "eval.final_tokens=64",
+    "wandb.mode=disabled",
+    "device=cpu",
+]
 
 # Schedules that stop their run in its seventh step of twelve, once: one with the signal that submitit sends, the other
 # as SLURM preempts a job, with a warning first and a kill a few steps later.

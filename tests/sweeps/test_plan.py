@@ -7,7 +7,15 @@ import pytest
 from gptlab.sweeps.plan import plan_document
 from gptlab.sweeps.run_sweep import sweep
 
-TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
+TINY = [
+    "size=tiny",
+    "data.window=16",
+    "train.batch_size=2",
+    "eval.tokens=64",
+    "eval.final_tokens=64",
+    "wandb.mode=disabled",
+    "device=cpu",
+]
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_a_neighbour_that_is_better_in_the_mean_over_the_seeds_becomes_the_centr
 def test_auto_starts_from_the_value_that_each_arm_has(tmp_path):
     plan = plan_sweep(["optimizer=adamw,lion", "seed=0,1"], tune=["optimizer.lr=auto"])
     own = {arm: grid.values["optimizer.lr"] for arm, grid in plan.grids.items()}
-    assert own == {"optimizer=adamw": ("0.0005", "0.001", "0.002"), "optimizer=lion": ("5e-05", "0.0001", "0.0002")}
+    assert own == {"optimizer=adamw": ("0.0025", "0.005", "0.01"), "optimizer=lion": ("5e-05", "0.0001", "0.0002")}
     (tmp_path / "q.yaml").write_text("# Q?\nvariants: {a: [optimizer.lr=1e-2]}\ntune: {optimizer.lr: auto}\n")
     assert plan_sweep([str(tmp_path / "q.yaml")]).grids["a"].values == {"optimizer.lr": ("0.005", "0.01", "0.02")}
 
@@ -165,7 +165,7 @@ def test_auto_needs_a_number_above_zero(tuned, line):
         plan_sweep(["norm=layernorm,rmsnorm"], tune=[tuned])
 
 
-TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "budget.steps=8"]
+TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "eval.final_tokens=64", "wandb.mode=disabled", "budget.steps=8"]
 GRID = ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "hydra/launcher=basic", "data=text", "data.path=t.txt", *TINY]
 
 

@@ -14,7 +14,15 @@ from gptlab.training.prepare import prepare
 from gptlab.training.train import train
 from gptlab.training.trainer import Trainer
 
-TINY = ["size=tiny", "data=text", "data.window=16", "train.batch_size=4", "eval.tokens=200", "wandb.mode=disabled"]
+TINY = [
+    "size=tiny",
+    "data=text",
+    "data.window=16",
+    "train.batch_size=4",
+    "eval.tokens=200",
+    "eval.final_tokens=200",
+    "wandb.mode=disabled",
+]
 
 
 @pytest.fixture
