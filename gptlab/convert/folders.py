@@ -110,7 +110,7 @@ def _to_run(source: Path, target: Path, folder: Path) -> list[str]:
     tokenizer = HuggingFaceVocabulary(path=str(source)).fit("", "") if (source / "tokenizer.json").is_file() else None
     cfg, overrides = _config(model, source if tokenizer else None, target)
     origin = {"converted_from": str(source), "weights_sha256": weights_hash(source, "--from")}
-    write_run_files(folder, to_yaml(cfg), overrides, environment(None) | origin, [])
+    write_run_files(folder, to_yaml(cfg), overrides, environment(None) | origin, {})
     if tokenizer:
         write_json(folder / "tokenizer.json", tokenizer.to_json())
     checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, model)

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,8 +20,9 @@ from gptlab.data.batches import (
     validation_batches,
     validation_starts,
 )
-from gptlab.data.cache import cache_entry_locked, cache_folder, file_stamp, write_cached
+from gptlab.data.cache import Stamp, cache_entry_locked, cache_folder, file_stamp, write_cached
 from gptlab.data.corpora import Corpus
+from gptlab.data.identity import identify
 from gptlab.data.task import Tally
 from gptlab.data.tokenizers import Tokenizer, TokenizerOption, tokenizer_from_json
 
@@ -41,6 +42,7 @@ class Dataset:
     val: np.ndarray  # (n_val,)
     tokenizer: Tokenizer
     hash: str  # sha256 of the text in UTF-8, hex
+    tokenizer_key: str  # names everything that the ids depend on besides the text
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/bpb")
 
     @property
@@ -56,6 +58,11 @@ class Dataset:
     @property
     def vocab_size(self) -> int:
         return self.tokenizer.vocab_size
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What was read, as `content_of` names it."""
+        return {"data": self.hash, "tokenizer": self.tokenizer_key}
 
     def describe(self) -> str:
         return f"{self.n_train:,} to train on, {self.n_val:,} to validate; vocabulary {self.vocab_size:,}"
@@ -116,7 +123,7 @@ def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_f
     A text that has not changed is read once per process. Raises ConfigError for a split of fewer than window + 1
     tokens.
     """
-    text_hash, n_characters, text = _identify(data)
+    text_hash, n_characters, text = identify(data)
     n_train = int((1 - val_fraction) * n_characters)
     key = json.dumps([CACHE_FORMAT, text_hash, n_train, tokenizer.cache_key])
     folder = cache_folder() / "tokens" / hashlib.sha256(key.encode()).hexdigest()
@@ -134,22 +141,7 @@ def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_f
                 f"data.window={window}: the {split} split has {len(tokens)} tokens and must have window + 1 = "
                 f"{window + 1}; set a smaller window, give a longer text or change data.val_fraction"
             )
-    return Dataset(train, val, fitted, text_hash)
-
-
-_identities: dict[Hashable, tuple[str, int]] = {}  # (type of corpus, its stamp) -> what _identify found
-
-
-def _identify(data: Corpus) -> tuple[str, int, str | None]:
-    """Return the text's sha256 in hex, its length in characters, and the text itself if it had to be read."""
-    key = type(data), data.stamp() if hasattr(data, "stamp") else None  # a user's corpus may have no stamp
-    if key in _identities:
-        return *_identities[key], None
-    text = data.text()
-    identity = hashlib.sha256(text.encode()).hexdigest(), len(text)
-    if key[1] is not None:
-        _identities[key] = identity
-    return *identity, text
+    return Dataset(train, val, fitted, text_hash, tokenizer.cache_key)
 
 
 def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:
@@ -173,16 +165,14 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _open_unchanged(
-    folder: Path, stamps: tuple[tuple[str, int, int], ...]
-) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
+def _open_unchanged(folder: Path, stamps: tuple[Stamp, ...]) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
     try:
         meta = json.loads((folder / META).read_bytes())
         sizes = [meta[split] * np.dtype(meta["dtype"]).itemsize for split in SPLITS]
         tokenizer = meta["tokenizer"]
     except (ValueError, KeyError, TypeError):  # not written by _fill
         return None
-    if sizes != [size for _, size, _ in stamps[1:]]:
+    if sizes != [size for _, size, *_ in stamps[1:]]:
         return None
     train, val = (
         np.memmap(_tokens_file(folder, split), dtype=meta["dtype"], mode="r")

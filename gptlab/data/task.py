@@ -87,6 +87,7 @@ class TaskDataset:
     task: Task
     hash: str  # over everything that examples depend on besides the seed and the window
     tokenizer: ClassVar[None] = None
+    content: ClassVar[dict[str, str]] = {}  # its settings say everything
 
     @property
     def vocab_size(self) -> int:
