@@ -64,7 +64,7 @@ def test_each_arm_gets_its_own_best_value(file):
         ("b", 1e-3): 2.6,
         ("b", 1e-2): 2.5,
     }
-    assert best_values(ended(plan, losses)) == {"a": {"optimizer.lr": "0.001"}, "b": {"optimizer.lr": "0.01"}}
+    assert best_values(ended(plan, losses)) == {"a": {"optimizer.lr": "1e-3"}, "b": {"optimizer.lr": "1e-2"}}
 
 
 def test_a_diverged_value_is_the_worst_and_an_unknown_one_leaves_the_arm_out(file):
@@ -78,7 +78,7 @@ def test_a_diverged_value_is_the_worst_and_an_unknown_one_leaves_the_arm_out(fil
         ("b", 1e-2): 2.5,
     }
     states = {("b", 1e-2): "failed"}
-    assert best_values(ended(plan, losses, states)) == {"a": {"optimizer.lr": "0.0001"}}
+    assert best_values(ended(plan, losses, states)) == {"a": {"optimizer.lr": "1e-4"}}
 
 
 def test_a_seed_of_the_comparison_is_refused_for_tuning(file):
@@ -130,7 +130,7 @@ def test_a_sweep_tunes_first_and_then_compares_at_the_best_values(tmp_path, monk
     assert sweep(words, tune=tune) == {"finished": 2 * 2 * 2 + 2 * 2}
     assert "norm=layernorm: optimizer.lr=0.01\n" in capsys.readouterr().out.replace("1e-2", "0.01")
     content = json.loads((tmp_path / "runs/s/sweep.yaml").read_text())
-    assert content["tune"]["grid"] == {"optimizer.lr": ["1e-05", "0.01"]} or content["tune"]["seeds"] == [
+    assert content["tune"]["grid"] == {"optimizer.lr": ["1e-5", "1e-2"]} or content["tune"]["seeds"] == [
         "1000",
         "1001",
     ]
