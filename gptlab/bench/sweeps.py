@@ -23,7 +23,7 @@ from gptlab.bench.peers import OTHER, SAME, NanoGPT, Peer, find_peers
 from gptlab.bench.subject import prepare
 from gptlab.bench.timing import rates, ratios, spread
 from gptlab.config import ConfigError
-from gptlab.config.compose import typed
+from gptlab.config.overrides import typed
 from gptlab.training.prepare import PreparedRun
 
 CELLS = 16

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gptlab.config import SLOTS, ConfigError, registry
-from gptlab.config.compose import find_use, parse
+from gptlab.config.compose import find_use
+from gptlab.config.overrides import parse
 from gptlab.model.checks import INIT_CHECKS, MODEL_CHECKS, TINY, TINY_SIZE, Check, CheckFailed, Subject, builds, tokens
 from gptlab.training.train import train
 

@@ -26,7 +26,8 @@ CHOSEN_BY_NAME = {"preset": None, "size": "small"}  # their defaults, which no c
 def _common_settings() -> str:
     """Return a table of COMMON_SETTINGS with their defaults."""
     from gptlab.config import flatten, plain
-    from gptlab.config.compose import load_config, typed
+    from gptlab.config.compose import load_config
+    from gptlab.config.overrides import typed
 
     defaults = {**CHOSEN_BY_NAME, **flatten(plain(load_config()))}
     lines = [f"  {key:<17}{typed(defaults[key]):<11}{meaning}" for key, meaning in COMMON_SETTINGS.items()]

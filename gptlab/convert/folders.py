@@ -20,8 +20,9 @@ from rich.console import Console
 from safetensors import safe_open
 
 from gptlab.config import ConfigError, Settings, to_yaml
-from gptlab.config.compose import edit, load_config, typed
+from gptlab.config.compose import edit, load_config
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.overrides import typed
 from gptlab.convert.models import from_hf, read_config, to_hf
 from gptlab.convert.tokenizer import to_hf_tokenizer
 from gptlab.data import Tokenizer

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gptlab.config.compose import quoted
+from gptlab.config.overrides import quoted
 from gptlab.sweeps.experiment import Experiment
 from gptlab.sweeps.tuning_grid import TuningGrid
 

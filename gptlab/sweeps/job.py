@@ -1,6 +1,5 @@
 """A job of a launcher, often in a process of its own: some cells of a sweep, trained one after the other."""
 
-import json
 import os
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,7 +13,7 @@ from gptlab.runs.lock import Busy
 from gptlab.runs.signals import Stopped
 from gptlab.sweeps.cell import note_failure
 from gptlab.sweeps.gpu_slots import gpu_slot
-from gptlab.sweeps.launcher import one_line
+from gptlab.sweeps.launcher import decode, one_line
 from gptlab.training.device import choose_device
 from gptlab.training.prepare import Memo, folder_of, match_to_baseline
 from gptlab.training.train import train_matched
@@ -30,7 +29,7 @@ def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
         torch.set_num_threads(job.threads)
     errors = []
     memo = Memo()
-    for overrides in json.loads(job.cells):
+    for overrides in decode(job.cells):
         try:
             run_cell(overrides, per_gpu, memo, stops_worker=job.threads is not None)
             errors.append("")

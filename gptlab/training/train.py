@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, registry, to_yaml
-from gptlab.config.compose import typed
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.overrides import typed
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json

@@ -8,8 +8,9 @@ import torch
 
 from gptlab import build_model, load_config
 from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten, plain, registry, to_yaml
-from gptlab.config.compose import edit, files_in, typed
+from gptlab.config.compose import edit, files_in
 from gptlab.config.diff import diff_from_baseline, short_diff
+from gptlab.config.overrides import typed
 from gptlab.config.presets import preset_of
 from gptlab.runs.folder import SLUG_LENGTH, digest, open_config, run_dir, slug
 

@@ -52,7 +52,7 @@ REFUSED = {
     f"{TINY} my_norm.py": ("my_norm.py: ", "write use=my_norm.py"),
     f"{TINY} =rmsnorm": ("=rmsnorm: ", "write key=value"),
     f"{TINY} norm@placement=rmsnorm": ("norm@placement=rmsnorm: ", "write key=value"),
-    f"{TINY} data.path=~/text.txt": ("data.path=~/text.txt: not readable", "\"data.path='~/text.txt'\""),
+    f"{TINY} 'data.path=a(1).txt'": ("data.path=a(1).txt: not readable", "\"data.path='a(1).txt'\""),
     f"{TINY} use=[a.py": ("use=[a.py: not readable", "quote the value twice"),
     f"{TINY} 'data.path=${{HOME}}'": ("data.path=${HOME}: ", "write the value itself"),
     # types
@@ -65,7 +65,8 @@ REFUSED = {
     f"{TINY} norm.eps=small": ("norm.eps=small: ", "must be a number"),
     f"{TINY} bias=maybe": ("bias=maybe: ", "must be true or false"),
     f"{TINY} runs_dir=null": ("runs_dir=null: ", "must be text"),
-    f"{TINY} use=3": ("use=3: ", "such as use=[a.py,b.py]"),
+    f"{TINY} use=3": ("use=3: no such file", "relative to the current folder"),
+    f"{TINY} use=[3]": ("use=[3]: ", "such as use=[a.py,b.py]"),
     f"{TINY} norm=[rmsnorm,dyt]": ("norm=[rmsnorm,dyt]: ", "choose from"),
     f"{TINY} norm=rmsnorm,dyt": ("norm=rmsnorm,dyt: ", "`gptlab sweep`"),
     f"{TINY} seed=0,1": ("seed=0,1: ", "`gptlab sweep`"),

@@ -52,7 +52,7 @@ def test_every_arm_is_tuned_on_its_own_seeds(file):
     assert len(tuning) == 2 * 3 * 2 and all("phase=tune" in cell.overrides for cell in tuning)
     assert {cell.seed for cell in tuning} == {"7", "8"}
     assert {cell.seed for cell in plan.cells} == {"0", "1"}
-    assert tuning[0].label == "a optimizer.lr=0.0001 seed=7"
+    assert tuning[0].label == "a optimizer.lr=1e-4 seed=7"
 
 
 def test_each_arm_gets_its_own_best_value(file):
@@ -65,7 +65,7 @@ def test_each_arm_gets_its_own_best_value(file):
         ("b", 1e-3): 2.6,
         ("b", 1e-2): 2.5,
     }
-    assert best_values(ended(plan, losses)) == {"a": {"optimizer.lr": "0.001"}, "b": {"optimizer.lr": "0.01"}}
+    assert best_values(ended(plan, losses)) == {"a": {"optimizer.lr": "1e-3"}, "b": {"optimizer.lr": "1e-2"}}
 
 
 def test_a_diverged_value_is_the_worst_and_an_unknown_one_leaves_the_arm_out(file):
@@ -79,7 +79,7 @@ def test_a_diverged_value_is_the_worst_and_an_unknown_one_leaves_the_arm_out(fil
         ("b", 1e-2): 2.5,
     }
     states = {("b", 1e-2): "failed"}
-    assert best_values(ended(plan, losses, states)) == {"a": {"optimizer.lr": "0.0001"}}
+    assert best_values(ended(plan, losses, states)) == {"a": {"optimizer.lr": "1e-4"}}
 
 
 def test_a_seed_of_the_comparison_is_refused_for_tuning(file):
@@ -116,30 +116,30 @@ def judged(plan, chosen, losses):
 
 def test_every_seed_runs_the_chosen_value_and_those_beside_it(file):
     plan = plan_sweep([file])
-    cells = plan.cells_with({"a": {"optimizer.lr": "0.001"}, "b": {"optimizer.lr": "0.01"}})
+    cells = plan.cells_with({"a": {"optimizer.lr": "1e-3"}, "b": {"optimizer.lr": "1e-2"}})
     rates = [(cell.arm.name, cell.seed, cell.tuned["optimizer.lr"], cell.phase) for cell in cells]
     assert rates[:6] == [
-        ("a", "0", "0.001", None),
-        ("a", "0", "0.0001", "neighbour"),
-        ("a", "0", "0.01", "neighbour"),
-        ("b", "0", "0.01", None),
-        ("b", "0", "0.0001", "neighbour"),
-        ("b", "0", "0.001", "neighbour"),
+        ("a", "0", "1e-3", None),
+        ("a", "0", "1e-4", "neighbour"),
+        ("a", "0", "1e-2", "neighbour"),
+        ("b", "0", "1e-2", None),
+        ("b", "0", "1e-4", "neighbour"),
+        ("b", "0", "1e-3", "neighbour"),
     ]
     assert len(cells) == 12 and len({cell.label for cell in cells}) == 12
 
 
 def test_a_neighbour_that_is_better_in_the_mean_over_the_seeds_becomes_the_centre(file):
     plan = plan_sweep([file])
-    chosen = {"a": {"optimizer.lr": "0.001"}}
-    losses = {("a", rate, seed): loss for rate, loss in (("0.0001", 3.0), ("0.001", 2.0)) for seed in "01"}
-    noisy = losses | {("a", "0.01", "0"): 1.9, ("a", "0.01", "1"): 2.2}  # better for one seed, worse in the mean
+    chosen = {"a": {"optimizer.lr": "1e-3"}}
+    losses = {("a", rate, seed): loss for rate, loss in (("1e-4", 3.0), ("1e-3", 2.0)) for seed in "01"}
+    noisy = losses | {("a", "1e-2", "0"): 1.9, ("a", "1e-2", "1"): 2.2}  # better for one seed, worse in the mean
     assert recentred(chosen, judged(plan, chosen, noisy)) == chosen
-    better = losses | {("a", "0.01", "0"): 1.9, ("a", "0.01", "1"): 2.05}
-    assert recentred(chosen, judged(plan, chosen, better)) == {"a": {"optimizer.lr": "0.01"}}
+    better = losses | {("a", "1e-2", "0"): 1.9, ("a", "1e-2", "1"): 2.05}
+    assert recentred(chosen, judged(plan, chosen, better)) == {"a": {"optimizer.lr": "1e-2"}}
     cells = judged(plan, chosen, better)
     cells[-1].state = "failed"  # so that seed 1 does not count
-    assert recentred(chosen, cells) == {"a": {"optimizer.lr": "0.01"}}
+    assert recentred(chosen, cells) == {"a": {"optimizer.lr": "1e-2"}}
     cells[0].state = "running"
     assert recentred(chosen, cells) == chosen
 
@@ -148,14 +148,16 @@ def test_auto_starts_from_the_value_that_each_arm_has(tmp_path):
     plan = plan_sweep(["optimizer=adamw,lion", "seed=0,1"], tune=["optimizer.lr=auto"])
     own = {arm: grid.values["optimizer.lr"] for arm, grid in plan.grids.items()}
     assert own == {"optimizer=adamw": ("0.0025", "0.005", "0.01"), "optimizer=lion": ("5e-05", "0.0001", "0.0002")}
-    (tmp_path / "q.yaml").write_text("# Q?\nvariants: {a: [optimizer.lr=1e-2]}\ntune: {optimizer.lr: auto}\n")
+    (tmp_path / "q.yaml").write_text(
+        "# Q?\nbase: [optimizer.lr=1e-2]\nvariants: {a: [], b: [bias=false]}\ntune: {optimizer.lr: auto}\n"
+    )
     assert plan_sweep([str(tmp_path / "q.yaml")]).grids["a"].values == {"optimizer.lr": ("0.005", "0.01", "0.02")}
 
 
 @pytest.mark.parametrize(
     ("tuned", "line"),
     [
-        ("norm=auto", "tune norm=auto: starts from a number above 0, and norm=layernorm has layernorm; give"),
+        ("ffn=auto", "tune ffn=auto: starts from a number above 0, and norm=layernorm has gelu; give"),
         ("optimizer.momentum=auto", "tune optimizer.momentum=auto: norm=layernorm has no such setting; tune one"),
         ("train.dropout=auto", "tune train.dropout=auto: starts from a number above 0, and norm=layernorm has 0.0"),
     ],
@@ -165,7 +167,15 @@ def test_auto_needs_a_number_above_zero(tuned, line):
         plan_sweep(["norm=layernorm,rmsnorm"], tune=[tuned])
 
 
-TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "eval.final_tokens=64", "wandb.mode=disabled", "budget.steps=8"]
+TINY = [
+    "size=tiny",
+    "data.window=16",
+    "train.batch_size=2",
+    "eval.tokens=64",
+    "eval.final_tokens=64",
+    "wandb.mode=disabled",
+    "budget.steps=8",
+]
 GRID = ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "hydra/launcher=basic", "data=text", "data.path=t.txt", *TINY]
 
 
@@ -179,10 +189,10 @@ def text(tmp_path, monkeypatch):
 def test_a_sweep_tunes_first_and_then_compares_around_the_best_values(text, capsys):
     tune = ["optimizer.lr=1e-5,1e-2"]
     assert sweep(GRID, tune=tune) == {"finished": 2 * 2 * 2 + 2 * 2 * 2}
-    assert "norm=layernorm: optimizer.lr=0.01\n" in capsys.readouterr().out
+    assert "norm=layernorm: optimizer.lr=1e-2\n" in capsys.readouterr().out
     content = json.loads((text / "runs/s/sweep.yaml").read_text())
-    assert content["tune"] == {"grid": {"optimizer.lr": ["1e-05", "0.01"]}, "seeds": ["1000", "1001"]}
-    assert content["judged_at"]["norm=rmsnorm"] == {"optimizer.lr": ["1e-05", "0.01"]}
+    assert content["tune"] == {"grid": {"optimizer.lr": ["1e-5", "1e-2"]}, "seeds": ["1000", "1001"]}
+    assert content["judged_at"]["norm=rmsnorm"] == {"optimizer.lr": ["1e-5", "1e-2"]}
     phases = [cell["phase"] for cell in content["cells"]]
     assert phases.count("tune") == 8 and phases.count(None) == 4 and phases.count("neighbour") == 4
     assert all((text / "runs/s" / cell["folder"] / "summary.json").exists() for cell in content["cells"])
