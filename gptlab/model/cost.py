@@ -4,7 +4,6 @@ Counting takes about 50 ms. The thousands of cells of a sweep have few architect
 once per process.
 """
 
-import copy
 import functools
 import json
 from collections import Counter, defaultdict
@@ -22,6 +21,7 @@ from gptlab.config import ARCHITECTURE, SLOTS, Settings, plain, registry
 from gptlab.model.build import build_model
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.roles import role_of
+from gptlab.model.untold_roles import zeros_like
 
 MAX_FLOPS_TO_RUN = 1e11  # FLOPs of a window; below, real tensors are counted, above, shapes on the meta device
 PARTS = ("embedding", "position", "attention", "ffn", "hidden", "input", "state")  # as they occur in parameters' names
@@ -42,7 +42,7 @@ def flops_per_token(model: LanguageModel, window: int) -> float:
     """
     if 6 * window * sum(p.numel() for p in model.parameters()) < MAX_FLOPS_TO_RUN:
         with suppress(Exception):  # an error of a user's component, which training will report; or no formula
-            return _count_by_blocks(_zeros_like(model), window)
+            return _count_by_blocks(zeros_like(model), window)
     return _count_by_blocks(model, window)
 
 
@@ -53,11 +53,6 @@ def _count_by_blocks(model: LanguageModel, window: int) -> float:
     outside = _flops(model, [], window)
     inside = sum(n * (_flops(model, [one_of[shapes]], window) - outside) for shapes, n in count_by_shapes.items())
     return (outside + inside) / window
-
-
-def _zeros_like(model: LanguageModel) -> LanguageModel:
-    """Return the model in memory, with weights of 0. Running it is faster than importing the meta device's compiler."""
-    return copy.deepcopy(model)._apply(lambda t: torch.zeros(t.shape, dtype=t.dtype, device="cpu"))
 
 
 def _flops(model: LanguageModel, blocks: list[nn.Module], window: int) -> int:
