@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gptlab.config import ConfigError, Settings, registry
+from gptlab.config.user_files import source_hash
 from gptlab.data import corpora, documents
 from gptlab.data.cache import Stamp, cache_folder
 from gptlab.data.corpora import Corpus
@@ -81,7 +82,7 @@ def _cache_file(cls: type, stamp: Hashable) -> Path:
 def _code(cls: type) -> str:
     """Return a hash of the code that makes texts: another version of it may read the same files differently."""
     own = [Path(module.__file__).read_bytes() for module in (corpora, documents)]  # type: ignore[arg-type]
-    return hashlib.sha256(b"".join([*own, registry.source_hash(cls).encode()])).hexdigest()
+    return hashlib.sha256(b"".join([*own, source_hash(cls).encode()])).hexdigest()
 
 
 def _newest(stamp: Hashable) -> float:

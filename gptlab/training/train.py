@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, registry, to_yaml
+from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, to_yaml
 from gptlab.config.compose import typed
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.user_files import files_of
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json
@@ -156,7 +157,7 @@ def _write_before(run: PreparedRun) -> None:
         env["init_from"] = run.start.record()
     if run.match:
         env["match"] = run.match.record()
-    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, registry.files_of(use_files(run.cfg)))
+    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, files_of(use_files(run.cfg)))
     if run.dataset.tokenizer:
         write_json(run.folder / "tokenizer.json", run.dataset.tokenizer.to_json())
 
