@@ -27,6 +27,7 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_entries", registry._entries.copy())
     monkeypatch.setattr(user_files, "contents", {})
     monkeypatch.setattr(user_files, "imports", {})
+    monkeypatch.setattr(user_files, "components", user_files.components.copy())
     monkeypatch.setattr(sys, "path", sys.path.copy())
     yield
     for stem in user_files.contents:

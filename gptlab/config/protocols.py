@@ -8,7 +8,6 @@ from gptlab.config.schema import ConfigError
 
 Methods = dict[str, tuple[tuple[str, ...], str]]  # name -> its arguments, and what it does
 
-FORWARD: Methods = {"forward": (("x",), "takes and returns (B, T, C)")}
 METHODS: dict[str, Methods] = {
     "model": {"stream": (("tokens", "cache"), "returns the input of the head, (B, T, C)")},
     "block": {"forward": (("x", "position", "cache"), "takes and returns the stream, (B, T, C)")},
@@ -23,7 +22,7 @@ METHODS: dict[str, Methods] = {
         "embed": (("x", "start"), "returns the changed embeddings"),
         "rotate": (("x", "start", "layer_idx"), "returns the changed queries or keys"),
     },
-    "ffn": FORWARD,
+    "ffn": {"forward": (("x",), "takes and returns (B, T, C)")},
     "embedding": {"forward": (("tokens",), "returns (B, T, C) for tokens (B, T)")},
     "head": {"forward": (("x", "embedding"), "returns the logits (B, T, V)")},
     "init": {"draw": (("p", "role", "gain", "generator"), "fills the parameter p in place")},
@@ -42,11 +41,6 @@ TASK: Methods = {
     "slices": (("window",), "returns the names of the difficulties"),
     "training": (("rng", "n", "window"), "returns the Examples of a step"),
     "validation": (("rng", "n", "window"), "returns Examples"),
-}
-FITTED: Methods = {
-    "encode": (("text",), "returns ids"),
-    "decode": (("ids",), "returns the text"),
-    "to_json": ((), "returns what from_json needs"),
 }
 MODULES = ("model", "block", "placement", "norm", "attention", "position", "ffn", "embedding", "head")
 SETTINGS = {"optimizer": ("lr",)}  # settings that a component must have, since others read them
@@ -79,7 +73,7 @@ def _base(kind: str) -> str:
 def check_methods(place: str, cls: type, methods: Methods, base: str = "") -> None:
     """Check that `cls` has these methods, and that they take their arguments; `place` begins the ConfigError."""
     for name, (arguments, meaning) in methods.items():
-        method = getattr(cls, name, None)
+        method: Any = getattr(cls, name, None)
         text = f"{name}({', '.join(arguments)})"
         is_missing = not callable(method) or getattr(method, "__isabstractmethod__", False)
         if is_missing or getattr(method, "__name__", "") == "_forward_unimplemented":
@@ -90,13 +84,14 @@ def check_methods(place: str, cls: type, methods: Methods, base: str = "") -> No
             inspect.signature(method).bind(*([] if bound else ["self"]), *arguments)
         except TypeError as e:
             raise ConfigError(f"{place}: {cls.__name__}.{name} must take {text} ({e}); correct its arguments") from e
-        except ValueError:  # a method of a compiled class shows no signature
+        except ValueError:  # a method that is not written in Python shows no signature
             continue
 
 
 def check_made(kind: str, name: str, made: Any) -> None:
     """Check the attributes of the object that a component's class has made. Raises ConfigError."""
-    for attribute, types in ATTRIBUTES.get(kind, {}).items():
+    task = {"vocab_size": (int,)} if kind == "data" and getattr(made, "makes_tokens", False) else {}
+    for attribute, types in (ATTRIBUTES.get(kind, {}) | task).items():
         value = getattr(made, attribute, ...)
         if not isinstance(value, types):
             wanted = " or ".join("None" if t is NoneType else t.__name__ for t in types)

@@ -184,14 +184,14 @@ def build(slot_name: str, chosen: Mapping[str, Any], context: Mapping[str, Any] 
     component = entry(slot_name, chosen["name"])
     provided = {**(context or {}), **more}
     settings = {f.name: chosen[f.name] for f in component.settings}
-    try:
-        with user_files.blaming():
+    with user_files.blaming():
+        try:
             made = component.cls(**{k: provided[k] for k in component.wants}, **settings)
-    except ConfigError:
-        raise
-    except ValueError as e:
-        names_setting = str(e).split("=", 1)[0] in settings  # "eps=-1: ..."
-        raise ConfigError(f"{slot_name}.{e}" if names_setting else f"{slot_name}={component.name}: {e}") from e
+        except ConfigError:
+            raise
+        except ValueError as e:
+            names_setting = str(e).split("=", 1)[0] in settings  # "eps=-1: ..."
+            raise ConfigError(f"{slot_name}.{e}" if names_setting else f"{slot_name}={component.name}: {e}") from e
     protocols.check_made(component.kind, component.name, made)
     return made
 

@@ -90,15 +90,16 @@ def files_of(use: Iterable[str | Path]) -> dict[str, bytes]:
     return files
 
 
+class ComponentError(RuntimeError):
+    """An error in the code of a user's component while a run was training: one line with its file and line."""
+
+
 @contextmanager
 def blaming() -> Iterator[None]:
-    """Turn an error in the code of a user's component into a ConfigError of one line, with its file and line.
-
-    A ValueError stays as it is: a constructor raises it for a bad setting.
-    """
+    """Turn an error in the code of a user's component into a ConfigError of one line, with its file and line."""
     try:
         yield
-    except (ConfigError, ValueError):
+    except ConfigError:
         raise
     except Exception as e:
         if not (place := blame(e)):

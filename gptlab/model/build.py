@@ -10,6 +10,7 @@ from torch import nn
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, as_settings, plain, registry
 from gptlab.config.compose import typed
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.user_files import blaming
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.init import initialise, seed_number
 from gptlab.model.roles import HIDDEN, role_of
@@ -33,7 +34,8 @@ def build_model(cfg: Any) -> LanguageModel:
     model, init = _make(tree, _context(tree, used), "model"), build_init(tree)
     classes = {registry.entry(slot, tree[slot]["name"]).cls: slot for slot in ("model", *sorted(SLOTS.keys() & used))}
     names = {slot: f"{slot}={tree[slot]['name']}" for slot in classes.values()}
-    complete_roles(model, classes, names, bias=tree["bias"])
+    with blaming():
+        complete_roles(model, classes, names, bias=tree["bias"])
     _reject_unknown_gains(model, init, tree["init"]["name"])
     initialise(model, init, tree["seed"])
     model.cfg = cfg

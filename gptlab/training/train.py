@@ -9,7 +9,7 @@ from rich.console import Console
 from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, to_yaml
 from gptlab.config.compose import typed
 from gptlab.config.diff import diff_from_baseline
-from gptlab.config.user_files import files_of
+from gptlab.config.user_files import ComponentError, blame, files_of
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json
@@ -56,6 +56,7 @@ def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: 
 
     Raises:
         ConfigError: if the config cannot be satisfied, before anything is written in the run's folder.
+        ComponentError: if a component of the user's failed while training; its cause is the error itself.
     """
     memo = memo or Memo()
     return train_matched(*match_to_baseline(as_settings(cfg), memo), quiet=quiet, job_type=job_type, memo=memo)
@@ -94,7 +95,12 @@ def train_matched(
             recorder = Recorder(folder, config=_recorded(run.cfg), settings=run.tracker, info=info, resume_step=resumed)
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
             _print_header(display, run, trainer, resumed)
-            summary = trainer.run(recorder, display, folder, stop)
+            try:
+                summary = trainer.run(recorder, display, folder, stop)
+            except Exception as e:
+                if place := blame(e):
+                    raise ComponentError(place) from e
+                raise
             display.line(_closing_lines(summary, folder, recorder.tracker_hint()))
     return summary | {"run_dir": str(folder)}
 
