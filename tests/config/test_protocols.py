@@ -104,7 +104,7 @@ WRONG = {
         "tokenizer",
         TOKENIZER.format(
             "",
-            "def fit(self, a, b): ...\n    @classmethod\n    def from_json(cls, state): ...\n    fixed_vocab_size = None",
+            "fixed_vocab_size = None\n    def fit(self, a, b): ...\n    @classmethod\n    def from_json(cls, s): ...",
         ),
         "Own needs an attribute cache_key, str; it has none: set it",
     ),
