@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from gptlab.cli.commands import VERBS
 from gptlab.config import ConfigError, did_you_mean
+from gptlab.config.user_files import ComponentError
 
 SECONDS_FOR_RANK_0 = 10.0
 EXIT_CODES = """exit codes:
@@ -29,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for line in str(e).splitlines():
             print(f"gptlab: {line}", file=sys.stderr)
         code = 2
+    except ComponentError as e:
+        _defer_to_rank_0(1)
+        print(f"gptlab: {e}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         _defer_to_rank_0(130)
         resumes = arguments[:1] in (["train"], ["sweep"])

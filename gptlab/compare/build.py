@@ -15,7 +15,7 @@ from gptlab.compare.analysis.comparison import Comparison, Effect, Result
 from gptlab.compare.analysis.effects import compare_scores
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets
 from gptlab.compare.analysis.factorial import factorial
-from gptlab.compare.analysis.provenance import hardware, list_runs
+from gptlab.compare.analysis.provenance import hardware, list_runs, unlike_pairs
 from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values
 from gptlab.compare.analysis.tuning_curves import tunings
 from gptlab.compare.archive import is_archive, read_archive
@@ -40,6 +40,7 @@ class CollectedRuns:
     neighbours: list[Run]  # runs of tuned arms beside the chosen values
     sweep: dict[str, Any]  # the content of sweep.yaml
     repeats: int  # runs replaced by another with the same config and seed
+    first: frozenset[Path] = frozenset()  # the folders of the runs in the first path
 
     @property
     def runs(self) -> list[Run]:
@@ -58,8 +59,10 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
     folders = [path for path in paths if not is_archive(path)]
     runs = load_runs(folders) if folders else []
     sweep, repeats = load_sweep(runs) if runs else {}, 0
+    first = {run.folder for run in load_runs(paths[:1])} if folders[:1] == paths[:1] else set()
     for path in (path for path in paths if is_archive(path)):
         archive = read_archive(Path(path))
+        first |= {run.folder for run in archive.runs if path is paths[0]}
         sweep = archive.sweep if len(paths) == 1 else {}
         runs, repeats = runs + archive.runs, repeats + archive.repeats
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
@@ -75,6 +78,7 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         neighbours=[run for run in untuned if judged.is_beside(run)],
         sweep=sweep,
         repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
+        first=frozenset(first),
     )
 
 
@@ -109,14 +113,15 @@ def build(
     sweep = SweepFile.of(collected.sweep)
     judged = JudgedValues.of(collected.sweep)
     arms = at_best_values(collected.arms, collected.neighbours, judged, list(sweep.tune), metric)
-    first = choose_baseline(arms, baseline, sweep, defaults)
+    first = choose_baseline(arms, baseline, sweep, defaults, collected.first)
     arms = [first, *(arm for arm in arms if arm is not first)]
     by_label = dict(zip(labels := names(arms), arms, strict=True))
     scores = {label: _scores(arm, metric) for label, arm in by_label.items()}
     diverged = {label: _seeds(arm, RunState.DIVERGED) for label, arm in by_label.items()}
     margin = _margin(margin, scores[labels[0]].mean())
     references = _references(labels, against or sweep.against or AGAINST[0])
-    effects = compare_scores(scores, references, diverged, metric=metric, margin=margin)
+    unlike = unlike_pairs(by_label, references)
+    effects = compare_scores(scores, references, diverged, metric=metric, margin=margin, unlike=unlike)
     results = [
         _result(arm, label, arms[0], references.get(label), scores[label], effects.get(label))
         for label, arm in by_label.items()
@@ -133,9 +138,11 @@ def build(
         margin=margin,
         noise=scores[labels[0]].std(),
         results=results,
-        equal_budgets=compare_at_equal_budgets(Inputs(metric, metric_curves, results, diverged, speeds, margin)),
+        equal_budgets=compare_at_equal_budgets(
+            Inputs(metric, metric_curves, results, diverged, speeds, margin, unlike)
+        ),
         tuning=tunings(collected.around_chosen_values, arms, labels, sweep, metric, judged.chosen),
-        factorial=factorial(results, dependent),
+        factorial=factorial([_alike(result, unlike) for result in results], dependent),
         curves=curves,
         curve_metric=curve_metric,
         hardware=hardware(collected.runs),
@@ -203,6 +210,12 @@ def _result(
         },
         effect=effect,
     )
+
+
+def _alike(result: Result, unlike: Mapping[str, Mapping[int, str]]) -> Result:
+    """Return the result without the scores of runs that cannot be judged against those of the reference."""
+    seeds = [seed for seed in unlike.get(result.name, ()) if seed in result.scores]
+    return replace(result, scores=result.scores.drop(seeds))
 
 
 def _median(runs: Sequence[Run], key: str) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, Settings, plain, read_yaml, registry
 from gptlab.config.diff import short_diff
+from gptlab.config.user_files import source_hash
 from gptlab.data.identity import content_of
 from gptlab.runs.weights import weights_hash
 
@@ -80,7 +81,7 @@ def components_of(cfg: Settings) -> dict[str, str]:
     `match` is not among them: the width that it chooses is a setting of the run.
     """
     chosen = {slot: registry.entry(slot, cfg[slot]["name"]) for slot in SLOTS if slot not in BOOKKEEPING}
-    hashes = {f"{slot}.{entry.name}": registry.source_hash(entry.cls) for slot, entry in chosen.items()}
+    hashes = {f"{slot}.{entry.name}": source_hash(entry.cls) for slot, entry in chosen.items()}
     return {component: found for component, found in hashes.items() if found}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gptlab.config import ConfigError, Settings, as_settings, registry
 from gptlab.config.compose import edit
+from gptlab.config.user_files import blaming
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.data.identity import content_of
 from gptlab.distributed import ProcessGroup, find_processes
@@ -19,6 +20,7 @@ from gptlab.training.budget import Budget, make_budget
 from gptlab.training.device import Device, choose_device
 from gptlab.training.init_from import Start, plan_start
 from gptlab.training.lr_schedule import LearningRate, make_learning_rate
+from gptlab.training.try_recipe import try_recipe
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def prepare_matched(
         device = memo.call(choose_device, cfg, reads=[cfg.device, cfg.precision, cfg.compile])
     dataset = _dataset(cfg, memo)
     complete = with_vocabulary(cfg, dataset)
+    memo.call(try_recipe, complete, reads=[cfg.optimizer, cfg.schedule, architecture(complete)])
     budget = make_budget(complete)
     learning_rate = make_learning_rate(complete, budget.steps)
     start = None
@@ -155,14 +158,15 @@ def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
 def open_dataset(cfg: Settings) -> AnyDataset:
     """Open the text or task that `cfg` names; tokenise a text that is not in the cache yet."""
     data = registry.build("data", cfg.data)
-    if isinstance(data, Task):
-        return open_task(data, cfg)
-    dataset = load_dataset(
-        data,
-        registry.build("tokenizer", cfg.tokenizer),
-        window=cfg.data.window,
-        val_fraction=cfg.data.val_fraction,
-    )
+    with blaming():
+        if isinstance(data, Task):
+            return open_task(data, cfg)
+        dataset = load_dataset(
+            data,
+            registry.build("tokenizer", cfg.tokenizer),
+            window=cfg.data.window,
+            val_fraction=cfg.data.val_fraction,
+        )
     if dataset.n_val <= (longest := cfg.data.window * max(cfg.eval.lengths)):
         raise ConfigError(
             f"eval.lengths={list(cfg.eval.lengths)}: the val split has {dataset.n_val:,} tokens, no more than"

@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, registry, to_yaml
+from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, to_yaml
 from gptlab.config.diff import diff_from_baseline
 from gptlab.config.overrides import typed
+from gptlab.config.user_files import ComponentError, blame, files_of
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json
@@ -55,6 +56,7 @@ def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: 
 
     Raises:
         ConfigError: if the config cannot be satisfied, before anything is written in the run's folder.
+        ComponentError: if a component of the user's failed while training; its cause is the error itself.
     """
     memo = memo or Memo()
     return train_matched(*match_to_baseline(as_settings(cfg), memo), quiet=quiet, job_type=job_type, memo=memo)
@@ -93,7 +95,12 @@ def train_matched(
             recorder = Recorder(folder, config=_recorded(run.cfg), settings=run.tracker, info=info, resume_step=resumed)
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
             _print_header(display, run, trainer, resumed)
-            summary = trainer.run(recorder, display, folder, stop)
+            try:
+                summary = trainer.run(recorder, display, folder, stop)
+            except Exception as e:
+                if place := blame(e):
+                    raise ComponentError(place) from e
+                raise
             display.line(_closing_lines(summary, folder, recorder.tracker_hint()))
     return summary | {"run_dir": str(folder)}
 
@@ -156,7 +163,7 @@ def _write_before(run: PreparedRun) -> None:
         env["init_from"] = run.start.record()
     if run.match:
         env["match"] = run.match.record()
-    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, registry.files_of(use_files(run.cfg)))
+    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, files_of(use_files(run.cfg)))
     if run.dataset.tokenizer:
         write_json(run.folder / "tokenizer.json", run.dataset.tokenizer.to_json())
 

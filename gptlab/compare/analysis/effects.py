@@ -19,6 +19,7 @@ def compare_scores(
     *,
     metric: str,
     margin: float,
+    unlike: Mapping[str, Mapping[int, str]] | None = None,
 ) -> dict[str, Effect]:
     """Return the effect of each arm in `references`, with p corrected over these arms.
 
@@ -28,9 +29,12 @@ def compare_scores(
         diverged: the seeds that diverged, for each arm.
         metric: name of the metric, which determines the better direction.
         margin: differences below it do not matter, in the unit of the metric.
+        unlike: for an arm and a seed, why this pair must not be judged. The pair is left out.
     """
+    refused = unlike or {}
+    alike = {arm: scores[arm].drop(list(refused.get(arm, ())), errors="ignore") for arm in references}
     higher = metric_named(metric).higher_is_better
-    measured = {arm: _measure(scores[arm], scores[other], margin) for arm, other in references.items()}
+    measured = {arm: _measure(alike[arm], scores[other], margin) for arm, other in references.items()}
     corrected = statistics.holm([numbers["p"] for numbers in measured.values()])
     effects = {}
     for (arm, numbers), p_holm in zip(measured.items(), corrected, strict=True):
@@ -45,6 +49,9 @@ def compare_scores(
         )
         small = verdict in (BETTER, WORSE) and numbers["p_equivalent"] < LEVEL
         note = lost if verdict == UNSTABLE else WITHIN_MARGIN if small else ""
+        if left_out := _unlike_note(refused.get(arm, {})):
+            verdict = verdict if numbers["pairs"] else "no verdict"
+            note = "; ".join(filter(None, [left_out, note]))
         effects[arm] = Effect(**numbers, p_holm=p_holm, verdict=verdict, note=note)
     return effects
 
@@ -79,3 +86,11 @@ def _diverged_note(arm_seeds: Sequence[int], reference_seeds: Sequence[int], ref
         for seeds, owner in ((arm_seeds, ""), (reference_seeds, f" of {reference}"))
         if seeds
     )
+
+
+def _unlike_note(reasons: Mapping[int, str]) -> str:
+    """`seeds 0, 1 left out: other text`, or "" if there are none."""
+    seeds: dict[str, list[str]] = {}
+    for seed, reason in sorted(reasons.items()):
+        seeds.setdefault(reason, []).append(str(seed))
+    return "; ".join(f"seed{'s' * (len(of) > 1)} {', '.join(of)} left out: {reason}" for reason, of in seeds.items())

@@ -7,7 +7,7 @@ equal budgets disagree, train the arms again with that budget (`budget.flops=`, 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Inputs:
     diverged: Mapping[str, Sequence[int]]  # seeds
     speeds: Mapping[str, Sequence[float]]  # tokens/s of the finished runs
     margin: float
+    unlike: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # pairs that must not be judged, and why
 
 
 def compare_at_equal_budgets(inputs: Inputs) -> list[EqualBudgetComparison]:
@@ -75,7 +76,9 @@ def _compare_at(axis: str, finished: Mapping[tuple[str, int], Curve], inputs: In
         by_seed[arm][seed] = float(np.interp(budget, spent[arm, seed], curve[inputs.metric]))
     scores = {arm: pd.Series(values, dtype=float) for arm, values in by_seed.items()}
     references = {result.name: result.reference for result in inputs.results if result.reference is not None}
-    effects = compare_scores(scores, references, inputs.diverged, metric=inputs.metric, margin=inputs.margin)
+    effects = compare_scores(
+        scores, references, inputs.diverged, metric=inputs.metric, margin=inputs.margin, unlike=inputs.unlike
+    )
     means = {arm: series.mean() for arm, series in scores.items()}
     return EqualBudgetComparison(axis, budget, effects, means, reliable, note)
 

@@ -63,6 +63,20 @@ class Run:
         """`tune` for a run that was made only to choose a setting, "" for the others."""
         return self.config.get("phase") or ""
 
+    @functools.cached_property
+    def content(self) -> dict[str, str]:
+        """The sha256 of what the run read from files, by setting; without those that an older version did not record.
+
+        The settings are `data` (the text), `tokenizer` (its file), `train.init_from` (weights), and the slots with a
+        component of the user's (its source).
+        """
+        env, tokenizer = self.env, self.config.get("tokenizer") or {}
+        start = {"train.init_from": (env.get("init_from") or {}).get("sha256")}
+        reads_file = any(isinstance(value, str) for key, value in tokenizer.items() if key != "name")
+        files = {"data": env.get("data_hash"), "tokenizer": env.get("tokenizer_hash") if reads_file else None} | start
+        sources = {component.partition(".")[0]: sha for component, sha in (env.get("components") or {}).items()}
+        return sources | {key: sha for key, sha in files.items() if sha}
+
     def when(self, event: str) -> str:
         """Return the time at which the run was "started" or "updated", in a form that sorts."""
         return str(self.status.get(event, ""))
@@ -82,6 +96,7 @@ class SweepFile:
     command: str | None = None
     labels: tuple[str, ...] = ()  # the names of the variants, in their order
     baseline: str | None = None  # a label
+    arms: tuple[tuple[str, ...], ...] = ()  # the names of the folders of each arm's runs, the baseline's first
     against: str | None = None  # "baseline" or "previous"
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> the values tried
     matched: list[dict[str, Any]] = field(default_factory=list)  # what match= changed in which arm
@@ -96,6 +111,7 @@ class SweepFile:
             command=content.get("command"),
             labels=labels,
             baseline=content.get("baseline") or next(iter(labels), None),
+            arms=tuple(map(tuple, content.get("arms") or ())),
             against=content.get("against"),
             tune=(content.get("tune") or {}).get("grid") or {},
             matched=content.get("matched") or [],
