@@ -126,7 +126,7 @@ class Trainer:
         """Train until the budget is spent; log, evaluate and save on the way. Return the summary.
 
         Raises:
-            Stopped: if `stop` was set; a checkpoint has been saved.
+            Stopped or KeyboardInterrupt: if `stop` was set; a checkpoint has been saved.
         """
         self.objective.train()
         if self.bf16:  # a checkpoint may have been restored
@@ -136,6 +136,7 @@ class Trainer:
                 stopping = self._timed_step(stop)
                 self._report(recorder, display, folder, stopping)
                 if stopping and not self._done():
+                    display.line(f"saved    after step {self.step:,}; the same command goes on from there")
                     stop.pass_on()
                     if self.processes.world > 1:  # the signal may have come to another process
                         raise Stopped(signal.SIGTERM, 128 + signal.SIGTERM)
