@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gptlab.config import ConfigError
+from gptlab.config import ConfigError, registry
 from gptlab.config.compose import load_config
 from gptlab.files import write_json
 from gptlab.runs.folder import run_dir
@@ -143,3 +143,14 @@ def test_a_run_does_not_go_on_with_another_text(words, tmp_path):
     (tmp_path / "text.txt").write_text("another text " * 200)
     with pytest.raises(ConfigError, match="began with another text"):
         train(cfg, quiet=True)
+
+
+INITS = [name for name in registry.names("init") if name != "torch"]
+
+
+@pytest.mark.parametrize("head", ["head.tied=true", "head.tied=false"])
+@pytest.mark.parametrize("init", [*INITS, "torch"])
+def test_only_a_start_that_is_far_off_is_warned_of(init, head, words, capsys):
+    train(load_config([*words, "budget.steps=1", f"init={init}", head, "size.dim=128", "tokenizer=byte"]))
+    warned = "warning: initial loss" in capsys.readouterr().out
+    assert warned == (init == "torch" and head == "head.tied=true")
