@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _defer_to_rank_0(130)
         resumes = arguments[:1] in (["train"], ["sweep"])
         print(
-            f"gptlab: interrupted{'; the same command continues from the last checkpoint' * resumes}", file=sys.stderr
+            f"gptlab: interrupted{'; the same command goes on, from a checkpoint if there is one' * resumes}",
+            file=sys.stderr,
         )
         code = 130
     except BrokenPipeError:  # `gptlab list | head`

@@ -101,7 +101,12 @@ class DataCommon:
 class ScheduleCommon:
     """Settings of every learning rate schedule."""
 
-    warmup: float = setting(0.05, "linear warm-up: steps, or a fraction of the run if below 1", at_least=0)
+    warmup: float | None = setting(
+        None,
+        "linear warm-up: steps, or a fraction of the run if below 1; null: 5 % of the run, but at least 150 steps and"
+        " at most half of it",
+        at_least=0,
+    )
 
 
 @dataclass

@@ -48,11 +48,15 @@ class Recorder:
         self._resume_step = resume_step
         self._metrics: TextIO | None = None
         self._tracker: Tracker | None = None
-        previous = read_status(run_dir) if resume_step is not None else {}
+        resumes = resume_step is not None
+        # A run that was stopped before its first checkpoint starts from scratch and keeps its id: under a new one, what
+        # the tracker has of the first try would stay there as a second run of this arm and seed.
+        previous = read_status(run_dir)
+        previous = previous if resumes or previous.get("state") not in OUTCOMES else {}
         self._status: dict[str, Any] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "started": previous.get("started") or _now(),
+            "started": (previous.get("started") if resumes else None) or _now(),
             "wandb_id": agents_run_id() or previous.get("wandb_id") or new_id(run_dir.name),  # Trackio's id too
         }
 

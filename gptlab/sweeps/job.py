@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from gptlab.config.compose import load_config
 from gptlab.runs.lock import Busy
 from gptlab.runs.signals import Stopped
 from gptlab.sweeps.cell import note_failure
+from gptlab.sweeps.ctrl_c import stopped_worker_waits
 from gptlab.sweeps.gpu_slots import gpu_slot
 from gptlab.sweeps.launcher import decode, one_line
 from gptlab.training.device import choose_device
@@ -29,12 +30,14 @@ def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
         torch.set_num_threads(job.threads)
     errors = []
     memo = Memo()
-    for overrides in decode(job.cells):
-        try:
-            run_cell(overrides, per_gpu, memo, stops_worker=job.threads is not None)
-            errors.append("")
-        except Exception as e:
-            errors.append(one_line(e))
+    in_worker = job.threads is not None
+    with stopped_worker_waits() if in_worker else nullcontext():
+        for overrides in decode(job.cells):
+            try:
+                run_cell(overrides, per_gpu, memo, stops_worker=in_worker)
+                errors.append("")
+            except Exception as e:
+                errors.append(one_line(e))
     return errors
 
 

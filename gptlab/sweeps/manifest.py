@@ -114,7 +114,7 @@ def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         {
             "arm": arm,
             "to": match.to,
-            "changed": {} if match.width == match.width_before else {"ffn.hidden": [match.width_before, match.width]},
+            "changed": match.changed,
             "reference": match.reference,
             "before": match.before,
             "reached": match.reached,

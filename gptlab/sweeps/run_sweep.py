@@ -17,6 +17,7 @@ from gptlab.runs.record import read_status
 from gptlab.runs.states import SETTLED, RunState
 from gptlab.sweeps.arms import Overrides, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep, check_cells, check_sweep
+from gptlab.sweeps.ctrl_c import cells_save_on_ctrl_c
 from gptlab.sweeps.gpu_slots import gpus_for
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.job import run_cells
@@ -144,7 +145,8 @@ def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay)
 def _launch_once(cells: list[Cell], launch: Launch, deaths: Counter[Path]) -> None:
     """Launch the cells, and count the deaths of their processes; one that dies repeatedly has failed."""
     try:
-        errors = launch([cell.spec.overrides for cell in cells])
+        with cells_save_on_ctrl_c([cell.folder for cell in cells]):
+            errors = launch([cell.spec.overrides for cell in cells])
     except WorkerDied as e:
         deaths.update(cell.folder for cell in cells if cell.state == RunState.INTERRUPTED)
         if not deaths:

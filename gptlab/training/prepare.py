@@ -101,9 +101,7 @@ def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, CostMatch | 
     if cfg.match.name == "none":
         return cfg, None
     _, match = apply_cost_match(with_vocabulary(cfg, _dataset(cfg, memo)))
-    if match and match.width != match.width_before:
-        cfg = edit(cfg, ffn__hidden=match.width)
-    return cfg, match
+    return match.apply(cfg) if match else cfg, match
 
 
 def prepare_matched(

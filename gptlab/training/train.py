@@ -90,7 +90,7 @@ def train_matched(
             run.start.apply(trainer.model)
         recorder: Recorder = NoRecorder()
         if processes.is_first:
-            _write_before(run)
+            _write_before(run, trainer)
             info = run_info(run.cfg, job_type)
             recorder = Recorder(folder, config=_recorded(run.cfg), settings=run.tracker, info=info, resume_step=resumed)
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
@@ -133,7 +133,8 @@ def _print_header(display: Display, run: PreparedRun, trainer: Trainer, resumed:
     tokens = f", {cfg.tokenizer.name} tokens" if data.tokenizer else ""
     display.line(f"data     {cfg.data.name}{tokens}: {data.describe()}")
     display.line(f"budget   {run.budget.describe()}")
-    display.line(f"machine  {run.device.describe()}{run.processes.describe()}")
+    partly = " (loss only)" if trainer.objective.compiled == "loss only" else ""
+    display.line(f"machine  {run.device.describe()}{partly}{run.processes.describe()}")
     for line in run.start.describe() if run.start else []:
         display.line(f"start    {line}")
     if resumed is not None:
@@ -142,7 +143,7 @@ def _print_header(display: Display, run: PreparedRun, trainer: Trainer, resumed:
 
 def _closing_lines(summary: dict[str, Any], folder: Path, address: str | None) -> str:
     if summary["state"] == "diverged":
-        outcome = f"diverged at step {summary['diverged_step']:,}"
+        outcome = f"diverged at step {summary['diverged_step']:,}; lower optimizer.lr, or lengthen schedule.warmup"
     else:
         outcome = headline(summary)
     speed = f"{summary['speed/tokens_per_s']:,.0f} tokens/s" if summary["speed/tokens_per_s"] else ""
@@ -150,15 +151,17 @@ def _closing_lines(summary: dict[str, Any], folder: Path, address: str | None) -
     return "\n".join(lines + ([address] if address else []))
 
 
-def _write_before(run: PreparedRun) -> None:
+def _write_before(run: PreparedRun, trainer: Trainer) -> None:
     """Write the files that are known before the first step."""
     overrides = [f"{k}={typed(v)}" for k, v in diff_from_baseline(run.cfg).items()]
-    env = environment(run.dataset.hash, components_of(run.cfg)) | {
-        "device": str(run.device.device),
-        "precision": run.device.precision,
-    }
+    env = environment(run.dataset.hash, components_of(run.cfg))
+    env |= {"device": str(run.device.device), "precision": run.device.precision}
     if run.dataset.tokenizer:
         env["tokenizer_hash"] = hashlib.sha256(run.dataset.content["tokenizer"].encode()).hexdigest()
+    why = run.device.why_compile
+    if trainer.objective.compiled == "loss only":
+        why += "; the model loops over time, which torch.compile unrolls"
+    env |= {"compiled": trainer.objective.compiled, "compiled_why": why}
     if run.start:
         env["init_from"] = run.start.record()
     if run.match:
