@@ -13,7 +13,7 @@ from gptlab.model.cost import architecture
 from gptlab.model.match_cost import CostMatch, apply_cost_match
 from gptlab.runs.folder import run_dir
 from gptlab.runs.trackio_tracker import TrackioSettings
-from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode
+from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode, resolve_project
 from gptlab.training.budget import Budget, make_budget
 from gptlab.training.device import Device, choose_device
 from gptlab.training.init_from import Start, plan_start
@@ -141,9 +141,10 @@ def _dataset(cfg: Settings, memo: Memo) -> AnyDataset:
 
 def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
     """Return the settings of the tracker that `record` names."""
+    folder, project = Path(cfg.runs_dir), resolve_project(cfg.wandb.project)
     if cfg.record == "trackio":
-        return TrackioSettings(Path(cfg.runs_dir), cfg.wandb.project)
-    return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
+        return TrackioSettings(folder, project)
+    return WandbSettings(resolve_mode(cfg.wandb.mode), folder, project, cfg.wandb.entity)
 
 
 def open_dataset(cfg: Settings) -> AnyDataset:

@@ -51,7 +51,7 @@ def test_every_arm_is_tuned_on_its_own_seeds(file):
     assert len(tuning) == 2 * 3 * 2 and all("phase=tune" in cell.overrides for cell in tuning)
     assert {cell.seed for cell in tuning} == {"7", "8"}
     assert {cell.seed for cell in plan.cells} == {"0", "1"}
-    assert tuning[0].label == "a optimizer.lr=0.0001 seed=7"
+    assert tuning[0].label == "a optimizer.lr=1e-4 seed=7"
 
 
 def test_each_arm_gets_its_own_best_value(file):
