@@ -11,6 +11,7 @@ from torch import nn
 
 from gptlab import build_model, load_config
 from gptlab.config import registry
+from gptlab.files import FileError
 from gptlab.runs.checkpoint import (
     load_training,
     load_weights,
