@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import ConfigError, Settings, as_settings, registry
+from gptlab.config import ConfigError, Settings, as_settings, flatten, registry
 from gptlab.config.compose import edit
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.distributed import ProcessGroup, find_processes
@@ -18,6 +18,8 @@ from gptlab.training.budget import Budget, make_budget
 from gptlab.training.device import Device, choose_device
 from gptlab.training.init_from import Start, plan_start
 from gptlab.training.lr_schedule import LearningRate, make_learning_rate
+
+NOT_A_SIZE = ("seed", "budget", "eval", "train")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def prepare_matched(
         device = memo.call(choose_device, cfg, reads=[cfg.device, cfg.precision, cfg.compile])
     dataset = _dataset(cfg, memo)
     complete = with_vocabulary(cfg, dataset)
-    budget = make_budget(complete)
+    budget = _countable(complete, make_budget)
     learning_rate = make_learning_rate(complete, budget.steps)
     start = None
     if cfg.train.init_from is not None:
@@ -137,6 +139,18 @@ def prepare_matched(
 
 def _dataset(cfg: Settings, memo: Memo) -> AnyDataset:
     return memo.call(open_dataset, cfg, reads=[cfg.data, cfg.tokenizer, cfg.eval.lengths])
+
+
+def _countable(cfg: Settings, make: Callable[[Settings], Budget]) -> Budget:
+    """Return the budget. Raises ConfigError for a model whose sizes torch cannot count."""
+    try:
+        return make(cfg)
+    except (RuntimeError, TypeError, OverflowError) as e:
+        if "overflow" not in str(e).lower():
+            raise
+        sizes = {k: v for k, v in flatten(cfg).items() if type(v) is int and k.split(".")[0] not in NOT_A_SIZE}
+        key = max(sizes, key=lambda name: sizes[name])
+        raise ConfigError(f"{key}={sizes[key]}: too large a model for numbers of 64 bits; set a smaller one") from e
 
 
 def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
