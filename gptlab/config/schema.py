@@ -170,7 +170,7 @@ class WandbSection:
         "null: WANDB_MODE, otherwise online if there is an API key",
         choices=("online", "offline", "disabled"),
     )
-    project: str = setting("gptlab", "project of the runs")
+    project: str | None = setting(None, "project of the runs; null: WANDB_PROJECT, otherwise gptlab")
     entity: str | None = setting(None, "user or team; null: the API key's default")
 
 

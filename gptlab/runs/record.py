@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from gptlab.files import read_json, read_json_lines, whole_lines, write_bytes, write_json, write_text
+from gptlab.files import FileError, read_json, read_json_lines, write_bytes, write_json, write_text
 from gptlab.runs.signals import Stopped
 from gptlab.runs.states import OUTCOMES, RunState
 from gptlab.runs.trackers import RunInfo, Tracker, TrackerSettings, logged_history, to_tracker
@@ -185,14 +185,15 @@ def write_run_files(
 
 def read_status(run_dir: str | Path) -> dict[str, Any]:
     """Return status.json, or {}. After a kill its state is still `running`; `lock.state_of` corrects that."""
-    status: dict[str, Any] = read_json(Path(run_dir) / STATUS)
+    status = read_json(Path(run_dir) / STATUS)
+    if status.get("state", RunState.WAITING) not in list(RunState):
+        raise FileError(f"{Path(run_dir) / STATUS}: state={status['state']} is none of {', '.join(RunState)}")
     return status
 
 
 def read_summary(run_dir: str | Path) -> dict[str, Any]:
     """Return summary.json, or {} for a run without an outcome."""
-    summary: dict[str, Any] = read_json(Path(run_dir) / SUMMARY)
-    return summary
+    return read_json(Path(run_dir) / SUMMARY)
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
@@ -214,7 +215,9 @@ def _write_line(file: TextIO, content: Mapping[str, Any], path: Path) -> None:
 
 
 def _lines_up_to(path: Path, step: int | None) -> list[str]:
-    return [line for line in whole_lines(path) if json.loads(line)["step"] <= step] if step is not None else []
+    if step is None:
+        return []
+    return [json.dumps(line) + "\n" for line in read_json_lines(path) if line["step"] <= step]
 
 
 def _state_after(error: BaseException) -> tuple[RunState, str]:

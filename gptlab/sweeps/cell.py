@@ -124,7 +124,7 @@ def _refuse_equal_arms(cell: Cell | None, spec: CellSpec) -> None:
 
     A grid may have `match=` among its keys, which changes nothing in the arm that it matches the others to.
     """
-    if cell is None or cell.spec.arm.name == spec.arm.name:
+    if cell is None or cell.spec.arm is spec.arm:
         return
     one, other = cell.spec.arm, spec.arm
     if not spec.arm.variant and one.overrides.get("match") != other.overrides.get("match"):
