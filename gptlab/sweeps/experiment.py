@@ -12,7 +12,20 @@ from gptlab.config import ConfigError
 from gptlab.config.compose import typed
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
-KEYS = ("name", "literature", "use", "base", "variants", "ladder", "knock_out", "seeds", "tune", "tune_seeds")
+KEYS = (
+    "name",
+    "literature",
+    "use",
+    "base",
+    "variants",
+    "ladder",
+    "knock_out",
+    "seeds",
+    "tune",
+    "tune_seeds",
+    "metric",
+    "margin",
+)
 KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
 
 
@@ -31,6 +44,8 @@ class Experiment:
     seeds: list[int] = field(default_factory=list)
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values, of which each arm gets its best
     tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
+    metric: str | None = None  # what `gptlab compare` judges; None for its default
+    margin: str | None = None  # differences below it do not matter: 0.01, or a share of compute as 5%
 
 
 def is_experiment(argument: str) -> bool:
@@ -62,6 +77,8 @@ def read_experiment(path: Path) -> Experiment:
         seeds=_seeds(path, "seeds", tree.get("seeds") or []),
         tune=_tune(path, tree.get("tune") or {}),
         tune_seeds=_seeds(path, "tune_seeds", tree.get("tune_seeds") or []),
+        metric=_text(path, "metric", tree.get("metric")),
+        margin=_margin(path, tree.get("margin")),
     )
 
 
@@ -101,6 +118,28 @@ def _tune(path: Path, value: Any) -> dict[str, list[str]]:
         if not isinstance(values, list) or len(values) < 2 or any(isinstance(v, list | dict) for v in values):
             raise ConfigError(f"{path}: tune.{key} is a list of at least two values, such as [3e-4, 1e-3, 3e-3]")
     return {str(key): [typed(v) for v in values] for key, values in value.items()}
+
+
+def _text(path: Path, key: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{path}: {key}={value}: must be a name, such as val/loss")
+    return value
+
+
+def _margin(path: Path, value: Any) -> str | None:
+    """The margin as typed, checked as `gptlab compare` does; "5%" is a share of compute."""
+    if value is None:
+        return None
+    text = str(value).strip()
+    try:
+        valid = not isinstance(value, bool) and 0 < float(text.removesuffix("%")) < float("inf")
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(
+            f"{path}: margin={text}: must be a number above 0 in the metric's unit, or a share such as 5%"
+        )
+    return text
 
 
 def _two_configs(path: Path, key: str, value: Any) -> list[str]:
