@@ -112,7 +112,8 @@ def build(
     others = [f"--baseline {baseline}"] if first is not usual else []
     others += [f"--against {against}"] if against and against != (sweep.against or AGAINST[0]) else []
     other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
-    kept = standing(plan, arms, chosen_metric, others, other_margin)
+    metrics = chosen_metric, choose_metric(None, plan, collected.arms)
+    kept = standing(plan, arms, metrics, others, other_margin)
     judged = judge(
         by_label, references, metric=chosen_metric, margin=margins.value, planned=plan.arms, marks=kept.marks
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gptlab.compare.analysis.planned import DEFAULT_METRIC
 from gptlab.compare.analysis.verdict import MIN_PAIRS
 from gptlab.config import ConfigError
 from gptlab.files import read_json, write_text
@@ -103,7 +104,7 @@ def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any
     return {
         "seeds": sorted({int(seed or 0) for seed in plan.seeds}),
         "arms": len(arms),
-        "metric": plan.experiment.metric,
+        "metric": plan.experiment.metric or DEFAULT_METRIC,
         "margin": plan.experiment.margin,
     }
 

@@ -123,7 +123,7 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
     }
     why = "" if ends else _inside(axis, share)
     shared = _unsteady(inputs.speeds, (arm, reference)) if axis == "seconds" else ""
-    return _Pair(budget, scores[arm], scores[reference], "; ".join(filter(None, [shared, why])), not shared)
+    return _Pair(budget, scores[arm], scores[reference], shared or why, not shared)
 
 
 def _inside(axis: str, share: Mapping[str, float]) -> str:

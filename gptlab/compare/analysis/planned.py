@@ -74,14 +74,14 @@ def choose_metric(wanted: str | None, plan: Plan, arms: Sequence[Arm]) -> str:
 
 
 def standing(
-    plan: Plan, arms: Sequence[Arm], metric: str, other_choices: Sequence[str], margin: str | None
+    plan: Plan, arms: Sequence[Arm], metric: tuple[str, str], other_choices: Sequence[str], margin: str | None
 ) -> Standing:
     """Return how far the comparison keeps to the plan.
 
     Args:
         plan: the plan.
         arms: all arms of the comparison.
-        metric: the one that is judged.
+        metric: the one that is judged, and the one that would be judged without an option.
         other_choices: options that say something else than the plan, such as `--baseline rope`.
         margin: the margin if it is not the planned one. It decides only about the word `equivalent`.
     """
@@ -94,8 +94,8 @@ def standing(
         reasons.append(f"{listed} came on top of the {len(plan.seeds)} that were planned")
     if len(arms) > plan.arms:
         reasons.append(f"there are {len(arms)} arms, where {plan.arms} were planned")
-    if plan.metric and not _same(metric, plan.metric):
-        reasons.append(f"{metric} is not the planned metric, {plan.metric}")
+    if not _same(*metric):
+        reasons.append(f"{metric[0]} is not the planned metric, {metric[1]}")
     if reasons:
         return Standing(EXPLORATORY, reasons, dict.fromkeys(JUDGED, EXPLORATORY))
     n, done = plan.arms * len(plan.seeds), len([1 for _, seed in ended if seed in plan.seeds])

@@ -7,6 +7,7 @@ differences that are paired by seed. Everything here is exact if the estimate ov
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -149,8 +150,6 @@ def fisher_p(hits: int, total: int, other_hits: int, other_total: int) -> float:
     """Return the two-sided p of Fisher's exact test that two shares are equal; NaN without any trial."""
     if not total or not other_total:
         return float("nan")
-    from math import comb
-
     hits_in_all = hits + other_hits
     all_tables = comb(total + other_total, hits_in_all)
     chances = [

@@ -36,8 +36,7 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     yield "## Verdicts"
     yield _table("arm", [_arm(r.name, r.differs) for r in comparison.results], verdict_cells(comparison))
     yield from (f"**{_escaped(line)}**" for line in standing_lines(comparison))
-    yield from _listed(outcome_lines(comparison))
-    yield _list(captions(comparison))
+    yield _list([*outcome_lines(comparison), *captions(comparison)])
     if picture:
         yield f"![Effects and curves](<{picture}>)"
     yield "## Costs"
@@ -51,7 +50,7 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     if comparison.equal_budgets and len(names) > 1:
         yield "## At equal steps, tokens, FLOPs and seconds"
         yield _table("arm", names[1:], equal_budget_cells(comparison))
-        yield from _listed(equal_budget_lines(comparison))
+        yield from _listed(equal_budget_lines(comparison, in_table=True))
     if comparison.tuning:
         yield "## Tuning"
         yield _list(tuning_lines(comparison.tuning))
