@@ -49,6 +49,25 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def decode_utf8(content: bytes, place: str) -> str:
+    """Return the text of a user's file without a byte-order mark.
+
+    Args:
+        content: the file's bytes.
+        place: names the file in the error.
+
+    Raises:
+        ValueError: one line with the place, the position of the first byte that is not UTF-8, and the mend.
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{place}: is UTF-16, not UTF-8; convert it to UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = content.count(b"\n", 0, e.start) + 1
+        raise ValueError(f"{place}: byte {e.start}, in line {line}, is not UTF-8; convert the file to UTF-8") from e
+
+
 def whole_lines(path: Path) -> list[str]:
     """Return the complete lines of a text file, without a last one that was cut off; [] if there is no file."""
     if not path.exists():

@@ -26,6 +26,7 @@ def own_registry(monkeypatch):
     """Forget after each test what it registered or imported."""
     monkeypatch.setattr(registry, "_entries", registry._entries.copy())
     monkeypatch.setattr(registry, "_contents", {})
+    monkeypatch.setattr(registry, "_imports", {})
     monkeypatch.setattr(sys, "path", sys.path.copy())
     yield
     for stem in registry._contents:

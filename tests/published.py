@@ -13,5 +13,5 @@ PUBLISHED = {name: preset_of(file) for name, file in FILES.items() if preset_of(
 def sized(size):
     """Return the config of a size with its preset. Presets are composed by Hydra once; sizes are set as overrides."""
     return configure(
-        load_config([f"preset={PUBLISHED[size]}", "size=tiny"]), *(f"{k}={v}" for k, v in values(FILES[size]).items())
+        load_config([f"preset={PUBLISHED[size]}", "size=124m"]), *(f"{k}={v}" for k, v in values(FILES[size]).items())
     )

@@ -34,6 +34,7 @@ TINY = [
     "data.window=16",
     "train.batch_size=4",
     "eval.tokens=64",
+    "eval.final_tokens=64",
     "eval.every=2",
 ]
 HERE = ["device=cpu", "precision=float32"]

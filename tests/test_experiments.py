@@ -13,7 +13,15 @@ from paths import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*/*.yaml"))
 RESULTS = ROOT / "experiments" / "results.py"
-BRIEF = ["size=tiny", "data.window=16", "budget.steps=2", "eval.tokens=64", "eval.every=2", "wandb.mode=disabled"]
+BRIEF = [
+    "size=tiny",
+    "data.window=16",
+    "budget.steps=2",
+    "eval.tokens=64",
+    "eval.final_tokens=64",
+    "eval.every=2",
+    "wandb.mode=disabled",
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=[p.stem for p in FILES])

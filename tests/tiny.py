@@ -13,7 +13,8 @@ from torch import nn
 
 from gptlab import build_model, load_config
 from gptlab.config import COMMON, SLOTS, flatten, registry
-from gptlab.config.compose import fixed_vocab_size, typed
+from gptlab.config.compose import fixed_vocab_size
+from gptlab.config.overrides import typed
 from gptlab.model.roles import role_of
 
 VOCAB, WINDOW, LAYERS = 11, 12, 2

@@ -28,7 +28,7 @@ COMMON = ["data=text", f"data.path={TEXT}", "wandb.mode=disabled", f"device={DEV
 SMALL = [
     *COMMON,
     *("tokenizer=char", "size.dim=64", "size.n_head=4", "size.n_layer=2", "data.window=64", "train.batch_size=4"),
-    *("budget.steps=10", "diagnostics=none", "eval.tokens=700"),  # evaluates 2 full batches, a partial one, the rest
+    *("budget.steps=10", "diagnostics=none", "eval.tokens=700", "eval.final_tokens=700"),  # evaluates a few windows
 ]
 
 
@@ -118,8 +118,7 @@ def val_loss(trainer: Any) -> float:
         n_tokens=cfg.eval.tokens,
         device=trainer.device.device,
         autocast=trainer.device.autocast(),
-        by_position=True,
-    )["val/loss"]
+    ).metrics()["val/loss"]
 
 
 def wait() -> None:

@@ -38,7 +38,13 @@ TINY_KARPATHY = ["size=tiny", "data.window=32", "train.batch_size=4"]
 def gpt2_124m(vocab_size: int, *more: str) -> list[str]:
     size = ["size.n_layer=2", "size.n_head=2", "size.dim=64"] if TINY else ["size=124m"]
     text = [f"data.window={WINDOW}", "tokenizer=byte", f"model.vocab_size={512 if TINY else vocab_size}"]
-    steps = [f"train.batch_size={BATCH}", "budget.steps=100", "schedule.warmup=0", "eval.tokens=5000"]
+    steps = [
+        f"train.batch_size={BATCH}",
+        "budget.steps=100",
+        "schedule.warmup=0",
+        "eval.tokens=5000",
+        "eval.final_tokens=5000",
+    ]
     return [*COMMON, "preset=nanogpt-cpu", *size, *text, *steps, *more]
 
 
@@ -143,7 +149,14 @@ def karpathy() -> None:
     """Train the 10M character model to its end; record when it reaches TARGET, which holds for tiny Shakespeare."""
     overrides = [*KARPATHY, "eval.every=250"]
     if TINY:
-        overrides += [*TINY_KARPATHY, "budget.steps=20", "schedule.warmup=2", "eval.every=10", "eval.tokens=2000"]
+        overrides += [
+            *TINY_KARPATHY,
+            "budget.steps=20",
+            "schedule.warmup=2",
+            "eval.every=10",
+            "eval.tokens=2000",
+            "eval.final_tokens=2000",
+        ]
     with _process("train", overrides, 170) as (folder, facts):
         rows = [json.loads(line) for f in folder.rglob("metrics.jsonl") for line in f.read_text().splitlines()]
         losses = [(r["step"], r["seconds"], round(r["val/loss"], 4)) for r in rows if "val/loss" in r]
@@ -250,7 +263,13 @@ def sweeps() -> None:
             f"budget.steps={20 if TINY else 500}",
             "name=check",
         ]
-        overrides += ["schedule.warmup=10", "eval.every=500", "eval.tokens=20000", f"compile={compile_}"]
+        overrides += [
+            "schedule.warmup=10",
+            "eval.every=500",
+            "eval.tokens=20000",
+            "eval.final_tokens=20000",
+            f"compile={compile_}",
+        ]
         overrides += [f"seed={','.join(map(str, range(cells)))}", *(["size=tiny"] if TINY else [])]
         overrides += [f"sweep.per_gpu={at_once}"] if DEVICE == "cuda" else []
         with _process("sweep", overrides, 100) as (folder, facts):

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptlab.config import ARCHITECTURE, ConfigError, Settings, did_you_mean, plain
-from gptlab.config.compose import edit, load_config, typed
+from gptlab.config.compose import edit, load_config
+from gptlab.config.overrides import typed
 from gptlab.training.prepare import PreparedRun
 
 # These values do not change the speed of a step.

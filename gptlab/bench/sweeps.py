@@ -23,12 +23,12 @@ from gptlab.bench.peers import OTHER, SAME, NanoGPT, Peer, find_peers
 from gptlab.bench.subject import prepare
 from gptlab.bench.timing import rates, ratios, spread
 from gptlab.config import ConfigError
-from gptlab.config.compose import typed
+from gptlab.config.overrides import typed
 from gptlab.training.prepare import PreparedRun
 
 CELLS = 16
 EVALUATED = 4  # batches that nanoGPT's train.py evaluates
-FIXED = ("seed", "name", "runs_dir", "eval.tokens", "eval.every")
+FIXED = ("seed", "name", "runs_dir", "eval.tokens", "eval.final_tokens", "eval.every")
 
 
 @dataclass
@@ -82,7 +82,7 @@ def bench_sweep(
     if plan.steps is None or plan.steps < 2:
         raise ConfigError("budget: bench --sweep times cells of a known number of steps, 2 or more; give budget.steps")
     evaluated = EVALUATED * subject.micro_batch_size * subject.cfg.data.window
-    settings += ["name=bench", f"eval.tokens={evaluated + 1}", f"eval.every={plan.steps}"]
+    settings += ["name=bench", f"eval.tokens={evaluated}", f"eval.final_tokens={evaluated}", f"eval.every={plan.steps}"]
     gptlab = Gptlab(settings, launcher, threads)
     methods = [
         SweepMethod(

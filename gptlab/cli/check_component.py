@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gptlab.config import SLOTS, ConfigError, registry
-from gptlab.config.compose import find_use, parse
+from gptlab.config.compose import find_use
+from gptlab.config.overrides import parse
 from gptlab.model.checks import INIT_CHECKS, MODEL_CHECKS, TINY, TINY_SIZE, Check, CheckFailed, Subject, builds, tokens
 from gptlab.training.train import train
 
@@ -24,7 +25,7 @@ TEXT = "".join(f"{n} Green bottles,\thanging  on the wall: tämä on 文字 🙂
 STEPS = 20  # the steps of a short run
 SHORT_RUN = (
     *("wandb.mode=disabled", "diagnostics=none", "device=cpu", "precision=float32", "data.window=64"),
-    *(f"budget.steps={STEPS}", "train.batch_size=4", "eval.tokens=256"),
+    *(f"budget.steps={STEPS}", "train.batch_size=4", "eval.tokens=256", "eval.final_tokens=256"),
 )
 
 

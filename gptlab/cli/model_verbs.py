@@ -36,7 +36,8 @@ def _list_arguments(parser: ArgumentParser) -> None:
 def _list(args: Namespace) -> Result:
     from gptlab.cli.list_options import describe_options, print_options
     from gptlab.config import registry
-    from gptlab.config.compose import find_use, parse
+    from gptlab.config.compose import find_use
+    from gptlab.config.overrides import parse
 
     overrides = parse(a for a in args.arguments if "=" in a)
     for override in overrides:

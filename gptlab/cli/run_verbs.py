@@ -26,7 +26,8 @@ CHOSEN_BY_NAME = {"preset": None, "size": "small"}  # their defaults, which no c
 def _common_settings() -> str:
     """Return a table of COMMON_SETTINGS with their defaults."""
     from gptlab.config import flatten, plain
-    from gptlab.config.compose import load_config, typed
+    from gptlab.config.compose import load_config
+    from gptlab.config.overrides import typed
 
     defaults = {**CHOSEN_BY_NAME, **flatten(plain(load_config()))}
     lines = [f"  {key:<17}{typed(defaults[key]):<11}{meaning}" for key, meaning in COMMON_SETTINGS.items()]
@@ -87,8 +88,8 @@ def _plan_arguments(parser: ArgumentParser) -> None:
         "--tune",
         action="append",
         default=[],
-        metavar="KEY=V,V",
-        help="choose each arm's best value, on seeds that the comparison does not use",
+        metavar="KEY=auto|V,V,V",
+        help="judge each arm around its own best value, which is searched on other seeds",
     )
 
 
@@ -116,7 +117,7 @@ SWEEP = Verb(
     """  gptlab sweep norm=layernorm,rmsnorm placement=pre,post,double seed=0,1,2
   gptlab sweep experiments/demo/demo.yaml
   gptlab sweep experiments/demo/demo.yaml seed=0,1,2,3 budget.steps=500
-  gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=3e-4,1e-3,3e-3
+  gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto
   gptlab sweep --ladder preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
   gptlab sweep --knock-out preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
   gptlab sweep norm=layernorm,rmsnorm ffn=gelu,swiglu placement=pre,post,double seed=0,1 --fraction 0.5
@@ -142,7 +143,7 @@ PLAN = Verb(
     "what a sweep would run and cost: arms, seeds, cells, tokens, FLOPs, folders; starts nothing",
     """  gptlab plan experiments/demo/demo.yaml
   gptlab plan norm=layernorm,rmsnorm placement=pre,post seed=0,1,2 size=tiny --json
-  gptlab plan ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=3e-4,1e-3,3e-3""",
+  gptlab plan ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto""",
     _plan_arguments,
     _plan,
     json=True,

@@ -9,8 +9,9 @@ from rich.table import Table
 from torch import nn
 
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, flatten, registry
-from gptlab.config.compose import load_config, typed
+from gptlab.config.compose import load_config
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.overrides import typed
 from gptlab.model.build import build_init, slots_used
 from gptlab.model.cost import (
     cache_bytes,

@@ -23,7 +23,8 @@ from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
-SWEEP_KEYS = ("question", "literature", "variants", "baseline", "against", "tune", "matched", "planned")
+ABOUT_ARMS = ("variants", "baseline", "against", "tune", "chosen", "judged_at", "matched")
+SWEEP_KEYS = ("question", "literature", *ABOUT_ARMS, "planned")
 ENV_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
 PRIVATE_KEYS = ("runs_dir", "wandb")  # keys of the config
 RUN_PARTS = ("config", "summary", "env")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.analysis.arms import Arm, as_text, choose_baseline, group_arms, names
+from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Result
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets
@@ -18,7 +18,8 @@ from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
 from gptlab.compare.analysis.margins import choose_margin
 from gptlab.compare.analysis.planned import Plan, choose_metric, standing
 from gptlab.compare.analysis.provenance import hardware, list_runs
-from gptlab.compare.analysis.tuning_curves import as_value, tunings
+from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values, notes_at_edges
+from gptlab.compare.analysis.tuning_curves import tunings
 from gptlab.compare.archive import is_archive, read_archive
 from gptlab.compare.columns import COLUMNS
 from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
@@ -28,6 +29,7 @@ from gptlab.runs.record import read_snapshots
 from gptlab.runs.states import SETTLED
 
 AGAINST = ("baseline", "previous")
+TUNE = "tune"  # the phase of a run that only chooses a value
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,19 @@ class CollectedRuns:
 
     arms: list[Arm]  # in the order of the experiment
     tuning: list[Run]
+    neighbours: list[Run]  # runs of tuned arms beside the chosen values
     sweep: dict[str, Any]  # the content of sweep.yaml
     repeats: int  # runs replaced by another with the same config and seed
 
     @property
     def runs(self) -> list[Run]:
         """All runs, those of the tuning last."""
-        return [*(run for arm in self.arms for run in arm.runs), *self.tuning]
+        return [*(run for arm in self.arms for run in arm.runs), *self.neighbours, *self.tuning]
+
+    @property
+    def around_chosen_values(self) -> list[Run]:
+        """The runs that show how tuned arms depend on the tuned settings."""
+        return [run for run in self.runs if run.phase == TUNE or self.neighbours]
 
 
 def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
@@ -56,20 +64,19 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         sweep = archive.sweep if len(paths) == 1 else {}
         runs, repeats = runs + archive.runs, repeats + archive.repeats
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
-    chosen = sweep.get("chosen") or {}
-    compared = [run for run in runs if run.phase != "tune" and not superseded(run, chosen)]
+    judged = JudgedValues.of(sweep)
+    untuned = [run for run in runs if run.phase != TUNE]
+    compared = [run for run in untuned if judged.is_chosen(run)]
     if not compared:
         raise ConfigError(f"compare {paths[0]}: has only tuning runs so far; run `gptlab sweep` to its end")
     arms = group_arms(compared, SweepFile.of(sweep))
-    repeats += len(compared) - sum(len(arm.runs) for arm in arms)
-    return CollectedRuns(arms, [run for run in runs if run.phase == "tune"], sweep, repeats)
-
-
-def superseded(run: Run, chosen: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether a later, wider tuning has chosen a different value for the run's arm."""
-    overrides = [override.partition("=") for override in chosen.get(run.config.get("variant") or "", ())]
-    settings = as_text(run.config) if overrides else {}
-    return any(as_value(settings.get(key, "null")) != as_value(text.strip("'")) for key, _, text in overrides)
+    return CollectedRuns(
+        arms=arms,
+        tuning=[run for run in runs if run.phase == TUNE],
+        neighbours=[run for run in untuned if judged.is_beside(run)],
+        sweep=sweep,
+        repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
+    )
 
 
 def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:
@@ -100,12 +107,13 @@ def build(
     Raises:
         ConfigError: if an option does not fit the runs.
     """
-    sweep, plan = SweepFile.of(collected.sweep), Plan.of(collected.sweep)
+    sweep, plan, tuned = SweepFile.of(collected.sweep), Plan.of(collected.sweep), JudgedValues.of(collected.sweep)
     chosen_metric = choose_metric(metric, plan, collected.arms)
     _refuse_unknown(chosen_metric, collected.arms)
-    usual = choose_baseline(collected.arms, None, sweep, defaults)
-    first = choose_baseline(collected.arms, baseline, sweep, defaults)
-    arms = [first, *(arm for arm in collected.arms if arm is not first)]
+    arms = at_best_values(collected.arms, collected.neighbours, tuned, list(sweep.tune), chosen_metric)
+    usual = choose_baseline(arms, None, sweep, defaults)
+    first = choose_baseline(arms, baseline, sweep, defaults)
+    arms = [first, *(arm for arm in arms if arm is not first)]
     by_label = dict(zip(labels := names(arms), arms, strict=True))
     references = _references(labels, against or sweep.against or AGAINST[0])
     margins = choose_margin(plan.margin if margin is None else margin, chosen_metric, first, arms[1:])
@@ -114,8 +122,16 @@ def build(
     other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
     metrics = chosen_metric, choose_metric(None, plan, collected.arms)
     kept = standing(plan, arms, metrics, others, other_margin)
+    tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, tuned.chosen)
+    edges = notes_at_edges(tuning, labels)
     judged = judge(
-        by_label, references, metric=chosen_metric, margin=margins.value, planned=plan.arms, marks=kept.marks
+        by_label,
+        references,
+        metric=chosen_metric,
+        margin=margins.value,
+        planned=plan.arms,
+        marks=kept.marks,
+        edge=edges,
     )
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
     curve_metric, curves = _curves(by_label, chosen_metric)
@@ -132,7 +148,7 @@ def build(
         noise=judged.scores[labels[0]].std(),
         results=results,
         equal_budgets=compare_at_equal_budgets(Inputs(chosen_metric, metric_curves, results, speeds, judged.judging)),
-        tuning=tunings(collected.tuning, arms, labels, sweep, chosen_metric),
+        tuning=tuning,
         factorial=factorial(
             results,
             dependent,
@@ -140,11 +156,12 @@ def build(
             margin=margins.value,
             deviations=judged.judging["deviations"],
             marks=kept.marks,
+            edge=edges,
         ),
         curves=curves,
         curve_metric=curve_metric,
         hardware=hardware(collected.runs),
-        runs=list_runs(by_label, collected.tuning, list(sweep.tune), chosen_metric),
+        runs=list_runs(by_label, collected.runs, list(sweep.tune), chosen_metric),
         breakdowns=breakdowns({label: finished_runs(arm) for label, arm in by_label.items()}),
         matched=sweep.matched,
         snapshots={label: _snapshots(arm) for label, arm in by_label.items()},

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import (
@@ -44,8 +43,10 @@ from gptlab.config import (
     registry,
 )
 from gptlab.config.foreign_names import options_for, setting_for
+from gptlab.config.overrides import PATHS, expand_home, parse, text_of, value_as_typed
 from gptlab.config.validate import validate
 
+LARGEST_INT = 2**63 - 1  # in torch and in numpy
 KINDS_OF_VALUE = {IntegerNode: "an int", FloatNode: "a number", BooleanNode: "true or false", StringNode: "text"}
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -61,7 +62,7 @@ def load_config(overrides: Iterable[str] = ()) -> Settings:
     """
     parsed = parse(overrides)
     registry.load(find_use(parsed))
-    chosen = {o.key_or_group: o.value() for o in parsed if _is_choice(o)}  # the last one for a slot counts
+    chosen = {o.key_or_group: text_of(o) for o in parsed if _is_choice(o)}  # the last one for a slot counts
     preset, size = (str(chosen[k]) if chosen.get(k) else None for k in ("preset", "size"))
     slots = [(slot, str(chosen[slot])) for slot in SLOTS if slot in chosen]
     template = _template(preset, size, tuple((slot, name, registry.entry(slot, name).schema) for slot, name in slots))
@@ -115,41 +116,19 @@ def fixed_vocab_size(cfg: Settings) -> int | None:
     return registry.build("tokenizer", cfg.tokenizer).fixed_vocab_size
 
 
-def parse(overrides: Iterable[str]) -> list[Override]:
-    """Parse overrides with Hydra's grammar. Raises ConfigError at the first that is not key=value."""
-    return [_parse_one(text) for text in overrides]
-
-
-@functools.lru_cache(maxsize=2**16)  # the cells of a sweep have most overrides in common
-def _parse_one(text: str) -> Override:
-    key, equals, value = text.partition("=")
-    if key.startswith("~"):
-        raise ConfigError(f"{text}: nothing can be deleted; switch a component off with none, a value with null")
-    if key.split(".")[0].split("/")[0] in ("hydra", "sweep"):
-        raise ConfigError(f"{text}: is an option of `gptlab sweep`, not a setting of a run")
-    if not equals or not key or "@" in key:
-        mend = f"use={text}" if text.endswith(".py") else "key=value, such as norm=rmsnorm"
-        raise ConfigError(f"{text}: not a setting; write {mend}")
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as e:
-        reason = str(e).splitlines()[0]
-        raise ConfigError(f"{text}: not readable ({reason}); quote the value twice: \"{key}='{value}'\"") from e
-
-
 def find_use(parsed: Sequence[Override]) -> list[str]:
     """Return the files named by use=...; they must be imported before anything is composed."""
     given = [o for o in parsed if o.key_or_group == "use"]
-    use = given[-1].value() if given else None
+    use = text_of(given[-1]) if given else None
     files = [] if use is None else [use] if isinstance(use, str) else use
     if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
         raise ConfigError(f"{given[-1].input_line}: must be a file or a list of files, such as use=[a.py,b.py]")
-    return files
+    return [expand_home(file) for file in files]
 
 
 def _is_choice(override: Override) -> bool:
     """Return whether an override chooses by name (norm=rmsnorm). Raises ConfigError if there is no such option."""
-    group, value = override.key_or_group, override.value()
+    group, value = override.key_or_group, text_of(override)
     if group not in GROUPS:
         return False
     _refuse_extras(override)
@@ -197,10 +176,22 @@ def _compose_files(preset: str | None, size: str | None) -> DictConfig:
     GlobalHydra.instance().clear()  # in a launcher's job it is set, but no longer needed
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", [f"{k}={v}" for k, v in (("preset", preset), ("size", size)) if v])
+            cfg = compose("config", [f"{k}={v}" for k, v in (("preset", preset), ("size", size)) if v])
     except (HydraException, OmegaConfBaseException) as e:
         reason = presets.misfit(files_of("size")[size], e.__context__) if size else None
         raise ConfigError(reason or " ".join(f"{e}: {e.__cause__ or ''}".split())) from e
+    if preset and size and presets.preset_of(files_of("size")[size]) is None:
+        _keep_learning_rate(cfg, files_of("preset")[preset])
+    return cfg
+
+
+def _keep_learning_rate(cfg: DictConfig, preset: Path) -> None:
+    """Restore the preset's learning rate; that of a size was measured with AdamW, for presets that have none."""
+    own = presets.given(preset, "optimizer.lr")
+    if own is None and "optimizer" in presets.choices(preset):
+        own = registry.entry("optimizer", cfg.optimizer.name).schema().lr
+    if own is not None:
+        cfg.optimizer.lr = own
 
 
 def _choose(cfg: DictConfig, slot_name: str, name: str, schema: type) -> None:
@@ -231,12 +222,28 @@ def _read_value(cfg: DictConfig, override: Override) -> tuple[str, Any]:
         raise ConfigError(f"{text}: is a section; set one of {', '.join(f'{key}.{k!s}' for k in node)}")
     if isinstance(node, IntegerNode) and isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e4
-    if isinstance(value, str) and ("${" in value or value == MISSING):
-        raise ConfigError(f"{text}: stands for another value; write the value itself")
+    if isinstance(node, StringNode | AnyNode):
+        value = text_of(override)
+    for part in value if isinstance(value, list) else [value]:
+        _check_value(node, part, text)
     try:
-        return ".".join([*path, last]), _convert(node, value)
+        value = _convert(node, value)
     except OmegaConfBaseException as e:
         raise ConfigError(f"{text}: {_expected(node) or str(e).splitlines()[0]}") from e
+    if key in PATHS:
+        value = [expand_home(file) for file in value] if isinstance(value, list) else value and expand_home(value)
+    return ".".join([*path, last]), value
+
+
+def _check_value(node: Any, value: Any, text: str) -> None:
+    """Reject numbers and texts that no setting can hold; `text` is the override."""
+    largest = sys.float_info.max if isinstance(node, FloatNode) else LARGEST_INT
+    if isinstance(value, int) and abs(value) > largest:
+        raise ConfigError(f"{text}: must be at most {largest:.4g}; a number of 64 bits holds no more")
+    if isinstance(value, str) and ("${" in value or value == MISSING):
+        raise ConfigError(f"{text}: stands for another value; write the value itself")
+    if value == "":
+        raise ConfigError(f"{text}: must not be empty; null means none where a setting allows it")
 
 
 def _find(cfg: DictConfig, override: Override) -> tuple[Any, Any]:
@@ -271,7 +278,7 @@ def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str, override: O
     at = ".".join(path)
     if not isinstance(node, DictConfig):
         return f"{at} is a value and has no settings of its own; write {at}=VALUE"
-    foreign = setting_for(part, (override.input_line or "").partition("=")[2])
+    foreign = setting_for(part, value_as_typed(override))
     known = [str(k) for k in node if k != "name" or not path]
     hint = f" (in gptlab: {foreign})" if foreign and not foreign.startswith(f"{override.key_or_group}=") else ""
     hint = hint or did_you_mean(part, [".".join([*path, k]) for k in known]) or did_you_mean(part, flatten(plain(cfg)))
@@ -284,22 +291,6 @@ def _no_such(cfg: DictConfig, node: Any, path: list[str], part: str, override: O
         return f"{at}={node.name} has no setting {part!r}; it is one of {', '.join(owners)}"
     has = f"it has {', '.join(known)}" if known else "it has none"
     return f"{at}={node.name} has no setting {part!r}{hint}; {has}"
-
-
-def typed(value: Any) -> str:
-    """Return a value as typed after key=: null, true, 3e-4, text, quoted where Hydra's grammar needs it."""
-    if isinstance(value, list):
-        return f"[{','.join(map(typed, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    return text if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_][\w./-]*", text) else quoted(text)
-
-
-def quoted(text: str) -> str:
-    """Return a text in the quotes of Hydra's grammar."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def edit(cfg: Settings, **values: Any) -> Settings:

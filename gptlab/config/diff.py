@@ -7,6 +7,7 @@ from typing import Any
 from gptlab.config import BOOKKEEPING, SLOTS, Config, Settings, flatten, presets, registry
 from gptlab.config.compose import files_of, fixed_vocab_size, load_config
 
+BASELINES_SIZE = "small"  # in conf/config.yaml
 ORDER = {f.name: i for i, f in enumerate(fields(Config))}
 
 
@@ -56,10 +57,22 @@ def short_diff(cfg: Settings) -> dict[str, Any]:
     """
     flat = flatten(cfg)
     diff = _diff(flat, cfg)
-    files = list(files_of("size").values()) if any(k.startswith("size.") for k in diff) else []
-    file, diff = presets.best_fit(files, flat, diff)
+    file = None
+    if any(k.startswith("size.") for k in diff):
+        file, diff = presets.best_fit(list(files_of("size").values()), flat, _without_baselines_size(diff, flat))
     first = "size" if file and presets.preset_of(file) else None
     return {k: diff[k] for k in sorted(diff, key=lambda k: (k != first, _importance(k)))}
+
+
+def _without_baselines_size(diff: dict[str, Any], flat: dict[str, Any]) -> dict[str, Any]:
+    """Return the differences from a baseline whose size gives no settings of components, such as a learning rate."""
+    changed = dict(diff)
+    for key in presets.values(files_of("size")[BASELINES_SIZE]):
+        slot, _, name = key.partition(".")
+        if slot in SLOTS and flat[slot] == _baseline()[slot]:
+            usual = _defaults(registry.entry(slot, flat[slot]).schema)[name]
+            changed = {k: v for k, v in changed.items() if k != key} | ({} if flat[key] == usual else {key: flat[key]})
+    return changed
 
 
 def _importance(key: str) -> float:

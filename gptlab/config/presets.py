@@ -28,6 +28,11 @@ def values(file: Path) -> dict[str, Any]:
     return choices(file) | flatten(tree if "size" in tree else {"size": tree})
 
 
+def given(file: Path, key: str) -> Any:
+    """Return the value that a preset's file gives a setting, or None."""
+    return flatten(_load(file)).get(key)
+
+
 @functools.cache
 def _numbers(file: Path) -> dict[str, Any]:
     return {k: v for k, v in values(file).items() if k.startswith("size.")}
@@ -61,7 +66,7 @@ def best_fit(files: list[Path], flat: dict[str, Any], diff: dict[str, Any]) -> t
     fitting = []
     for file in files:
         if _numbers(file).items() <= flat.items():
-            implied = {k: v for k, v in values(file).items() if k in flat}
+            implied = {k: v for k, v in values(file).items() if k in flat and not _of_another_component(k, file, diff)}
             others = {k: v for k, v in diff.items() if k not in implied}
             others |= {k: flat[k] for k, v in implied.items() if flat[k] != v}
             fitting.append((len(others), -len(implied), file, others))
@@ -69,3 +74,9 @@ def best_fit(files: list[Path], flat: dict[str, Any], diff: dict[str, Any]) -> t
         return None, diff
     *_, file, others = min(fitting)
     return file, {"size": file.stem} | others
+
+
+def _of_another_component(key: str, file: Path, diff: dict[str, Any]) -> bool:
+    """Return whether a size of no preset gives this setting to a component in whose slot another one was chosen."""
+    slot = key.partition(".")[0]
+    return preset_of(file) is None and key != slot and slot in diff

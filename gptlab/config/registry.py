@@ -3,14 +3,16 @@
 Parameters before `*` are supplied by the model builder, by name (CONTEXT); keyword-only ones are settings.
 """
 
+import ast
 import dataclasses
 import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,7 +75,9 @@ class Entry:
 
 
 _entries: dict[tuple[str, str], Entry] = {}
-_contents: dict[str, bytes] = {}  # module name -> the user's file as it was when imported
+# module name -> the user's file as it was when imported: those of `use`, and the modules next to them that they import
+_contents: dict[str, bytes] = {}
+_imports: dict[str, list[str]] = {}  # name of a module in _contents -> those that it imports, itself first
 
 
 def register(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
@@ -212,14 +216,18 @@ def _load_file(given: Path) -> None:
     path, stem = given.resolve(), given.stem
     if not path.is_file():
         raise ConfigError(f"use={given}: no such file; paths are relative to the current folder")
+    content = path.read_bytes()
     if not stem.isidentifier():
         raise ConfigError(f"use={given}: {stem!r} is not a module name; rename the file with letters, digits and _")
     if stem in sys.modules:
-        if _contents.get(stem, _content(sys.modules[stem].__file__)) != path.read_bytes():
+        if _contents.get(stem, _content(getattr(sys.modules[stem], "__file__", None))) != content:
             raise ConfigError(f"use={given}: another {stem!r} is imported already; rename it, or restart Python")
+        if stem not in _imports:  # imported by another user's file, or by Python
+            _contents[stem] = content
+            _note_imports(stem, path.parent)
         return  # the file itself or a run's copy of it
     existing = importlib.util.find_spec(stem)
-    if existing is not None and _content(existing.origin) != path.read_bytes():
+    if existing is not None and _content(existing.origin) != content:
         raise ConfigError(f"use={given}: another module is named {stem!r}; rename the file")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
@@ -233,9 +241,77 @@ def _load_file(given: Path) -> None:
         raise ConfigError(
             f"use={given}: cannot be imported ({type(e).__name__}: {' '.join(str(e).split())}); fix it"
         ) from e
-    _contents[stem] = path.read_bytes()
+    _contents[stem] = content
+    _note_imports(stem, path.parent)
 
 
 def _content(file: str | None) -> bytes | None:
     """Return the content of a module's file; None for a built-in module."""
     return Path(file).read_bytes() if file and Path(file).is_file() else None
+
+
+def _note_imports(stem: str, folder: Path) -> None:
+    """Note the modules in `folder` that a user's file imports, and that these import, with their content."""
+    found = [stem]
+    for name in found:
+        for other in _imported_names(_contents[name], name):
+            if other not in found and (content := _content_within(other, folder)) is not None:
+                _contents.setdefault(other, content)
+                found.append(other)
+    _imports[stem] = [stem, *sorted(found[1:])]
+
+
+def _imported_names(source: bytes, module: str) -> Iterator[str]:
+    """Yield the names that an import in `source` may give a module, also the packages above it."""
+    above = getattr(sys.modules.get(module), "__package__", "") or ""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = above.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(filter(None, [start, node.module]))
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _content_within(name: str, folder: Path) -> bytes | None:
+    """Return the content of an imported module that lies in `folder`, next to a user's file or in a package there."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    is_installed = name.partition(".")[0] == "gptlab" or "site-packages" in str(file)
+    if file is None or is_installed or not Path(file).resolve().is_relative_to(folder):
+        return None
+    return _content(file)
+
+
+def source_hash(cls: type) -> str:
+    """Return the sha256, in hex, of the user's file that defines a class and of the modules next to it that it imports.
+
+    For a class of gptlab it is empty; for one of a notebook it is that of the class alone.
+    """
+    module = cls.__module__
+    if module.partition(".")[0] == "gptlab":
+        return ""
+    if module in _imports:
+        parts = [hashlib.sha256(_contents[name]).hexdigest() for name in _imports[module]]
+    else:
+        try:
+            parts = [hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()]
+        except (OSError, TypeError):  # typed into an interpreter, which keeps no source
+            parts = [cls.__qualname__]
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def files_of(use: Iterable[str | Path]) -> dict[str, bytes]:
+    """Return the user's files of `use` and the modules next to them that they import, as they were when imported.
+
+    The keys are paths relative to the folder of the file that `use` names.
+    """
+    files = {}
+    for module in dict.fromkeys(name for path in use for name in _imports.get(Path(path).stem, ())):
+        path = module.replace(".", "/")
+        is_package = Path(getattr(sys.modules.get(module), "__file__", None) or "").name == "__init__.py"
+        files[f"{path}/__init__.py" if is_package else f"{path}.py"] = _contents[module]
+    return files

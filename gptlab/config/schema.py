@@ -137,8 +137,19 @@ class EvalSection:
     """Evaluation on the validation split."""
 
     every: int = setting(250, "steps between evaluations; the last step always has one", at_least=1)
-    tokens: int | None = setting(131072, "tokens of the validation split that are read; null: all", at_least=2)
-    batch_size: int | None = setting(None, "windows per forward pass; null: train.batch_size", at_least=1)
+    tokens: int | None = setting(
+        131072,
+        "tokens that an evaluation reads while training, in windows spread evenly over the validation split; null: all",
+        at_least=2,
+    )
+    final_tokens: int | None = setting(
+        10_000_000,
+        "tokens that the evaluation after the last step reads likewise; null: all; of a task at most eval.tokens",
+        at_least=2,
+    )
+    batch_size: int | None = setting(
+        None, "windows per forward pass; null: as many as in training, and at least 4,096 tokens", at_least=1
+    )
     lengths: list[int] = field(
         default_factory=lambda: [1],
         metadata={"help": "multiples of data.window at which the last evaluation is done too"},
@@ -200,7 +211,11 @@ class Config:
     use: Any = setting(None, "file with your own components, or a list of files")
     name: str = setting("default", "name of the experiment or sweep")
     variant: str | None = setting(None, "name of the arm within an experiment")
-    phase: str | None = setting(None, "tune: a run that chooses a setting and is not compared", choices=("tune",))
+    phase: str | None = setting(
+        None,
+        "of a run of a tuned arm; tune: it chooses a value; neighbour: its value is beside the chosen one",
+        choices=("tune", "neighbour"),
+    )
     runs_dir: str = setting("runs", "folder of all runs; a run's own is runs_dir/name/slug-hash")
     record: str = setting("wandb", "tracker: W&B, or Trackio on this machine", choices=("wandb", "trackio"))
     wandb: WandbSection = section(WandbSection, "Weights & Biases")

@@ -20,8 +20,9 @@ from rich.console import Console
 from safetensors import safe_open
 
 from gptlab.config import ConfigError, Settings, to_yaml
-from gptlab.config.compose import edit, load_config, typed
+from gptlab.config.compose import edit, load_config
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.overrides import typed
 from gptlab.convert.models import from_hf, read_config, to_hf
 from gptlab.convert.tokenizer import to_hf_tokenizer
 from gptlab.data import Tokenizer
@@ -110,7 +111,7 @@ def _to_run(source: Path, target: Path, folder: Path) -> list[str]:
     tokenizer = HuggingFaceVocabulary(path=str(source)).fit("", "") if (source / "tokenizer.json").is_file() else None
     cfg, overrides = _config(model, source if tokenizer else None, target)
     origin = {"converted_from": str(source), "weights_sha256": weights_hash(source, "--from")}
-    write_run_files(folder, to_yaml(cfg), overrides, environment(None) | origin, [])
+    write_run_files(folder, to_yaml(cfg), overrides, environment(None) | origin, {})
     if tokenizer:
         write_json(folder / "tokenizer.json", tokenizer.to_json())
     checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, model)

@@ -11,7 +11,8 @@ import torch
 from omegaconf import OmegaConf
 
 from gptlab.config import Settings, flatten, plain
-from gptlab.config.compose import load_config, typed
+from gptlab.config.compose import load_config
+from gptlab.config.overrides import typed
 from gptlab.convert.canonical import conflicts, resolved
 from gptlab.convert.config_fields import Flags, FlatConfig, Unsupported, flags_of, refuse
 from gptlab.convert.families import FAMILIES, Family

@@ -1,6 +1,6 @@
 """From a text or a rule to batches of tokens."""
 
-from gptlab.data.batches import TrainBatches, validation_batches
+from gptlab.data.batches import Blocks, TrainBatches, ValidationBatch, validation_batches
 from gptlab.data.bpe import EncodingTokenizer
 from gptlab.data.corpora import Corpus
 from gptlab.data.dataset import Dataset, load_dataset
@@ -13,6 +13,7 @@ AnyDataset = Dataset | TaskDataset
 
 __all__ = [
     "AnyDataset",
+    "Blocks",
     "Copy",
     "Corpus",
     "Dataset",
@@ -27,6 +28,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerOption",
     "TrainBatches",
+    "ValidationBatch",
     "load_dataset",
     "open_task",
     "tokenizer_from_json",

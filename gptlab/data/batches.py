@@ -5,13 +5,16 @@ The windows of a training step depend on (seed, step) alone, so they are the sam
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:  # listing the data options must not cost the import of torch
     import torch
     from torch import Tensor
+
+UNCOUNTED = -100  # a target that no loss counts: torch's own ignore_index
+N_BLOCKS = 32  # parts of the validation data whose losses are kept apart
 
 
 class TrainBatches:
@@ -44,7 +47,8 @@ class TrainBatches:
         starts = self.starts(step)
         if self.gpu_tokens is not None:
             return cut(self.gpu_tokens, starts, self.window)
-        return on_device(*_pair(self.tokens[starts[:, None] + self._offsets]), self.device)
+        x, y = _pair(self.tokens[starts[:, None] + self._offsets])
+        return on_device(x, self.device), on_device(y, self.device)
 
     def _random_starts(self, step: int) -> np.ndarray:
         return stream(self.seed, step).integers(len(self.tokens) - self.window, size=self.batch_size)
@@ -59,30 +63,75 @@ class TrainBatches:
         return stream(self.seed, epoch).permutation((len(self.tokens) - 1) // self.window)
 
 
+class ValidationBatch(NamedTuple):
+    """B windows of T predictions. Where a batch or a window is not full, targets are UNCOUNTED."""
+
+    inputs: "Tensor"  # (B, T) int64
+    targets: "Tensor"  # (B, T) int64
+    blocks: "Tensor"  # (B, T) int64, below N_BLOCKS: the part of the validation data that a target belongs to
+    n_bytes: "Tensor | None" = None  # (B, T) int64, bytes of text in a target; None for a task
+    slices: "Tensor | None" = None  # (B, T) int64, difficulty; None for a text, which has one
+    floor: "Tensor | None" = None  # (B, T) nats that a model which knows the rule still loses; None for a text
+
+    def filled(self, n_rows: int) -> "ValidationBatch":
+        """Return the batch with n_rows rows, so that shapes never vary: copies of the first, with UNCOUNTED targets."""
+        import torch
+
+        missing = n_rows - len(self.targets)
+        if not missing:
+            return self
+        rows = torch.cat([torch.arange(len(self.targets)), torch.zeros(missing, dtype=torch.int64)])
+        more = ValidationBatch(*(column if column is None else column[rows] for column in self))  # type: ignore[arg-type]
+        more.targets[-missing:] = UNCOUNTED
+        if more.n_bytes is not None:
+            more.n_bytes[-missing:] = 0
+        return more
+
+
+class Blocks(NamedTuple):
+    """Sums over the targets of each block, (N_BLOCKS,) float64 each."""
+
+    nats: np.ndarray
+    n: np.ndarray
+    n_bytes: np.ndarray  # 0 for a task
+
+
+def validation_starts(n: int, window: int, n_tokens: int | None) -> np.ndarray:
+    """Return where the windows begin that an evaluation reads of n tokens.
+
+    Windows follow each other, so that every token but the first is a target exactly once, and the last may not be full.
+    If n_tokens is less than n, only n_tokens // window full windows are read, at least one, spread evenly.
+    """
+    if n_tokens is None or n_tokens >= n:
+        return np.arange(0, n - 1, window)
+    n_windows = (n - 1) // window
+    n_read = min(max(1, n_tokens // window), n_windows)
+    return (2 * np.arange(n_read) + 1) * n_windows // (2 * n_read) * window
+
+
 def validation_batches(
     tokens: np.ndarray, window: int, batch_size: int, n_tokens: int | None
 ) -> "Iterator[tuple[Tensor, Tensor]]":
-    """Yield consecutive windows of the first n_tokens tokens, or of all, as inputs and targets: (B, T), (B, T) int64.
+    """Yield the windows of `validation_starts` as inputs and targets: (B, T), (B, T) int64.
 
-    Every token but the first is a target exactly once. Tokens that do not fill a window come last, as a batch of one
-    shorter window.
+    Targets beyond the end of the text are UNCOUNTED.
     """
-    tokens = tokens[:n_tokens]
-    n_windows, rest = divmod(len(tokens) - 1, window)
-    starts = np.arange(n_windows)[:, None] * window
-    for i in range(0, n_windows, batch_size):
-        yield _pair(tokens[starts[i : i + batch_size] + np.arange(window + 1)])
-    if rest:
-        yield _pair(tokens[None, -rest - 1 :])
+    import torch
+
+    starts = validation_starts(len(tokens), window, n_tokens)
+    for i in range(0, len(starts), batch_size):
+        at = starts[i : i + batch_size, None] + np.arange(window + 1)
+        x, y = _pair(tokens[at.clip(max=len(tokens) - 1)])
+        yield x, y.masked_fill_(torch.from_numpy(at[:, 1:] >= len(tokens)), UNCOUNTED)
 
 
-def on_device(x: "Tensor", y: "Tensor", device: "torch.device | None") -> "tuple[Tensor, Tensor]":
-    """Copy inputs and targets to the device, without waiting for it."""
+def on_device(x: "Tensor", device: "torch.device | None") -> "Tensor":
+    """Copy to the device, without waiting for it."""
     if device is None or device.type == "cpu":
-        return x, y
+        return x
     if device.type == "cuda":  # the copy of pinned memory does not wait for steps that are still running
-        x, y = x.pin_memory(), y.pin_memory()
-    return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
 
 
 def cut(tokens: "Tensor", starts: np.ndarray, window: int) -> "tuple[Tensor, Tensor]":

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock
 
@@ -16,10 +17,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GPTLAB_CACHE") or "~/.cache/gptlab").expanduser()
 
 
-def file_stamp(file: Path) -> tuple[str, int, int]:
-    """Return a stamp of a file (path, size, modification time) that changes whenever the file is written."""
+class Stamp(NamedTuple):
+    """What is known of a file without reading it."""
+
+    path: str
+    size: int  # bytes
+    modified: int  # nanoseconds since 1970
+    changed: int  # the same, of the last change of content, name or mode; programs that copy times do not set it
+    inode: int
+
+
+def file_stamp(file: Path) -> Stamp:
+    """Return a stamp of a file that changes whenever the file is written, or replaced by one with an older time."""
     status = file.stat()
-    return str(file), status.st_size, status.st_mtime_ns
+    return Stamp(str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def write_cached(path: Path, content: bytes | memoryview) -> None:

@@ -1,5 +1,6 @@
 """Texts to train on: one class per option of `data`, each of which gives one string."""
 
+import functools
 import hashlib
 import itertools
 import os
@@ -45,7 +46,7 @@ class PyStdlib:
         return join_documents(map(_read_source, self.modules(root)), f"data=pystdlib: no source text in {root}")
 
     def stamp(self) -> Hashable:
-        return sysconfig.get_path("stdlib")  # the library of a running interpreter does not change
+        return _stdlib_stamp(Path(sysconfig.get_path("stdlib")))
 
     def modules(self, root: Path) -> list[Path]:
         """Return the source files that the text is made of, sorted."""
@@ -55,6 +56,11 @@ class PyStdlib:
             subfolders[:] = [s for s in subfolders if s.isidentifier() and s not in self.LEFT_OUT]
             modules += [Path(folder, n) for n in names if n.endswith(".py") and not n.startswith("_sysconfigdata")]
         return sorted(modules)
+
+
+@functools.cache  # the library of a running interpreter does not change
+def _stdlib_stamp(root: Path) -> Hashable:
+    return tuple(map(file_stamp, PyStdlib().modules(root)))
 
 
 def _read_source(file: Path) -> str:
@@ -160,7 +166,10 @@ class HuggingFaceCorpus:
         return read_utf8(cached)
 
     def stamp(self) -> Hashable | None:
-        return file_stamp(self._cached()) if self._cached().is_file() and not os.path.isdir(self.path) else None
+        key = self._cached().name
+        if os.path.isdir(self.path):
+            return key, tuple(file_stamp(f) for f in sorted(Path(self.path).rglob("*")) if f.is_file())
+        return (key, file_stamp(self._cached())) if self._cached().is_file() else None
 
     def _cached(self) -> Path:
         key = hashlib.sha256(repr(sorted(vars(self).items())).encode()).hexdigest()

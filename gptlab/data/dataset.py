@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gptlab.config import ConfigError
-from gptlab.data.batches import TrainBatches, validation_batches
-from gptlab.data.cache import cache_entry_locked, cache_folder, file_stamp, write_cached
+from gptlab.data.batches import (
+    N_BLOCKS,
+    Blocks,
+    TrainBatches,
+    ValidationBatch,
+    validation_batches,
+    validation_starts,
+)
+from gptlab.data.cache import Stamp, cache_entry_locked, cache_folder, file_stamp, write_cached
 from gptlab.data.corpora import Corpus
+from gptlab.data.identity import identify
 from gptlab.data.task import Tally
 from gptlab.data.tokenizers import Tokenizer, TokenizerOption, tokenizer_from_json
 
 if TYPE_CHECKING:  # listing the data options must not cost the import of torch
     import torch
-    from torch import Tensor
 
 CACHE_FORMAT = 1  # raise it when the same settings give other tokens or other files
 SPLITS = ("train", "val")
@@ -35,6 +42,7 @@ class Dataset:
     val: np.ndarray  # (n_val,)
     tokenizer: Tokenizer
     hash: str  # sha256 of the text in UTF-8, hex
+    tokenizer_key: str  # names everything that the ids depend on besides the text
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/bpb")
 
     @property
@@ -51,6 +59,11 @@ class Dataset:
     def vocab_size(self) -> int:
         return self.tokenizer.vocab_size
 
+    @property
+    def content(self) -> dict[str, str]:
+        """What was read, as `content_of` names it."""
+        return {"data": self.hash, "tokenizer": self.tokenizer_key}
+
     def describe(self) -> str:
         return f"{self.n_train:,} to train on, {self.n_val:,} to validate; vocabulary {self.vocab_size:,}"
 
@@ -63,19 +76,45 @@ class Dataset:
         """Return the names of the difficulties that metrics are split by; a text has one."""
         return ["all"]
 
-    def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> "Iterator[tuple[Tensor, ...]]":
-        """Yield inputs, targets, slices and floors, (B, T) each; a text has one slice, and its floor is unknown: 0."""
+    def final_tokens(self, n_tokens: int | None, n_final: int | None) -> int | None:
+        """Return how much the last evaluation reads; `n_tokens` if it would read what the others read."""
+        read, wanted = (self.n_val if n is None else min(n, self.n_val) for n in (n_tokens, n_final))
+        return n_tokens if read == wanted else n_final
+
+    def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> Iterator[ValidationBatch]:
+        """Yield the windows that an evaluation reads, each target with its bytes and its block of the text.
+
+        Block b of N_BLOCKS has the targets that begin in the b-th part of the bytes that are read. So if all of the
+        text is read, a block holds the same text whatever the tokenizer.
+        """
+        import torch
+
+        starts = validation_starts(self.n_val, window, n_tokens)
+        offset = int(self.tokenizer.token_bytes[self.val[starts[0]]])  # the first token is no target, but it is text
+        total = offset + self._bytes_of_targets(starts, window)
         for x, y in validation_batches(self.val, window, batch_size, n_tokens):
-            yield x, y, y.new_zeros(y.shape), y.new_zeros(y.shape)
+            ids = y.numpy()
+            n_bytes = np.where(ids < 0, 0, self.tokenizer.token_bytes[ids.clip(min=0)])
+            ends = offset + n_bytes.cumsum().reshape(n_bytes.shape)
+            blocks = ((ends - n_bytes) * N_BLOCKS // total).clip(max=N_BLOCKS - 1)  # a token of no bytes may come last
+            offset = int(ends[-1, -1])
+            yield ValidationBatch(x, y, torch.from_numpy(blocks), torch.from_numpy(n_bytes))
 
-    def metrics_of(self, tally: Tally) -> dict[str, float]:
+    def _bytes_of_targets(self, starts: np.ndarray, window: int, at_once: int = 2**20) -> int:
+        """Return the bytes of text in the targets of the windows that begin at `starts`."""
+        total, rows = 0, max(1, at_once // window)
+        for i in range(0, len(starts), rows):
+            at = (starts[i : i + rows, None] + np.arange(1, window + 1)).ravel()
+            total += int(self.tokenizer.token_bytes[self.val[at[at < self.n_val]]].sum())
+        return total
+
+    def metrics_of(self, tally: Tally, blocks: Blocks) -> dict[str, float]:
         """Return val/loss in nats per token, and val/bpb in bits per byte of text, which compares across tokenizers."""
-        nats, n = float(tally.nats.sum()), int(tally.n.sum())
-        return {"val/loss": nats / n, "val/bpb": nats / math.log(2) / self.val_bytes(n + 1)}
-
-    def val_bytes(self, n_tokens: int | None = None) -> int:
-        """Return the bytes of text in the targets of `validation_batches(n_tokens)`: all tokens except the first."""
-        return int(self.tokenizer.token_bytes[self.val[1:n_tokens]].sum())
+        nats = float(tally.nats.sum())
+        return {
+            "val/loss": nats / float(tally.n.sum()),
+            "val/bpb": nats / math.log(2) / float(blocks.n_bytes.sum()),
+        }
 
 
 def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_fraction: float) -> Dataset:
@@ -84,7 +123,7 @@ def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_f
     A text that has not changed is read once per process. Raises ConfigError for a split of fewer than window + 1
     tokens.
     """
-    text_hash, n_characters, text = _identify(data)
+    text_hash, n_characters, text = identify(data)
     n_train = int((1 - val_fraction) * n_characters)
     key = json.dumps([CACHE_FORMAT, text_hash, n_train, tokenizer.cache_key])
     folder = cache_folder() / "tokens" / hashlib.sha256(key.encode()).hexdigest()
@@ -102,22 +141,7 @@ def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_f
                 f"data.window={window}: the {split} split has {len(tokens)} tokens and must have window + 1 = "
                 f"{window + 1}; set a smaller window, give a longer text or change data.val_fraction"
             )
-    return Dataset(train, val, fitted, text_hash)
-
-
-_identities: dict[Hashable, tuple[str, int]] = {}  # (type of corpus, its stamp) -> what _identify found
-
-
-def _identify(data: Corpus) -> tuple[str, int, str | None]:
-    """Return the text's sha256 in hex, its length in characters, and the text itself if it had to be read."""
-    key = type(data), data.stamp() if hasattr(data, "stamp") else None  # a user's corpus may have no stamp
-    if key in _identities:
-        return *_identities[key], None
-    text = data.text()
-    identity = hashlib.sha256(text.encode()).hexdigest(), len(text)
-    if key[1] is not None:
-        _identities[key] = identity
-    return *identity, text
+    return Dataset(train, val, fitted, text_hash, tokenizer.cache_key)
 
 
 def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:
@@ -141,16 +165,14 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _open_unchanged(
-    folder: Path, stamps: tuple[tuple[str, int, int], ...]
-) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
+def _open_unchanged(folder: Path, stamps: tuple[Stamp, ...]) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:
     try:
         meta = json.loads((folder / META).read_bytes())
         sizes = [meta[split] * np.dtype(meta["dtype"]).itemsize for split in SPLITS]
         tokenizer = meta["tokenizer"]
     except (ValueError, KeyError, TypeError):  # not written by _fill
         return None
-    if sizes != [size for _, size, _ in stamps[1:]]:
+    if sizes != [size for _, size, *_ in stamps[1:]]:
         return None
     train, val = (
         np.memmap(_tokens_file(folder, split), dtype=meta["dtype"], mode="r")

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from gptlab.config import ConfigError, Settings
-from gptlab.data.batches import on_device, stream
+from gptlab.data.batches import N_BLOCKS, UNCOUNTED, Blocks, ValidationBatch, on_device, stream
 
 if TYPE_CHECKING:  # listing the data options must not cost the import of torch
     import torch
     from torch import Tensor
 
 EXAMPLES_FORMAT = 1  # raise it when the same settings give other examples
-UNCOUNTED = -100  # a target that no loss counts: torch's own ignore_index
 VALIDATION = 2**64 - 1  # takes the place of a run's seed; no run has this one
 
 
@@ -77,7 +76,8 @@ class TaskBatches:
     def batch(self, step: int) -> "tuple[Tensor, Tensor]":
         """Return inputs and targets of a step, on the device: (B, T), (B, T) int64."""
         examples = self.task.training(stream(self.seed, step), self.batch_size, self.window)
-        return on_device(*_pair(examples, all_count=self.task.train_on == "all"), self.device)
+        x, y = _pair(examples, all_count=self.task.train_on == "all")
+        return on_device(x, self.device), on_device(y, self.device)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class TaskDataset:
     task: Task
     hash: str  # over everything that examples depend on besides the seed and the window
     tokenizer: ClassVar[None] = None
+    content: ClassVar[dict[str, str]] = {}  # its settings say everything
 
     @property
     def vocab_size(self) -> int:
@@ -108,19 +109,27 @@ class TaskDataset:
     def slices(self, window: int) -> list[str]:
         return self.task.slices(window)
 
-    def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> "Iterator[tuple[Tensor, ...]]":
-        """Yield inputs, targets, slices and floors of about n_tokens tokens: (B, T) each."""
+    def final_tokens(self, n_tokens: int | None, n_final: int | None) -> int | None:
+        """Return how many tokens the last evaluation makes, which has no whole to read: at most `n_tokens`."""
+        assert n_tokens is not None, "open_task rejects it"
+        return n_tokens if n_final is None else min(n_tokens, n_final)
+
+    def validation_batches(self, window: int, batch_size: int, n_tokens: int | None) -> Iterator[ValidationBatch]:
+        """Yield about n_tokens tokens; block b of N_BLOCKS has the b-th part of the examples."""
         import torch
 
         assert n_tokens is not None, "open_task rejects it"
         examples = self.task.validation(stream(VALIDATION, window), -(-n_tokens // window), window)
-        columns = *_pair(examples), torch.from_numpy(examples.slices), torch.from_numpy(examples.floor)
-        yield from zip(*(torch.split(column, batch_size) for column in columns), strict=True)
+        x, y = _pair(examples)
+        blocks = (torch.arange(len(x)) * N_BLOCKS // len(x))[:, None].expand(x.shape)
+        for rows in torch.arange(len(x)).split(batch_size):
+            slices, floor = (torch.from_numpy(column)[rows] for column in (examples.slices, examples.floor))
+            yield ValidationBatch(x[rows], y[rows], blocks[rows], slices=slices, floor=floor)
 
-    def metrics_of(self, tally: Tally) -> dict[str, float]:
+    def metrics_of(self, tally: Tally, blocks: Blocks) -> dict[str, float]:
         """Return val/loss in nats per counted token, and val/accuracy or val/excess over all and by slice.
 
-        Bits per byte have no meaning for a task.
+        Bits per byte have no meaning for a task, so the blocks are not read.
         """
         sums = tally.nats - tally.floor if self.task.score == "excess" else tally.hits
         names = dict(enumerate(self.slices(tally.n.shape[1])))

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, as_settings, plain, registry
-from gptlab.config.compose import typed
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.overrides import typed
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.init import initialise, seed_number
 

@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,11 @@ from typing import Any
 PACKAGES = ("gptlab", "torch", "numpy", "hydra-core", "wandb", "tiktoken", "tokenizers")
 
 
-def environment(data_hash: str | None) -> dict[str, Any]:
-    """Return the content of env.json: date, command, host, packages, hardware, git commit, hash of the data."""
+def environment(data_hash: str | None, components: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the content of env.json: date, command, host, packages, hardware, git commit, hashes of data and code.
+
+    `components` are the user's, each with the hash of its source.
+    """
     import torch  # takes seconds, which listing names must not cost
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -33,6 +37,7 @@ def environment(data_hash: str | None) -> dict[str, Any]:
         "cuda": torch.version.cuda if gpus else None,
         "git": git_state(Path.cwd()),
         "data_hash": data_hash,
+        "components": dict(components or {}),
     }
 
 

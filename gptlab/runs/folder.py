@@ -4,30 +4,29 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import BOOKKEEPING, ConfigError, Settings, plain, read_yaml, registry
+from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, Settings, plain, read_yaml, registry
 from gptlab.config.diff import short_diff
+from gptlab.data.identity import content_of
 from gptlab.runs.weights import weights_hash
 
 SLUG_LENGTH = 80  # characters
-NOT_IN_SLUG = (
-    "seed",
-    "use",
-    "data.path",
-    "tokenizer.path",
-)  # paths are long and differ by machine
+NOT_IN_SLUG = ("seed", "use")
+BY_CONTENT = ("data", "tokenizer")  # slots whose settings may name files, which count by what is in them
 
 
-def run_dir(cfg: Settings) -> Path:
-    """Return the folder of the run that `cfg` describes."""
-    return Path(cfg.runs_dir).joinpath(cfg.name, f"{slug(cfg)}-{digest(cfg)}")
+def run_dir(cfg: Settings, content: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of the run that `cfg` describes. `content` is that of `content_of`, if it is known already."""
+    return Path(cfg.runs_dir).joinpath(cfg.name, f"{slug(cfg)}-{digest(cfg, content)}")
 
 
 def slug(cfg: Settings) -> str:
     """Return the differences from the baseline as a name, cut to SLUG_LENGTH: `placement-post_norm-rmsnorm_seed-1`."""
-    parts = [_slug_part(k, v) for k, v in short_diff(cfg).items() if k not in NOT_IN_SLUG]
+    parts = [_slug_part(k, v) for k, v in short_diff(cfg).items() if k not in NOT_IN_SLUG and not _names_files(k, v)]
     seed = f"seed-{cfg.seed}"
     room = SLUG_LENGTH - len(seed) - 1
     fitting = [start for start in itertools.accumulate(parts, "{}_{}".format) if len(start) <= room]
@@ -36,6 +35,17 @@ def slug(cfg: Settings) -> str:
     else:
         name = parts[0][:room].rstrip("_.-") if parts else "baseline"
     return f"{name}_{seed}"
+
+
+def _names_files(key: str, value: Any) -> bool:
+    """Return whether a setting may be a path: a text in a slot that reads files. Paths differ by machine."""
+    slot, dot, setting = key.partition(".")
+    return bool(dot) and slot in BY_CONTENT and isinstance(value, str) and setting not in _common(slot)
+
+
+def _common(slot: str) -> set[str]:
+    """Return the settings of a slot that do not belong to the component."""
+    return {f.name for f in fields(COMMON[SLOTS[slot]])} if SLOTS[slot] in COMMON else set()
 
 
 def _slug_part(key: str, value: Any) -> str:
@@ -48,22 +58,36 @@ def _slug_part(key: str, value: Any) -> str:
     return re.sub(r"[^\w.]+", "-", f"{key}-{value}").strip("-")
 
 
-def digest(cfg: Settings) -> str:
+def digest(cfg: Settings, content: Mapping[str, str] | None = None) -> str:
     """Hash everything that decides the run's outcome to eight hex digits.
 
-    The user's component files and the weights of train.init_from count by their content, not by their path.
+    What is read from files counts by its content, wherever it lies: the text, the tokenizer, the weights of
+    train.init_from, and the source of those of the user's components that the run uses.
     """
     tree = {k: v for k, v in plain(cfg).items() if k not in BOOKKEEPING}
-    tree["use"] = [hashlib.sha256(p.read_bytes()).hexdigest() for p in use_files(cfg)]
+    tree["use"] = components_of(cfg)
+    for slot, found in (content_of(cfg) if content is None else content).items():
+        shared = {key: value for key, value in tree[slot].items() if key in _common(slot)}
+        tree[slot] = shared | {"content": found}
     if source := tree["train"]["init_from"]:
         tree["train"] = tree["train"] | {"init_from": weights_hash(Path(source).expanduser(), "train.init_from")}
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def use_files(cfg: Settings) -> list[Path]:
+def components_of(cfg: Settings) -> dict[str, str]:
+    """Return the hash of the source of each of the user's components that a run uses: {"norm.my_norm": sha256}.
+
+    `match` is not among them: the width that it chooses is a setting of the run.
+    """
+    chosen = {slot: registry.entry(slot, cfg[slot]["name"]) for slot in SLOTS if slot not in BOOKKEEPING}
+    hashes = {f"{slot}.{entry.name}": registry.source_hash(entry.cls) for slot, entry in chosen.items()}
+    return {component: found for component, found in hashes.items() if found}
+
+
+def use_files(cfg: Settings) -> list[str]:
     """Return the user's component files that `use` names."""
     use = plain(cfg)["use"] or []
-    return [Path(p) for p in ([use] if isinstance(use, str) else use)]
+    return [use] if isinstance(use, str) else use
 
 
 def open_config(folder: str | Path) -> Settings:

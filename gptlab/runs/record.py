@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from gptlab.files import read_json, read_json_lines, whole_lines, write_json, write_text
+from gptlab.files import read_json, read_json_lines, whole_lines, write_bytes, write_json, write_text
 from gptlab.runs.signals import Stopped
 from gptlab.runs.states import OUTCOMES, RunState
 from gptlab.runs.trackers import RunInfo, Tracker, TrackerSettings, logged_history, to_tracker
@@ -169,14 +169,14 @@ def record_again(
 
 
 def write_run_files(
-    run_dir: Path, config_yaml: str, overrides: Sequence[str], env: Mapping[str, Any], use: Sequence[Path]
+    run_dir: Path, config_yaml: str, overrides: Sequence[str], env: Mapping[str, Any], use: Mapping[str, bytes]
 ) -> None:
-    """Write what is known before the first step: config, overrides, environment, and copies of the user's code."""
+    """Write what is known before the first step: config, overrides, environment, and the user's files by path."""
     write_text(run_dir / "config.yaml", config_yaml)
     write_text(run_dir / "overrides.txt", "".join(f"{override}\n" for override in overrides))
     write_json(run_dir / "env.json", env)
-    for source in use:
-        write_text(run_dir / "components" / source.name, source.read_text(encoding="utf-8"))
+    for path, content in use.items():
+        write_bytes(run_dir / "components" / path, content)
 
 
 def read_status(run_dir: str | Path) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class WandbRun(Tracker):
     def _finish(self, state: RunState, summary: Mapping[str, Any]) -> None:
         try:
             final = {f"final/{k}": summary[k] for k in MINIMA if k in summary}  # a number, which W&B can draw as a bar
-            others = {k: v for k, v in summary.items() if k not in MINIMA}
+            others = {k: v for k, v in summary.items() if k not in MINIMA and not isinstance(v, list)}
             self._run.summary.update({"state": state.value} | others | final)
             self._run.finish(exit_code=EXIT_CODES[state])
         except TimeoutError:

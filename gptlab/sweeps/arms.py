@@ -8,11 +8,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gptlab.config.compose import quoted
+from gptlab.config.overrides import quoted
 from gptlab.sweeps.experiment import Experiment
+from gptlab.sweeps.tuning_grid import TuningGrid
 
 Overrides = Mapping[str, str]
 TUNING = "tune"  # the phase of a run that only chooses a value
+NEIGHBOUR = "neighbour"  # the phase of a run of the comparison beside the values that the tuning chose
 
 
 def as_texts(overrides: Overrides) -> list[str]:
@@ -54,7 +56,7 @@ class CellSpec:
     seed: str  # empty where none is given
     label: str  # a short name, unique within the sweep
     tuned: Overrides = field(default_factory=dict)
-    phase: str | None = None  # TUNING, or None in the comparison
+    phase: str | None = None  # TUNING, NEIGHBOUR, or None
 
     @property
     def overrides(self) -> list[str]:
@@ -75,8 +77,11 @@ class SweepPlan:
     arms: list[Arm]
     seeds: list[str]  # a single empty one where none is given
     experiment: Experiment = field(default_factory=Experiment)
-    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try
+    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try, or AUTO alone
     tune_seeds: list[str] = field(default_factory=list)
+    grids: Mapping[str, TuningGrid] = field(
+        default_factory=dict
+    )  # the values that each arm tries; empty without `tune`
 
     @property
     def cells(self) -> list[CellSpec]:
@@ -87,9 +92,16 @@ class SweepPlan:
         return [self.cell(arm, seed) for seed, arm in self._by_seed(self.seeds)]
 
     def cells_with(self, chosen: Mapping[str, Overrides]) -> list[CellSpec]:
-        """Return the cells of the comparison at the tuned values `chosen`, by arm; arms without any are left out."""
-        pairs = self._by_seed(self.seeds)
-        return [self.cell(arm, seed, chosen[arm.name]) for seed, arm in pairs if arm.name in chosen]
+        """Return the cells of the comparison at the values `chosen` for each arm and beside them.
+
+        Arms without any are left out.
+        """
+        return [
+            self.cell(arm, seed, values, NEIGHBOUR if i else None)
+            for seed, arm in self._by_seed(self.seeds)
+            if arm.name in chosen
+            for i, values in enumerate(self.grids[arm.name].star(chosen[arm.name]))
+        ]
 
     @property
     def tuning_cells(self) -> list[CellSpec]:
@@ -97,13 +109,8 @@ class SweepPlan:
         return [
             self.cell(arm, seed, values, TUNING)
             for seed, arm in self._by_seed(self.tune_seeds)
-            for values in self.combinations
+            for values in self.grids[arm.name].combinations
         ]
-
-    @property
-    def combinations(self) -> list[Overrides]:
-        """Every combination of the values to try; a single empty one if nothing is tuned."""
-        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
 
     def _by_seed(self, seeds: Sequence[str]) -> Iterator[tuple[str, Arm]]:
         return itertools.product(seeds, self.arms)

@@ -58,7 +58,7 @@ class CheckedSweep:
 
     plan: SweepPlan
     tuning: list[Cell]  # empty if nothing is tuned
-    cells: list[Cell]  # the comparison; if there is tuning, at the first of the values tried
+    cells: list[Cell]  # the comparison; if there is tuning, as if the first of the values tried were the best
 
     @property
     def folder(self) -> Path:
@@ -82,15 +82,16 @@ def check_sweep(plan: SweepPlan, *, device_is_here: bool = True) -> CheckedSweep
     memo = Memo()
     plan = with_references(plan, memo)
     tuning = check_cells(plan.tuning_cells, device_is_here=device_is_here, memo=memo) if plan.tune else []
-    first = dict.fromkeys((arm.name for arm in plan.arms), plan.combinations[0])
-    cells = check_cells(plan.cells_with(first), device_is_here=device_is_here, memo=memo)
+    first = {name: grid.combinations[0] for name, grid in plan.grids.items()}
+    specs = plan.cells_with(first) if plan.tune else plan.cells
+    cells = check_cells(specs, device_is_here=device_is_here, memo=memo)
     return CheckedSweep(plan, tuning, cells)
 
 
 def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo: Memo | None = None) -> list[Cell]:
     """Prepare the run of every cell: compose it, count its model's cost, tokenise its text unless it is in the cache.
 
-    Cells with the same folder are one run, which is returned once.
+    Cells of one arm with the same folder, such as equal values to try, are one run, which is returned once.
 
     Args:
         specs: the cells.
@@ -106,6 +107,7 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
     for spec in specs:
         try:
             run = prepare(load_config(spec.overrides), device_is_here=device_is_here, memo=memo)
+            _refuse_equal_arms(cells.get(run.folder), spec)
         except ConfigError as e:
             problems.setdefault(str(e), f"{e}   [{spec.label}]" if len(specs) > 1 else str(e))
         else:
@@ -114,6 +116,19 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
     if problems:
         raise ConfigError("\n".join(problems.values()))
     return list(cells.values())
+
+
+def _refuse_equal_arms(cell: Cell | None, spec: CellSpec) -> None:
+    """Refuse an arm whose run is that of another arm, since only one of both names would be left.
+
+    A grid may have `match=` among its keys, which changes nothing in the arm that it matches the others to.
+    """
+    if cell is None or cell.spec.arm.name == spec.arm.name:
+        return
+    one, other = cell.spec.arm, spec.arm
+    if not spec.arm.variant and one.overrides.get("match") != other.overrides.get("match"):
+        return
+    raise ConfigError(f"{one.name}, {other.name}: two arms with the same config, which are one run; leave one out")
 
 
 def with_references(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:

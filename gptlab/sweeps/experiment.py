@@ -1,32 +1,23 @@
 """An experiment file: a question, what is known about it, and the arms and seeds that answer it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from gptlab.config import ConfigError
-from gptlab.config.compose import typed
+from gptlab.config.overrides import expand_home, typed
+from gptlab.files import decode_utf8
+from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
-KEYS = (
-    "name",
-    "literature",
-    "use",
-    "base",
-    "variants",
-    "ladder",
-    "knock_out",
-    "seeds",
-    "tune",
-    "tune_seeds",
-    "metric",
-    "margin",
-)
 KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
+KEYS = ("name", "literature", "use", "base", *KINDS_OF_ARMS, "seeds", "tune", "tune_seeds", "metric", "margin")
+NEEDS_NO_QUOTES = re.compile(r"[\w.+-]+", re.ASCII)
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+MERGE = "tag:yaml.org,2002:merge"
 
 
 @dataclass(frozen=True)
@@ -42,15 +33,35 @@ class Experiment:
     ladder: list[str] = field(default_factory=list)  # two configs: the arms add the second's components one by one
     knock_out: list[str] = field(default_factory=list)  # two configs: the arms are the second without one component
     seeds: list[int] = field(default_factory=list)
-    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values, of which each arm gets its best
+    tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try, or AUTO alone
     tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
     metric: str | None = None  # what `gptlab compare` judges; None for its default
     margin: str | None = None  # differences below it do not matter: 0.01, or a share of compute as 5%
 
 
+class _TextLoader(yaml.SafeLoader):
+    """YAML in which every value but null is text as written: names such as `on` or 010 and values such as 1e-3."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the name is PyYAML's
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", MERGE)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != MERGE]
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            if key.tag != MERGE:
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
 def is_experiment(argument: str) -> bool:
     """Return whether an argument is the path of an experiment file, not an override."""
-    return "=" not in argument and argument.endswith((".yaml", ".yml"))
+    return argument.endswith((".yaml", ".yml")) and ("=" not in argument or Path(argument).is_file())
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -61,15 +72,19 @@ def read_experiment(path: Path) -> Experiment:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such experiment file")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = decode_utf8(path.read_bytes(), str(path))
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); give a file that can be read") from e
+    except ValueError as e:
+        raise ConfigError(str(e)) from e
     tree = _parse(path, text)
-    use = tree.get("use") or []
     first_line = text.split("\n", 1)[0]
     return Experiment(
-        name=str(tree.get("name") or path.stem),
+        name=_text(path, "name", tree.get("name")) or path.stem,
         question=first_line.lstrip("# ").strip() if first_line.startswith("#") else None,
-        literature=" ".join(str(tree["literature"]).split()) if tree.get("literature") else None,
-        use=[str(path.parent / file) for file in ([use] if isinstance(use, str) else use)],
+        literature=_text(path, "literature", tree.get("literature")) or None,
+        use=_use(path, tree.get("use") or []),
         base=_overrides(path, "base", tree.get("base") or []),
         variants=_variants(path, tree.get("variants") or {}),
         ladder=_two_configs(path, "ladder", tree.get("ladder")),
@@ -77,15 +92,15 @@ def read_experiment(path: Path) -> Experiment:
         seeds=_seeds(path, "seeds", tree.get("seeds") or []),
         tune=_tune(path, tree.get("tune") or {}),
         tune_seeds=_seeds(path, "tune_seeds", tree.get("tune_seeds") or []),
-        metric=_text(path, "metric", tree.get("metric")),
+        metric=_metric(path, tree.get("metric")),
         margin=_margin(path, tree.get("margin")),
     )
 
 
 def _parse(path: Path, text: str) -> dict[Any, Any]:
     try:
-        tree = OmegaConf.to_container(OmegaConf.create(text))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as e:
+        tree = yaml.load(text, _TextLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split())})") from e
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must be a mapping with keys among {', '.join(KEYS)}")
@@ -107,22 +122,28 @@ def _overrides(path: Path, key: str, value: Any) -> list[str]:
 def _variants(path: Path, value: Any) -> dict[str, list[str]]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: variants maps names to lists, such as {{rms: [norm=rmsnorm]}}")
-    return {str(name): _overrides(path, f"variants.{name}", overrides or []) for name, overrides in value.items()}
+    return {name: _overrides(path, f"variants.{name}", overrides or []) for name, overrides in value.items()}
 
 
 def _tune(path: Path, value: Any) -> dict[str, list[str]]:
     """The values of each setting as typed after its `=`."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: tune maps names to lists, such as {{optimizer.lr: [3e-4, 1e-3]}}")
+        raise ConfigError(f"{path}: tune maps settings to values, such as {{optimizer.lr: {AUTO}}}")
     for key, values in value.items():
+        if values == AUTO:
+            continue
         if not isinstance(values, list) or len(values) < 2 or any(isinstance(v, list | dict) for v in values):
-            raise ConfigError(f"{path}: tune.{key} is a list of at least two values, such as [3e-4, 1e-3, 3e-3]")
-    return {str(key): [typed(v) for v in values] for key, values in value.items()}
+            raise ConfigError(f"{path}: tune.{key} is {AUTO}, or a list of values, such as [3e-4, 1e-3, 3e-3]")
+    return {key: [AUTO] if values == AUTO else [_as_typed(v) for v in values] for key, values in value.items()}
 
 
-def _text(path: Path, key: str, value: Any) -> str | None:
+def _as_typed(value: str | None) -> str:
+    return value if value and NEEDS_NO_QUOTES.fullmatch(value) else typed(value)
+
+
+def _metric(path: Path, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{path}: {key}={value}: must be a name, such as val/loss")
+        raise ConfigError(f"{path}: metric={value}: must be a name, such as val/loss")
     return value
 
 
@@ -132,7 +153,7 @@ def _margin(path: Path, value: Any) -> str | None:
         return None
     text = str(value).strip()
     try:
-        valid = not isinstance(value, bool) and 0 < float(text.removesuffix("%")) < float("inf")
+        valid = 0 < float(text.removesuffix("%")) < float("inf")
     except ValueError:
         valid = False
     if not valid:
@@ -143,12 +164,32 @@ def _margin(path: Path, value: Any) -> str | None:
 
 
 def _two_configs(path: Path, key: str, value: Any) -> list[str]:
-    if value is not None and (not isinstance(value, list) or len(value) != 2):
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(config, str) for config in value):
         raise ConfigError(f"{path}: {key} is a list of two configs, such as [preset=gpt2, preset=llama]")
-    return [str(config) for config in value or []]
+    return value
 
 
 def _seeds(path: Path, key: str, value: Any) -> list[int]:
-    if not isinstance(value, list) or not all(isinstance(seed, int) for seed in value):
-        raise ConfigError(f"{path}: {key}={value}: must be a list of whole numbers, such as [0, 1, 2]")
-    return value
+    if not isinstance(value, list) or not all(WHOLE_NUMBER.fullmatch(str(seed)) for seed in value):
+        raise ConfigError(f"{path}: {key}={_shown(value)}: must be a list of whole numbers, such as [0, 1, 2]")
+    return [int(seed) for seed in value]
+
+
+def _text(path: Path, key: str, value: Any) -> str:
+    if isinstance(value, list | dict):
+        raise ConfigError(f"{path}: {key}={_shown(value)}: must be text")
+    return " ".join(str(value or "").split())
+
+
+def _use(path: Path, value: Any) -> list[str]:
+    files = [value] if isinstance(value, str) else value
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise ConfigError(f"{path}: use={_shown(value)}: must be a file or a list of files, such as [a.py, b.py]")
+    return [str(path.parent / expand_home(file)) for file in files]
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a file as text: [0, a]."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)

@@ -5,21 +5,24 @@ An arm is a variant of the experiment, or a combination of the values given; its
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from hydra.core.override_parser.types import Glob, Override
 
-from gptlab.config import SLOTS, ConfigError, registry
-from gptlab.config.compose import files_in, parse, quoted
+from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, ConfigError, flatten, plain, registry
+from gptlab.config.compose import files_in, load_config
+from gptlab.config.overrides import parse, quoted, text_of, typed, values_as_typed
 from gptlab.sweeps.arms import Arm, SweepPlan
 from gptlab.sweeps.experiment import FIRST_TUNING_SEED, Experiment, is_experiment, read_experiment
 from gptlab.sweeps.fractional_design import balanced
 from gptlab.sweeps.ladder import knock_outs, rungs
+from gptlab.sweeps.tuning_grid import AUTO, TuningGrid
 
 DEFAULT_TUNING_SEEDS = 2
+NOT_TUNED = {"seed", *BOOKKEEPING} - {"match"}
 
 
 class Arguments(NamedTuple):
@@ -34,7 +37,9 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
     """Split the arguments of `gptlab sweep` into those of the launcher, of the sweep itself and of its cells."""
     split = Arguments([], [], [])
     for argument in arguments:
-        if argument.lstrip("+").startswith("hydra"):
+        if is_experiment(argument):
+            split.cells.append(argument)
+        elif argument.lstrip("+").startswith("hydra"):
             split.launcher.append(argument)
         elif argument.startswith("sweep."):
             split.sweep.append(argument)
@@ -58,7 +63,8 @@ def plan_sweep(
         ladder: the first two arguments are configs; each arm takes one more component from the second.
         knock_out: the first two arguments are configs; each arm is the second without one of its components.
         fraction: the share of the arms to keep, chosen so that effects can still be told apart.
-        tune: settings with values to try, such as `optimizer.lr=3e-4,1e-3`; each arm gets its own best value.
+        tune: settings with values to try, such as `optimizer.lr=3e-4,1e-3,3e-3` or `optimizer.lr=auto`; each arm is
+            judged around its own best value.
 
     Raises:
         ConfigError: an argument is not readable, or the arguments do not define the arms.
@@ -66,6 +72,8 @@ def plan_sweep(
     texts, experiment = _read(arguments, ladder, knock_out)
     registry.load()
     given = parse(texts)
+    if added := next((override.input_line for override in given if _key(override).startswith("+")), None):
+        raise ConfigError(f"{added}: nothing can be added; write {added.lstrip('+')}")
     name = _name(given, experiment)
     seeds = _seeds(given, experiment)
     given = [override for override in given if override.key_or_group != "seed"]
@@ -94,9 +102,13 @@ def _read(arguments: Sequence[str], ladder: bool, knock_out: bool) -> tuple[list
 
 def _name(given: Sequence[Override], experiment: Experiment) -> str:
     """Return the given name, the experiment's, or the keys that vary and a hash of the command without its seeds."""
-    names = [_value_text(override).strip("'\"") for override in given if override.key_or_group == "name"]
-    if names or experiment.name:
-        return (names or [experiment.name])[-1]
+    names = [override for override in given if override.key_or_group == "name"]
+    if names:
+        if len(_values(names[-1])) > 1:
+            raise ConfigError(f"{names[-1].input_line}: a sweep has one name; give only one")
+        return str(text_of(names[-1]))
+    if experiment.name:
+        return experiment.name
     ends = experiment.ladder or experiment.knock_out
     others = [override for override in given if override.key_or_group != "seed"]
     fixed = sorted([*ends, *(override.input_line or "" for override in others)])
@@ -107,8 +119,11 @@ def _name(given: Sequence[Override], experiment: Experiment) -> str:
 
 def _seeds(given: Sequence[Override], experiment: Experiment) -> list[str]:
     """Return the seeds of the command line, or else those of the experiment."""
-    typed = [override for override in given if override.key_or_group == "seed"]
-    return _values(typed[-1]) if typed else [str(seed) for seed in experiment.seeds] or [""]
+    last = [override for override in given if override.key_or_group == "seed"][-1:]
+    seeds = _values(last[0]) if last else [str(seed) for seed in experiment.seeds] or [""]
+    if twice := next((seed for seed in seeds if seeds.count(seed) > 1), None):
+        raise ConfigError(f"seed={','.join(seeds)}: {twice} is given twice, which would be one run; leave one out")
+    return seeds
 
 
 def _shared(given: Sequence[Override], experiment: Experiment) -> list[Override]:
@@ -153,7 +168,8 @@ def _arms(experiment: Experiment, shared: Sequence[Override], given: Sequence[Ov
 
 def _arm(variant: str, combination: dict[str, str], name: str) -> Arm:
     overrides = {key: value for key, value in combination.items() if key not in ("name", "variant")}
-    label = variant or combination.get("variant", "").strip("'\"")
+    given = combination.get("variant", "null")
+    label = variant or text_of(parse([f"variant={given}"])[0]) or ""
     return Arm(overrides | {"name": quoted(name)}, varying={}, variant=label)
 
 
@@ -170,16 +186,45 @@ def _with_tuning(plan: SweepPlan, given: Sequence[Override], flags: Sequence[str
     tune = {key: values for key, values in plan.experiment.tune.items() if key not in keys}
     for text in flags:
         values = _values(parse([text])[0]) if "=" in text else []
-        if len(values) < 2:
-            raise ConfigError(f"--tune {text}: give a setting at least two values, such as optimizer.lr=3e-4,1e-3")
+        if len(values) < 2 and values != [AUTO]:
+            example = f"optimizer.lr={AUTO} or optimizer.lr=3e-4,1e-3,3e-3"
+            raise ConfigError(f"--tune {text}: give a setting {AUTO}, or the values to try, such as {example}")
+        if [flag.partition("=")[0] for flag in flags].count(text.partition("=")[0]) > 1:
+            raise ConfigError(f"--tune {text}: the setting has several --tune; give all its values in one")
         tune[text.partition("=")[0]] = values
     if not tune:
         return plan
+    _refuse_double_values(plan.arms, tune)
     seeds = plan.experiment.tune_seeds or [FIRST_TUNING_SEED + i for i in range(DEFAULT_TUNING_SEEDS)]
     if both := set(map(str, seeds)) & {seed or "0" for seed in plan.seeds}:
         raise ConfigError(f"tune_seeds: {min(both)} is also a seed of the comparison, which would bias it; give others")
     arms = [replace(arm, variant=arm.name) for arm in plan.arms]
-    return replace(plan, arms=arms, tune=tune, tune_seeds=[str(seed) for seed in seeds])
+    grids = {arm.name: _first_grid(arm, tune) for arm in arms}
+    return replace(plan, arms=arms, tune=tune, tune_seeds=[str(seed) for seed in seeds], grids=grids)
+
+
+def _first_grid(arm: Arm, tune: Mapping[str, list[str]]) -> TuningGrid:
+    """Return the values that an arm tries first."""
+    automatic = [key for key, values in tune.items() if values == [AUTO]]
+    own = flatten(plain(load_config(arm.texts))) if automatic else {}
+    for key in automatic:
+        if key not in own:
+            raise ConfigError(f"tune {key}={AUTO}: {arm.name} has no such setting; tune one that all arms have")
+        if type(own[key]) not in (int, float) or not own[key] > 0:
+            rule = f"starts from a number above 0, and {arm.name} has {own[key]}; give the values to try"
+            raise ConfigError(f"tune {key}={AUTO}: {rule}")
+    return TuningGrid.of(tune, {key: float(own[key]) for key in automatic})
+
+
+def _refuse_double_values(arms: Sequence[Arm], tune: Mapping[str, list[str]]) -> None:
+    """Refuse to tune a setting that an arm sets: the arm would be named after a value that it does not train with."""
+    for key in tune:
+        if key.split(".")[0] in NOT_TUNED:
+            raise ConfigError(f"tune {key}: is no choice to make for an arm; tune another setting")
+        for arm in arms:  # with AUTO, what all arms share is where their search starts
+            if key in (arm.varying if tune[key] == [AUTO] else arm.overrides):
+                text = f"{key}={arm.overrides[key]}"
+                raise ConfigError(f"{text}: is tuned too, so the arm would not keep it; leave one out   [{arm.name}]")
 
 
 def expand(overrides: Iterable[Override]) -> list[dict[str, str]]:
@@ -199,20 +244,14 @@ def _key(override: Override) -> str:
     return (override.input_line or "").partition("=")[0]
 
 
-def _value_text(override: Override) -> str:
-    return (override.input_line or "").partition("=")[2]
-
-
 def _values(override: Override) -> list[str]:
     """Return every value of an override as typed: one, or those of a list, a range() or a glob()."""
-    if not override.is_sweep_override():
-        return [_value_text(override)]
-    key = override.key_or_group
-    glob = override.value()
-    if isinstance(glob, Glob):
-        return glob.filter(registry.names(SLOTS[key]) if key in SLOTS else files_in(key))
-    if override.is_discrete_sweep():
-        return list(override.sweep_string_iterator())
-    raise ConfigError(
-        f"{override.input_line}: a grid takes lists, range() and glob(); an interval has infinitely many values"
-    )
+    key, glob = override.key_or_group, override.value()
+    if not isinstance(glob, Glob):
+        return values_as_typed(override)
+    if key not in GROUPS:
+        raise ConfigError(f"{override.input_line}: only options that are chosen by name have a glob(); list the values")
+    options = registry.names(SLOTS[key]) if key in SLOTS else files_in(key)
+    if not (matches := glob.filter(options)):
+        raise ConfigError(f"{override.input_line}: matches no option; choose from {', '.join(options)}")
+    return [typed(name) for name in matches]

@@ -1,6 +1,5 @@
 """A job of a launcher, often in a process of its own: some cells of a sweep, trained one after the other."""
 
-import json
 import os
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -10,14 +9,13 @@ import torch
 from omegaconf import DictConfig
 
 from gptlab.config.compose import load_config
-from gptlab.runs.folder import run_dir
 from gptlab.runs.lock import Busy
 from gptlab.runs.signals import Stopped
 from gptlab.sweeps.cell import note_failure
 from gptlab.sweeps.gpu_slots import gpu_slot
-from gptlab.sweeps.launcher import one_line
+from gptlab.sweeps.launcher import decode, one_line
 from gptlab.training.device import choose_device
-from gptlab.training.prepare import Memo, match_to_baseline
+from gptlab.training.prepare import Memo, folder_of, match_to_baseline
 from gptlab.training.train import train_matched
 
 
@@ -31,7 +29,7 @@ def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
         torch.set_num_threads(job.threads)
     errors = []
     memo = Memo()
-    for overrides in json.loads(job.cells):
+    for overrides in decode(job.cells):
         try:
             run_cell(overrides, per_gpu, memo, stops_worker=job.threads is not None)
             errors.append("")
@@ -50,7 +48,7 @@ def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_wor
         stops_worker: whether a stopped cell ends this process, which would otherwise run the next job.
     """
     cfg, match = match_to_baseline(load_config(overrides), memo)
-    folder = run_dir(cfg)
+    folder = folder_of(cfg, memo)
     folder.mkdir(parents=True, exist_ok=True)
     with (
         open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,

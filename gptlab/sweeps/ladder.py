@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, plain, registry
-from gptlab.config.compose import load_config, typed
+from gptlab.config.compose import load_config
 from gptlab.config.diff import short_diff
+from gptlab.config.overrides import typed
 
 Variants = dict[str, list[str]]  # name -> overrides, as in an experiment file
 Tree = dict[str, Any]  # a config as nested dicts

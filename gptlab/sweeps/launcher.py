@@ -4,6 +4,7 @@ Hydra composes no more than conf/sweep.yaml for a job; gptlab composes the cells
 a tenth of a second, so a job of joblib has several cells if there are many.
 """
 
+import base64
 import itertools
 import json
 import os
@@ -25,7 +26,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gptlab.config import CONF, ConfigError
-from gptlab.config.compose import quoted
+from gptlab.config.overrides import quoted
 
 Launch = Callable[[list[list[str]]], list[str]]
 SLURM = "submitit_slurm"
@@ -52,7 +53,7 @@ def prepare_launcher(
     Args:
         settings: `hydra/launcher=...` and `hydra.launcher.*`, as typed.
         folder: where the launcher keeps its own files.
-        job: run in the launcher's process on some cells; `cells` of its config is JSON, the overrides of each.
+        job: run in the launcher's process on some cells; `cells` of its config is what `encode` returned.
         n_cells: the largest number of cells to run; it keeps the threads of a cell the same when an interrupted
             sweep continues with fewer cells.
         n_slots: the slots on GPUs, which are the cells that joblib runs at once; 0: a cell per core.
@@ -72,7 +73,7 @@ def prepare_launcher(
 
     def launch(cells: list[list[str]]) -> list[str]:
         jobs = share_cells(cells, workers)
-        job_overrides = [[f"cells={quoted(json.dumps(job))}", *job_settings] for job in jobs]
+        job_overrides = [[f"cells={quoted(encode(job))}", *job_settings] for job in jobs]
         try:
             results = launcher.launch(job_overrides, initial_job_idx=0)
         except Exception as e:
@@ -81,6 +82,17 @@ def prepare_launcher(
         return list(itertools.chain(*(_errors(result, len(job)) for job, result in pairs)))
 
     return launch
+
+
+def encode(cells: list[list[str]]) -> str:
+    """Return the overrides of some cells as letters that neither Hydra's grammar nor OmegaConf gives a meaning."""
+    return base64.urlsafe_b64encode(json.dumps(cells).encode()).decode()
+
+
+def decode(text: str) -> list[list[str]]:
+    """Return what `encode` was given."""
+    cells: list[list[str]] = json.loads(base64.urlsafe_b64decode(text))
+    return cells
 
 
 def _open_launcher(settings: list[str], folder: Path, job: Callable[[DictConfig], list[str]]) -> Any:

@@ -14,7 +14,7 @@ from gptlab.config import ConfigError
 from gptlab.files import read_json, write_text
 from gptlab.runs.lock import state_of
 from gptlab.runs.states import OUTCOMES
-from gptlab.sweeps.arms import Overrides, as_texts
+from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep
 
 NAME = "sweep.yaml"
@@ -61,8 +61,9 @@ def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | N
         "variants": experiment.variants or ({arm.name: [] for arm in plan.arms} if labelled else {}),
         "baseline": plan.arms[0].name if labelled else None,
         "against": "previous" if experiment.ladder else "baseline",
-        "tune": {"grid": plan.tune, "seeds": plan.tune_seeds} if plan.tune else None,
+        "tune": {"grid": _values_tried(plan), "seeds": plan.tune_seeds} if plan.tune else None,
         "chosen": None if chosen is None else {arm: as_texts(values) for arm, values in chosen.items()},
+        "judged_at": None if chosen is None else _judged_at(plan, chosen),
         "matched": _matched(checked.cells),
         "planned": _planned(checked, read_json(folder / NAME)),
         "cells": entries + _earlier_entries(folder, entries),
@@ -113,6 +114,17 @@ def _has_ended(folder: Path, earlier: Mapping[str, Any]) -> bool:
     """Return whether a run of the comparison has an outcome."""
     cells = [entry for entry in earlier.get("cells", []) if entry.get("folder") and not entry.get("phase")]
     return any(state_of(folder / entry["folder"]) in OUTCOMES for entry in cells)
+
+
+def _values_tried(plan: SweepPlan) -> dict[str, list[str]]:
+    """Return the values of each tuned setting that some arm tries."""
+    grids = plan.grids.values()
+    return {key: list(dict.fromkeys(text for grid in grids for text in grid.values[key])) for key in plan.tune}
+
+
+def _judged_at(plan: SweepPlan, chosen: Mapping[str, Overrides]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return for each arm the values of each tuned setting that every seed of the comparison runs."""
+    return {arm: plan.grids[arm].neighbours(values) for arm, values in chosen.items()}
 
 
 def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ Fields of the document (a number that is not known, such as the steps of a budge
     tuning (dict | None): grid (dict[str, list[str]], setting -> values tried), seeds (list[int]), n_cells (int).
     cells (list): every cell in the order of running, those of the tuning first
         label (str), arm (str), seed (int)
-        phase (str | None): "tune" for a cell of the tuning.
+        phase (str | None): "tune" for a cell of the tuning, "neighbour" for one beside the values that it chooses.
         tuned (dict[str, str]): the values that it tries.
         folder (str | None): its run folder; None where the tuning has yet to choose its values.
         steps (int | None), tokens (int | None), flops (float | None), seconds (float | None): as for its arm.
@@ -40,7 +40,7 @@ from typing import Any
 
 from gptlab.runs.record import read_summary
 from gptlab.runs.states import OUTCOMES
-from gptlab.sweeps.arms import Arm
+from gptlab.sweeps.arms import TUNING, Arm
 from gptlab.sweeps.cell import Cell, CheckedSweep, check_sweep
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.launcher import on_slurm
@@ -104,7 +104,7 @@ def _cell_document(cell: Cell, *, folder_known: bool) -> dict[str, Any]:
         "arm": cell.spec.arm.name,
         "seed": int(cell.spec.seed or 0),
         "phase": cell.spec.phase,
-        "tuned": dict(cell.spec.tuned) if cell.spec.phase else {},
+        "tuned": dict(cell.spec.tuned) if cell.spec.phase == TUNING else {},
         "folder": str(cell.folder) if folder_known else None,
         **_budget(cell),
         "state": str(cell.state) if folder_known else "waiting",

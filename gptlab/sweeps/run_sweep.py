@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
 from gptlab.sweeps.manifest import write_manifest
 from gptlab.sweeps.status import SweepDisplay
-from gptlab.sweeps.tuning import best_values
+from gptlab.sweeps.tuning import best_values, extended, recentred
 
 SECONDS_BETWEEN_TRIES = 1.0
 PER_GPU = "sweep.per_gpu"
@@ -55,19 +55,38 @@ def sweep(
     tuning = f" and {_count(checked.tuning)} of tuning" if checked.tuning else ""
     _print(console, f"{checked.plan.name}: {_count(checked.cells)}{tuning}, all checked")
     launch = _launcher(split.launcher, checked, per_gpu if device_is_here else None)
-    counts: Counter[str] = Counter()
-    chosen = None
+    run = partial(_run, launch=launch, console=console, retry=retry)
     if checked.tuning:
+        checked = _tune(checked, run, console, device_is_here=device_is_here)
+    else:
         write_manifest(checked)
-        counts.update(_run(checked.tuning, launch, console, retry))
+        run(checked.cells)
+    return _report(checked, console)
+
+
+def _tune(
+    checked: CheckedSweep, run: Callable[[list[Cell]], None], console: Console, *, device_is_here: bool
+) -> CheckedSweep:
+    """Search the best values of every arm, and run the comparison around them; return the sweep as it was run."""
+    check = partial(check_cells, device_is_here=device_is_here)
+    while True:
+        write_manifest(checked)
+        run(checked.tuning)
         chosen = best_values(checked.tuning)
+        wider = extended(checked.plan, chosen)
+        if wider is checked.plan:
+            break
+        checked = replace(checked, plan=wider, tuning=check(wider.tuning_cells))
+    while True:
         _print_chosen(chosen, console)
-        cells = checked.plan.cells_with(chosen)
-        checked = replace(checked, cells=check_cells(cells, device_is_here=device_is_here))
-    write_manifest(checked, chosen=chosen)
-    counts.update(_run(checked.cells, launch, console, retry))
-    _report(checked, counts, console)
-    return dict(counts)
+        checked = replace(checked, cells=check(checked.plan.cells_with(chosen)))
+        write_manifest(checked, chosen=chosen)
+        run(checked.cells)
+        better = recentred(chosen, checked.cells)
+        if better == chosen:
+            return checked
+        chosen = better
+        checked = replace(checked, plan=extended(checked.plan, chosen))
 
 
 def _per_gpu(settings: Sequence[str], device_is_here: bool) -> int:
@@ -98,7 +117,7 @@ def _launcher(settings: list[str], checked: CheckedSweep, per_gpu: int | None) -
     )
 
 
-def _run(cells: list[Cell], launch: Launch, console: Console, retry: bool) -> Counter[str]:
+def _run(cells: list[Cell], *, launch: Launch, console: Console, retry: bool) -> None:
     if retry:
         for cell in cells:
             if cell.state == RunState.FAILED:
@@ -107,7 +126,6 @@ def _run(cells: list[Cell], launch: Launch, console: Console, retry: bool) -> Co
     if cells:
         with SweepDisplay(console, cells[0].folder.parent, cells) as display:
             _run_until_settled(cells, launch, display)
-    return Counter(str(cell.state) for cell in cells)
 
 
 def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay) -> None:
@@ -145,8 +163,10 @@ def _print_chosen(chosen: Mapping[str, Overrides], console: Console) -> None:
         _print(console, f"{arm}: {' '.join(as_texts(values))}")
 
 
-def _report(checked: CheckedSweep, counts: Counter[str], console: Console) -> None:
+def _report(checked: CheckedSweep, console: Console) -> dict[str, int]:
+    """Print the number of cells in each state, the failures and the next command; return the numbers."""
     cells = [*checked.tuning, *checked.cells]
+    counts = Counter(str(cell.state) for cell in cells)
     console.print(f"{_count(cells)}: {', '.join(f'{n} {state}' for state, n in counts.items())}", highlight=False)
     for cell in cells:
         if cell.state == RunState.FAILED:
@@ -154,6 +174,7 @@ def _report(checked: CheckedSweep, counts: Counter[str], console: Console) -> No
     if counts[RunState.FAILED]:
         _print(console, "`gptlab sweep --retry ...` runs failed cells again")
     _print(console, f"gptlab compare {checked.folder}")
+    return dict(counts)
 
 
 def _print(console: Console, text: str) -> None:

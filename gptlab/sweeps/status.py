@@ -63,7 +63,7 @@ def status_document(folder: Path) -> dict[str, Any]:
         cells (list): for each cell
             label (str): a short name.
             folder (str | None): its run folder; None until the tuning has chosen its values.
-            phase (str | None): "tune" for a cell of the tuning.
+            phase (str | None): "tune" for a cell of the tuning, "neighbour" for one beside the values that it chose.
             state (str): one of the states above.
             share (float): the share of its budget that is spent, from 0 to 1.
             elapsed_seconds (float): wall-clock since it started, or that it took.

@@ -1,13 +1,26 @@
-"""Tuning: each arm gets its own best value, chosen on seeds that the comparison does not use."""
+"""Tuning: every arm is judged around its own best values.
+
+search       On the tuning seeds each arm tries the values of its grid. An automatic grid is extended until its best
+             value is neither the lowest nor the highest.
+comparison   Every seed runs the best values and their neighbours, for one setting three values. Its score is that of
+             the best of these runs, so that the noise of choosing a value is in the spread of the scores. If a
+             neighbour is better in the mean over the seeds, it becomes the centre and the seeds run its neighbours too.
+
+With a value chosen on the tuning seeds alone, two arms that respond to it alike would often get different values, and
+be told apart by that: see docs/verdicts.md.
+"""
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from gptlab.runs.states import OUTCOMES
-from gptlab.sweeps.arms import Overrides
+from gptlab.sweeps.arms import Overrides, SweepPlan
 from gptlab.sweeps.cell import Cell
+
+Point = tuple[tuple[str, str], ...]  # the items of a combination of values
 
 
 def best_values(tuning: Sequence[Cell]) -> dict[str, Overrides]:
@@ -16,7 +29,7 @@ def best_values(tuning: Sequence[Cell]) -> dict[str, Overrides]:
     A diverged cell counts as infinitely bad. The first of equally good combinations is taken. An arm with a cell that
     failed or is not done is left out, since its best value is not known.
     """
-    losses: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = defaultdict(lambda: defaultdict(list))
+    losses: dict[str, dict[Point, list[float]]] = defaultdict(lambda: defaultdict(list))
     unknown = set()
     for cell in tuning:
         arm, values = cell.spec.arm.name, tuple(cell.spec.tuned.items())
@@ -24,11 +37,36 @@ def best_values(tuning: Sequence[Cell]) -> dict[str, Overrides]:
             losses[arm][values].append(cell.loss)
         else:
             unknown.add(arm)
-    return {
-        arm: dict(min(by_values.items(), key=lambda item: _rank(item[1]))[0])
-        for arm, by_values in losses.items()
-        if arm not in unknown
-    }
+    return {arm: dict(_best(by_values)) for arm, by_values in losses.items() if arm not in unknown}
+
+
+def extended(plan: SweepPlan, best: Mapping[str, Overrides]) -> SweepPlan:
+    """Return the plan with wider grids where a best value is at an end of an automatic one, or else `plan` itself."""
+    grids = {arm: grid.beyond(best[arm]) if arm in best else grid for arm, grid in plan.grids.items()}
+    return plan if grids == plan.grids else replace(plan, grids=grids)
+
+
+def recentred(chosen: Mapping[str, Overrides], cells: Sequence[Cell]) -> dict[str, Overrides]:
+    """Return for each arm the values that are best in the mean over the seeds of the comparison.
+
+    A seed counts once all its runs have an outcome; an arm without such a seed keeps its values.
+    """
+    by_seed: dict[str, dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells:
+        by_seed[cell.spec.arm.name][cell.spec.seed].append(cell)
+    centres = {}
+    for arm, seeds in by_seed.items():
+        losses: dict[Point, list[float]] = defaultdict(list)
+        for runs in seeds.values():
+            if all(cell.state in OUTCOMES for cell in runs):
+                for cell in runs:
+                    losses[tuple(cell.spec.tuned.items())].append(cell.loss)
+        centres[arm] = dict(_best(losses)) if losses else chosen[arm]
+    return centres
+
+
+def _best(losses: Mapping[Point, list[float]]) -> Point:
+    return min(losses.items(), key=lambda item: _rank(item[1]))[0]
 
 
 def _rank(losses: list[float]) -> tuple[int, float]:

@@ -8,6 +8,7 @@ from typing import Any
 from gptlab.config import ConfigError, Settings, as_settings, registry
 from gptlab.config.compose import edit
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
+from gptlab.data.identity import content_of
 from gptlab.distributed import ProcessGroup, find_processes
 from gptlab.model.cost import architecture
 from gptlab.model.match_cost import CostMatch, apply_cost_match
@@ -123,7 +124,7 @@ def prepare_matched(
         start = memo.call(plan_start, complete, dataset, reads=reads)
     return PreparedRun(
         cfg=complete,
-        folder=run_dir(cfg),
+        folder=run_dir(cfg, dataset.content),
         dataset=dataset,
         budget=budget,
         learning_rate=learning_rate,
@@ -133,6 +134,11 @@ def prepare_matched(
         tracker=tracker,
         processes=processes,
     )
+
+
+def folder_of(cfg: Settings, memo: Memo) -> Path:
+    """Return the folder of a run whose config `match_to_baseline` has returned, without opening an unchanged text."""
+    return run_dir(cfg, memo.call(content_of, cfg, reads=[cfg.data, cfg.tokenizer]))
 
 
 def _dataset(cfg: Settings, memo: Memo) -> AnyDataset:

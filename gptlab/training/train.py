@@ -1,13 +1,14 @@
 """A run, from its config to its record."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, to_yaml
-from gptlab.config.compose import typed
+from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, registry, to_yaml
 from gptlab.config.diff import diff_from_baseline
+from gptlab.config.overrides import typed
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json
@@ -15,7 +16,7 @@ from gptlab.model.build import build_init, slots_missing, slots_used
 from gptlab.model.match_cost import CostMatch
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
-from gptlab.runs.folder import run_dir, use_files
+from gptlab.runs.folder import components_of, use_files
 from gptlab.runs.lock import locked
 from gptlab.runs.record import (
     NoRecorder,
@@ -29,7 +30,14 @@ from gptlab.runs.signals import Stop
 from gptlab.runs.states import OUTCOMES
 from gptlab.runs.trackers import RunInfo
 from gptlab.runs.wandb_tracker import agents_run_id
-from gptlab.training.prepare import Memo, PreparedRun, match_to_baseline, prepare_matched, tracker_settings
+from gptlab.training.prepare import (
+    Memo,
+    PreparedRun,
+    folder_of,
+    match_to_baseline,
+    prepare_matched,
+    tracker_settings,
+)
 from gptlab.training.progress import Display, headline
 from gptlab.training.trainer import Trainer
 
@@ -56,22 +64,24 @@ def train_matched(
     cfg: Settings, match: CostMatch | None, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None
 ) -> dict[str, Any]:
     """Train a run whose config `match_to_baseline` has returned; `train` explains the rest."""
+    memo = memo or Memo()
     processes = find_processes(cfg)
     console = Console(quiet=quiet or not processes.is_first)
-    folder = run_dir(cfg)
+    folder = folder_of(cfg, memo)
     if done := _outcome(folder):  # known before a text is opened
         address = _report_to_agent(cfg, folder, job_type) if processes.is_first else None
         line = f"{_closing_lines(done, folder, address)} has ended already; delete it to run again"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
         return done
     run = prepare_matched(cfg, match, memo=memo)
+    folder = run.folder  # another one if the text has been replaced in the meantime
     with processes.joined(run.device.device), processes.on_rank0(locked(folder)), Stop() as stop:
         last = folder / "checkpoint" / checkpoint.LAST
         done, resumes = processes.broadcast((_outcome(folder), last.exists()))
         if done:  # another process has run it in the meantime
             return done
         if resumes:
-            _refuse_another_text(folder, run.dataset)
+            _refuse_other_tokens(folder, run.dataset)
         trainer = Trainer(run)
         resumed = trainer.restore(last) if resumes else None
         if run.start and resumed is None:
@@ -94,10 +104,12 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
     return {"state": state, **read_summary(folder), "run_dir": str(folder)} if state in OUTCOMES else None
 
 
-def _refuse_another_text(folder: Path, dataset: AnyDataset) -> None:
-    """Reject resuming a run with data that differs from those it began with."""
+def _refuse_other_tokens(folder: Path, dataset: AnyDataset) -> None:
+    """Reject resuming a run with other data, or other tokens of its text, than those it began with."""
     if read_json(folder / "env.json").get("data_hash") != dataset.hash:
         raise ConfigError(f"{folder}: began with another text; restore that text, or delete the folder")
+    if dataset.tokenizer and read_json(folder / "tokenizer.json") != dataset.tokenizer.to_json():
+        raise ConfigError(f"{folder}: began with another tokenizer; restore its file, or delete the folder")
 
 
 def _print_header(display: Display, run: PreparedRun, trainer: Trainer, resumed: int | None) -> None:
@@ -134,12 +146,17 @@ def _closing_lines(summary: dict[str, Any], folder: Path, address: str | None) -
 def _write_before(run: PreparedRun) -> None:
     """Write the files that are known before the first step."""
     overrides = [f"{k}={typed(v)}" for k, v in diff_from_baseline(run.cfg).items()]
-    env = environment(run.dataset.hash) | {"device": str(run.device.device), "precision": run.device.precision}
+    env = environment(run.dataset.hash, components_of(run.cfg)) | {
+        "device": str(run.device.device),
+        "precision": run.device.precision,
+    }
+    if run.dataset.tokenizer:
+        env["tokenizer_hash"] = hashlib.sha256(run.dataset.content["tokenizer"].encode()).hexdigest()
     if run.start:
         env["init_from"] = run.start.record()
     if run.match:
         env["match"] = run.match.record()
-    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, use_files(run.cfg))
+    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, registry.files_of(use_files(run.cfg)))
     if run.dataset.tokenizer:
         write_json(run.folder / "tokenizer.json", run.dataset.tokenizer.to_json())
 

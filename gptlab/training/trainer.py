@@ -20,10 +20,11 @@ from gptlab.runs.record import Recorder
 from gptlab.runs.signals import Stop, Stopped
 from gptlab.training.bf16_weights import Bf16Weights
 from gptlab.training.device import keep_freed_memory
-from gptlab.training.evaluate import evaluate, metric_at_length
+from gptlab.training.evaluate import Evaluation, evaluate, metric_at_length
 from gptlab.training.prepare import PreparedRun
-from gptlab.training.progress import Display
+from gptlab.training.progress import Display, headline
 
+MIN_EVALUATED = 4096  # tokens per forward pass of an evaluation, unless eval.batch_size says otherwise
 FAR_OFF = 0.1  # relative distance of the initial loss from ln V that deserves a warning
 
 
@@ -61,7 +62,7 @@ class Trainer:
         self.initial_loss: float | None = None
         self.best = math.inf  # lowest val/loss
         self.reported: dict[str, float] = {}  # metrics of components at the last log
-        self.evaluation: dict[str, float] = {}  # the latest
+        self.evaluation: dict[str, Any] = {}  # the latest; after the last step, what the summary gets
         self.losses = torch.zeros((), device=device)  # sum since the last log
         self.n_losses = 0
         self.first_bad = torch.full((), math.inf, device=device)  # step of the first loss that was not finite
@@ -240,39 +241,60 @@ class Trainer:
         values = self.processes.mean(torch.stack(list(metrics.values())))
         return dict(zip(metrics, values.tolist(), strict=True))
 
-    def _evaluate(self, recorder: Recorder, display: Display, folder: Path, *, last: bool) -> dict[str, float]:
-        """Measure the validation loss; after the `last` step also by position and at all `eval.lengths`.
+    def _evaluate(self, recorder: Recorder, display: Display, folder: Path, *, last: bool) -> dict[str, Any]:
+        """Measure the validation loss on eval.tokens; return the metrics, after the `last` step those for the summary.
 
         The weights are saved if they are the best so far.
         """
-        result = self._evaluate_at(1, last)
-        for length in self.cfg.eval.lengths if last else ():
-            result |= self._evaluate_at(length, last) if length != 1 else {}
-        if not math.isfinite(result["val/loss"]):
-            raise Diverged(self.step)
+        evaluation = self._evaluate_at(1, self.cfg.eval.tokens)
+        result = self._finite(evaluation.metrics())
         metrics = self._where() | result
-        recorder.log(metrics)
         display.evaluated(metrics)
+        final = self._final_evaluation(evaluation, display) if last else {}
+        recorder.log(metrics | {k: v for k, v in final.items() if k not in result and not isinstance(v, list)})
         if result["val/loss"] < self.best:
             self.best = result["val/loss"]
             checkpoint.save_weights(folder / "checkpoint" / checkpoint.BEST, self.model)
+        return final or result
+
+    def _final_evaluation(self, evaluation: Evaluation, display: Display) -> dict[str, Any]:
+        """Return the metrics on eval.final_tokens, with details, and those at all `eval.lengths`.
+
+        `evaluation` is the one on eval.tokens, which is not repeated if it has read the same.
+        """
+        n_tokens = self.dataset.final_tokens(self.cfg.eval.tokens, self.cfg.eval.final_tokens)
+        if n_tokens != self.cfg.eval.tokens:
+            evaluation = self._evaluate_at(1, n_tokens)
+            display.line(f"final    {headline(self._finite(evaluation.metrics()))} on {evaluation.n_tokens:,} tokens")
+        result = evaluation.metrics() | evaluation.by_position() | evaluation.by_block()
+        for length in self.cfg.eval.lengths:
+            if length != 1:
+                longer = self._evaluate_at(length, n_tokens)
+                metrics = longer.metrics() | longer.by_position()
+                result |= {metric_at_length(metric, length): value for metric, value in metrics.items()}
         return result
 
-    def _evaluate_at(self, length: int, by_position: bool) -> dict[str, float]:
-        """Measure in windows `length` times as long as in training, with the same number of tokens per batch."""
-        batch_size = self.cfg.eval.batch_size or self.cfg.train.batch_size
-        result = evaluate(
+    def _finite(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Return the metrics of an evaluation; raise Diverged if its loss is not finite."""
+        if not math.isfinite(metrics["val/loss"]):
+            raise Diverged(self.step)
+        return metrics
+
+    def _evaluate_at(self, length: int, n_tokens: int | None) -> Evaluation:
+        """Evaluate in windows `length` times as long as in training, with the same number of tokens per batch."""
+        cfg, window = self.cfg, self.cfg.data.window
+        in_training = cfg.train.micro_batch_size or cfg.train.batch_size
+        batch_size = cfg.eval.batch_size or max(in_training, MIN_EVALUATED // window)
+        return evaluate(
             self.objective,
             self.dataset,
-            window=length * self.cfg.data.window,
+            window=length * window,
             batch_size=max(1, batch_size // length),
-            n_tokens=self.cfg.eval.tokens,
+            n_tokens=n_tokens,
             device=self.device.device,
             autocast=self.device.autocast(),
-            by_position=by_position,
             processes=self.processes,
         )
-        return {metric_at_length(metric, length): value for metric, value in result.items()}
 
     def _wait_and_refuse_divergence(self) -> None:
         """Raise Diverged if a loss was not finite.
@@ -288,7 +310,7 @@ class Trainer:
         flops = tokens * self.budget.cost["flops_per_token"]
         return {"step": self.step, "tokens": tokens, "seconds": round(self.seconds, 4), "cost/flops": flops}
 
-    def _summary(self, outcome: dict[str, float]) -> dict[str, Any]:
+    def _summary(self, outcome: dict[str, Any]) -> dict[str, Any]:
         mean_speed = self.step * self.budget.tokens_per_step / self.seconds if self.seconds else None
         peak = torch.cuda.max_memory_allocated() / 2**30 if self.device.device.type == "cuda" else None
         return {

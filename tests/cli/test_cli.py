@@ -11,7 +11,7 @@ from gptlab import build_model, load_config
 from gptlab.cli.main import VERBS, main
 from gptlab.cli.run_verbs import CHOSEN_BY_NAME, COMMON_SETTINGS
 from gptlab.config import COMMON, SLOTS, Config, flatten, registry
-from gptlab.config.compose import typed
+from gptlab.config.overrides import typed
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import prepare_launcher

@@ -11,7 +11,8 @@ import pytest
 from gptlab.cli.main import VERBS, main
 from paths import ROOT
 
-TINY = "size=tiny size.n_layer=2 data.window=16 budget.steps=3 train.batch_size=4 eval.tokens=64 wandb.mode=disabled"
+TINY = "size=tiny size.n_layer=2 data.window=16 budget.steps=3 train.batch_size=4 wandb.mode=disabled"
+TINY = f"{TINY} eval.tokens=64 eval.final_tokens=64"
 HERE = "data=text data.path=text.txt tokenizer=char device=cpu precision=float32"
 SWEEP = f"norm=layernorm,rmsnorm seed=0,1 name=norms {TINY} {HERE}"
 DOCUMENTED = (ROOT / "docs/json.md").read_text(encoding="utf-8")

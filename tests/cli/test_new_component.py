@@ -37,7 +37,7 @@ def test_there_is_a_template_for_every_kind_but_match():
 def test_a_template_trains_as_it_is(kind, new):
     check, train_it, sweep = (shlex.split(command)[1:] for command in new(kind))
     text = [] if "data=" in " ".join(train_it) else ["data=text", "data.path=text.txt"]
-    small = ["data.window=16", "train.batch_size=4", "budget.steps=3", "eval.tokens=64"]
+    small = ["data.window=16", "train.batch_size=4", "budget.steps=3", "eval.tokens=64", "eval.final_tokens=64"]
     here = ["wandb.mode=disabled", "device=cpu", "precision=float32"]
     assert train(load_config([*train_it[1:], *text, *small, *here]), quiet=True)["state"] == "finished"
     assert check == ["check", f"use=my_{kind}.py"]

@@ -103,7 +103,7 @@ def test_an_effect_that_a_diverged_cell_enters_gets_no_verdict():
         assert effects.loc[key, "verdict"] == "no verdict"
         assert effects.loc[key, "note"] == "rms swiglu diverged in 2 of 5 seeds"
     assert effects.loc[("ffn", "reglu instead of gelu"), "verdict"] == "better"
-    assert found.note.endswith("rms swiglu diverged in 2 of 5 seeds: the effects that it enters get no verdict.")
+    assert found.note.endswith("rms swiglu diverged in 2 of 5 seeds: the effects that this enters get no verdict.")
 
 
 def test_an_effect_that_a_stuck_cell_enters_is_marked():

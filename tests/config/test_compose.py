@@ -8,8 +8,9 @@ import torch
 
 from gptlab import build_model, load_config
 from gptlab.config import CONF, GROUPS, SLOTS, ConfigError, flatten, plain, registry, to_yaml
-from gptlab.config.compose import edit, files_in, typed
+from gptlab.config.compose import edit, files_in
 from gptlab.config.diff import diff_from_baseline, short_diff
+from gptlab.config.overrides import typed
 from gptlab.config.presets import preset_of
 from gptlab.runs.folder import SLUG_LENGTH, digest, open_config, run_dir, slug
 
@@ -25,7 +26,7 @@ def test_the_baseline_is_gpt2s_architecture():
 @pytest.mark.parametrize(
     ("words", "place", "value"),
     [
-        ("", "optimizer.lr", 1e-3),
+        ("", "optimizer.lr", 5e-3),
         ("preset=llama", "optimizer.lr", 3e-4),
         ("preset=llama optimizer.lr=1e-2", "optimizer.lr", 1e-2),
         ("optimizer.lr=1e-2 preset=llama", "optimizer.lr", 1e-2),
@@ -180,15 +181,6 @@ def test_what_does_not_change_the_outcome_does_not_change_the_hash(words):
 @pytest.mark.parametrize("words", ["seed=1", "norm.eps=1e-6", "data.window=65", "precision=bf16", "eval.every=7"])
 def test_what_changes_the_outcome_changes_the_hash(words):
     assert digest(load_config(words.split())) != digest(load_config())
-
-
-def test_the_hash_is_that_of_the_content_of_the_users_files(tmp_path):
-    files = [tmp_path / folder / "norm_for_hash.py" for folder in ("a", "b", "c")]
-    for file, content in zip(files, ("x = 1\n", "x = 1\n", "x = 2\n"), strict=True):
-        file.parent.mkdir()
-        file.write_text(content)
-    a, b, c = (digest(edit(load_config(), use=str(file))) for file in files)
-    assert a == b != c
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,34 @@ def test_all_of_a_preset_but_its_size_stays_at_a_plain_size():
     for preset in PRESETS:
         tree = OmegaConf.load(CONF / "preset" / f"{preset}.yaml")
         assert "size" not in tree and "model" not in tree
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"),
+    [
+        ("size=tiny", 0.01),
+        ("size=124m", 0.001),  # AdamW's default: nothing was measured at this size
+        ("size=tiny optimizer.lr=3e-4", 3e-4),
+        ("size=tiny optimizer=lion", 1e-4),  # the rate of a size is AdamW's
+        ("size=tiny preset=gpt2", 0.01),
+        ("size=tiny preset=nanogpt-cpu", 1e-3),  # its file gives a rate
+        ("size=tiny preset=modded-nanogpt", 1e-3),  # its optimizer is muon
+        ("preset=llama size=llama3-8b", 3e-4),
+    ],
+)
+def test_a_small_size_has_a_learning_rate_of_its_own_which_gives_way_to_a_preset(words, rate):
+    assert load_config(words.split()).optimizer.lr == rate
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("size=tiny", "size-tiny_seed-0"),
+        ("size=tiny optimizer.lr=3e-4", "size-tiny_optimizer.lr-0.0003_seed-0"),
+        ("size=tiny optimizer=lion", "size-tiny_optimizer-lion_seed-0"),
+        ("size=124m optimizer.lr=0.001", "size-124m_seed-0"),
+        ("size=124m optimizer.lr=0.005", "size-124m_optimizer.lr-0.005_seed-0"),
+    ],
+)
+def test_the_learning_rate_of_a_size_is_not_in_its_slug(words, name):
+    assert slug(load_config(words.split())) == name

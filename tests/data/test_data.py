@@ -249,10 +249,12 @@ def test_the_bytes_predicted_are_those_of_the_text(tokenizer):
     text = "naïve café 😀 " * 100  # the validation split, its last 130 characters, begins with an n
     dataset = open_prose(tokenizer, text=text)
     first = len(dataset.tokenizer.decode(dataset.val[:1]).encode())
-    assert dataset.val_bytes() == len(text[-130:].encode()) - first
-    prefix = np.flatnonzero(np.array([dataset.tokenizer.decode(dataset.val[:n])[-1:] for n in range(40)]) == "é")[0]
-    assert dataset.val_bytes(prefix) == len(dataset.tokenizer.decode(dataset.val[:prefix]).encode()) - first
-    assert dataset.val_bytes(1) == 0
+    whole = [int(batch.n_bytes.sum()) for batch in dataset.validation_batches(8, 5, None)]
+    assert sum(whole) == len(text[-130:].encode()) - first
+    for batch in dataset.validation_batches(8, 5, 40):
+        for y, n_bytes in zip(batch.targets, batch.n_bytes, strict=True):
+            decoded = dataset.tokenizer.decode(y[y >= 0].tolist())
+            assert "\ufffd" in decoded or n_bytes.sum() == len(decoded.encode())
 
 
 @pytest.mark.parametrize(("val_fraction", "split"), [(0.25, "val"), (0.75, "train")])
@@ -434,15 +436,45 @@ def test_an_epoch_has_every_window_once_and_its_own_order(batch_size):
     assert not torch.equal(starts[0], starts[1]) and not torch.equal(starts[1], starts[2])
 
 
-@pytest.mark.parametrize("n_tokens", [None, 2, 9, 16, 17, 50, 100])
+@pytest.mark.parametrize("n_tokens", [None, 100, 1000])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_validation_predicts_every_token_but_the_first_once(n_tokens, batch_size):
+def test_validation_of_the_whole_predicts_every_token_but_the_first_once(n_tokens, batch_size):
     tokens = np.arange(100, dtype=np.uint16)
     batches = list(validation_batches(tokens, 8, batch_size, n_tokens))
-    predicted = torch.cat([y.flatten() for _, y in batches])
-    assert predicted.tolist() == list(range(1, n_tokens or 100))
+    predicted = torch.cat([y[y >= 0] for _, y in batches])
+    assert predicted.tolist() == list(range(1, 100))
     for x, y in batches:
-        assert torch.equal(y, x + 1) and x.dtype == torch.int64
-        assert x.shape[0] <= batch_size and x.shape[1] <= 8
-    assert all(x.shape[1] == 8 for x, _ in batches[:-1])
-    assert all(x.shape[0] == 1 for x, _ in batches if x.shape[1] < 8)
+        assert torch.equal(y[y >= 0], x[y >= 0] + 1) and x.dtype == torch.int64
+        assert x.shape[0] <= batch_size and x.shape[1] == y.shape[1] == 8
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "starts"),
+    [(2, [48]), (8, [48]), (15, [48]), (16, [24, 72]), (33, [8, 32, 56, 80]), (50, [8, 24, 40, 56, 72, 88])]
+    + [(99, [*range(0, 96, 8)])],
+)
+def test_validation_of_a_part_reads_full_windows_spread_evenly(n_tokens, starts):
+    tokens = np.arange(100, dtype=np.uint16)  # 12 windows of 8, and 3 targets more
+    batches = list(validation_batches(tokens, 8, 5, n_tokens))
+    assert torch.cat([x[:, 0] for x, _ in batches]).tolist() == starts
+    assert all(torch.equal(y, x + 1) for x, y in batches)
+
+
+@pytest.mark.parametrize("n_tokens", [None, 700])
+@pytest.mark.parametrize("tokenizer", [Char(), Byte(), BPE(vocab_size=300)], ids=lambda t: t.cache_key)
+def test_a_block_of_the_validation_text_is_the_same_text_for_every_tokenizer(tokenizer, n_tokens):
+    text = "".join(f"{n} naïve cafés 😀 of {n * n}\n" for n in range(2000))
+    dataset = open_prose(tokenizer, text=text, window=16)
+    written = text[int(0.9 * len(text)) :].encode()
+    blocks, sizes, targets = (
+        torch.cat([getattr(b, name)[b.targets >= 0] for b in dataset.validation_batches(16, 7, n_tokens)]).numpy()
+        for name in ("blocks", "n_bytes", "targets")
+    )
+    assert (np.diff(blocks) >= 0).all() and set(blocks) == set(range(32))
+    longest = dataset.tokenizer.token_bytes.max()
+    if n_tokens is None:
+        ends = np.cumsum(np.bincount(blocks, sizes)) + len(written) - sizes.sum()  # where blocks end in the text
+        assert (np.abs(ends - len(written) * np.arange(1, 33) / 32) < longest).all() and ends[-1] == len(written)
+    else:
+        assert len(targets) == 688  # 43 windows
+        assert np.ptp(np.bincount(blocks, sizes)) <= 2 * longest

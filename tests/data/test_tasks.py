@@ -90,7 +90,7 @@ def solver(name, vocab_size):
 
 
 def measured(dataset, model, window=32, by_position=False):
-    return evaluate(
+    evaluation = evaluate(
         NextTokenLoss(model, None),
         dataset,
         window=window,
@@ -98,8 +98,14 @@ def measured(dataset, model, window=32, by_position=False):
         n_tokens=1000,
         device=torch.device("cpu"),
         autocast=torch.autocast("cpu", enabled=False),
-        by_position=by_position,
     )
+    return evaluation.metrics() | (evaluation.by_position() if by_position else {})
+
+
+def columns(batch):
+    """Return what a batch of a task has: no bytes."""
+    assert batch.n_bytes is None
+    return [column for column in batch if column is not None]
 
 
 def test_every_task_has_a_solver_here():
@@ -153,7 +159,9 @@ def test_examples_depend_on_seed_and_step_only(name):
 def test_validation_is_always_the_same_and_never_in_training(name):
     dataset = opened(name)
     in_fours, in_nines = (opened(name).validation_batches(32, n, 1000) for n in (4, 9))
-    first, second = ([torch.cat(c) for c in zip(*batches, strict=True)] for batches in (in_fours, in_nines))
+    first, second = (
+        [torch.cat(c) for c in zip(*map(columns, batches), strict=True)] for batches in (in_fours, in_nines)
+    )
     assert all(map(torch.equal, first, second))
     rows = {tuple(row) for row in first[0].tolist()}
     training = [dataset.train_batches(32, 8, seed, "random").batch(step)[0] for seed in (0, 1) for step in range(20)]
@@ -356,7 +364,7 @@ def test_slices_and_positions_add_up():
     model = tiny_model("data.window=32")
     got = measured(dataset, model, by_position=True)
     sums, places = {}, {}
-    for x, y, slices, _ in dataset.validation_batches(32, 1000, 1000):
+    for x, y, _, _, slices, _ in dataset.validation_batches(32, 1000, 1000):
         logits = model(x).detach()
         for i in np.argwhere(y.numpy() >= 0):
             i = tuple(i)
@@ -386,6 +394,17 @@ def run(tmp_path):
         return train(load_config(f"{sizes} {place} {words}".split()), quiet=True)
 
     return train_it
+
+
+def test_blocks_of_a_task_are_parts_of_its_examples(run):
+    words = "data=copy data.lengths=[3] data.window=8"
+    summary = run(f"{words} eval.tokens=800 eval.final_tokens=600")
+    tokens = summary["val/block_tokens"]
+    assert "val/block_bytes" not in summary and len(tokens) == 32
+    assert set(tokens) == {6, 9} and sum(tokens) == 75 * 3  # 75 examples with three answers each
+    assert sum(summary["val/block_nats"]) / sum(tokens) == pytest.approx(summary["val/loss"], rel=1e-12)
+    longer = run(f"{words} eval.tokens=600")  # a task has no whole to read
+    assert longer["val/block_nats"] == summary["val/block_nats"]
 
 
 def test_a_users_own_task_is_a_class_that_makes_examples(run, own_registry):
@@ -457,7 +476,7 @@ def test_train_on_all_makes_every_token_a_target_in_training_only():
     assert torch.equal(x, same) and (z >= 0).all() and torch.equal(z[:, :-1], x[:, 1:])
     assert torch.equal(y[y >= 0], z[y >= 0]) and (y < 0).any()
     for a, b in zip(some.validation_batches(32, 4, 100), every.validation_batches(32, 4, 100), strict=True):
-        assert all(map(torch.equal, a, b))
+        assert all(map(torch.equal, columns(a), columns(b)))
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def test_running_and_counting_shapes_give_the_same_flops(choices, monkeypatch):
 
 
 def test_training_does_not_import_the_compiler(tmp_path):
-    words = f"train size=tiny budget.steps=2 wandb.mode=disabled eval.tokens=300 runs_dir={tmp_path} compile=false"
+    words = f"train size=tiny budget.steps=2 wandb.mode=disabled runs_dir={tmp_path} compile=false"
+    words += " eval.tokens=300 eval.final_tokens=300"
     code = f"""
 import sys
 from gptlab.cli.main import main

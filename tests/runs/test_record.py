@@ -192,7 +192,7 @@ def test_run_files_hold_config_overrides_environment_and_code(tmp_path):
     own = tmp_path / "my_norms.py"
     own.write_text("# café\n", encoding="utf-8")
     run_dir = tmp_path / "runs" / "demo" / "arm-1"
-    write_run_files(run_dir, "seed: 1\n", ["norm=rmsnorm", "seed=1"], {"python": "3.11"}, [own])
+    write_run_files(run_dir, "seed: 1\n", ["norm=rmsnorm", "seed=1"], {"python": "3.11"}, {own.name: own.read_bytes()})
     assert (run_dir / "config.yaml").read_text() == "seed: 1\n"
     assert (run_dir / "overrides.txt").read_text() == "norm=rmsnorm\nseed=1\n"
     assert json.loads((run_dir / "env.json").read_text()) == {"python": "3.11"}

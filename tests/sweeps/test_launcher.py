@@ -22,10 +22,18 @@ from gptlab.sweeps import launcher
 from gptlab.sweeps.gpu_slots import gpu_slot, gpus_for
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.job import run_cells
-from gptlab.sweeps.launcher import prepare_launcher, share_cells, share_machine
+from gptlab.sweeps.launcher import encode, prepare_launcher, share_cells, share_machine
 from gptlab.sweeps.run_sweep import sweep
 
-TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
+TINY = [
+    "size=tiny",
+    "data.window=16",
+    "train.batch_size=2",
+    "eval.tokens=64",
+    "eval.final_tokens=64",
+    "wandb.mode=disabled",
+    "device=cpu",
+]
 
 # Schedules that stop their run in its seventh step of twelve, once: one with the signal that submitit sends, the other
 # as SLURM preempts a job, with a warning first and a kill a few steps later.
@@ -132,7 +140,7 @@ def test_a_cell_that_cannot_start_does_not_stop_the_others_of_its_job(text, tmp_
     monkeypatch.chdir(tmp_path)
     cells = [["seed=0"], ["seed=1", "norm=gone"], ["seed=2"]]
     words = [[*TINY, *text, "budget.steps=1", *cell] for cell in cells]
-    errors = run_cells(SimpleNamespace(cells=json.dumps(words), threads=None))
+    errors = run_cells(SimpleNamespace(cells=encode(words), threads=None))
     assert errors[::2] == ["", ""] and errors[1].startswith("ConfigError: norm=gone: no such option")
     states = {
         p.parent.name.split("_")[-1][:6]: json.loads(p.read_text())["state"] for p in tmp_path.rglob("status.json")

@@ -7,7 +7,15 @@ import pytest
 from gptlab.sweeps.plan import plan_document
 from gptlab.sweeps.run_sweep import sweep
 
-TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled", "device=cpu"]
+TINY = [
+    "size=tiny",
+    "data.window=16",
+    "train.batch_size=2",
+    "eval.tokens=64",
+    "eval.final_tokens=64",
+    "wandb.mode=disabled",
+    "device=cpu",
+]
 
 
 @pytest.fixture
@@ -49,8 +57,8 @@ def test_a_plan_estimates_the_time_from_runs_that_have_ended(given):
 
 def test_a_plan_has_the_cells_of_the_tuning_first_and_a_budget_in_seconds_is_the_estimate(given):
     document = plan_document([*given, "budget.seconds=2"], tune=["optimizer.lr=1e-3,3e-3"])
-    assert document["tuning"] == {"grid": {"optimizer.lr": ["0.001", "0.003"]}, "seeds": [1000, 1001], "n_cells": 8}
-    assert [cell["phase"] for cell in document["cells"]] == ["tune"] * 8 + [None] * 4
-    assert document["cells"][0]["tuned"] == {"optimizer.lr": "0.001"} and document["cells"][0]["folder"]
+    assert document["tuning"] == {"grid": {"optimizer.lr": ["1e-3", "3e-3"]}, "seeds": [1000, 1001], "n_cells": 8}
+    assert [cell["phase"] for cell in document["cells"]] == ["tune"] * 8 + [None, "neighbour"] * 4
+    assert document["cells"][0]["tuned"] == {"optimizer.lr": "1e-3"} and document["cells"][0]["folder"]
     assert document["cells"][-1]["tuned"] == {} and document["cells"][-1]["folder"] is None
-    assert document["tokens"] is None and document["estimate"]["seconds"] == 12 * 2
+    assert document["tokens"] is None and document["estimate"]["seconds"] == 16 * 2

@@ -20,7 +20,14 @@ from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.run_sweep import sweep
 
-TINY = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "wandb.mode=disabled"]
+TINY = [
+    "size=tiny",
+    "data.window=16",
+    "train.batch_size=2",
+    "eval.tokens=64",
+    "eval.final_tokens=64",
+    "wandb.mode=disabled",
+]
 
 FAILS_WHEN_IT_TRAINS = '''
 import torch

@@ -1,6 +1,7 @@
 """The training loop: what a step does, and what comes of a run."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,15 @@ from gptlab.training.prepare import prepare
 from gptlab.training.train import train
 from gptlab.training.trainer import Trainer
 
-TINY = ["size=tiny", "data=text", "data.window=16", "train.batch_size=4", "eval.tokens=200", "wandb.mode=disabled"]
+TINY = [
+    "size=tiny",
+    "data=text",
+    "data.window=16",
+    "train.batch_size=4",
+    "eval.tokens=200",
+    "eval.final_tokens=200",
+    "wandb.mode=disabled",
+]
 
 
 @pytest.fixture
@@ -127,11 +136,12 @@ def test_overrides_txt_gives_the_config_again(words, tmp_path):
     assert run_dir(load_config(again)).name == run_folder(tmp_path).name
 
 
-def test_a_run_does_not_go_on_with_another_text(words, tmp_path):
+def test_a_run_on_a_text_that_was_replaced_starts_anew_in_another_folder(words, tmp_path):
     cfg = load_config([*words, "budget.steps=4", "eval.every=2"])
     train(cfg, quiet=True)
-    folder = run_folder(tmp_path)
-    write_json(folder / "status.json", read_status(folder) | {"state": "running"})  # as if it had been killed
+    first = run_folder(tmp_path)
+    write_json(first / "status.json", read_status(first) | {"state": "running"})  # as if it had been killed
     (tmp_path / "text.txt").write_text("another text " * 200)
-    with pytest.raises(ConfigError, match="began with another text"):
-        train(cfg, quiet=True)
+    second = Path(train(cfg, quiet=True)["run_dir"])
+    assert second != first and read_metrics(second)[0]["step"] == 1
+    assert read_status(first)["state"] == "running"

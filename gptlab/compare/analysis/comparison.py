@@ -149,7 +149,8 @@ class Factorial:
 class Comparison:
     """Everything that `gptlab compare` reports.
 
-    `runs` has a row for each run, with the columns arm, seed, phase ("" or "tune"), state, tokens, seconds, folder
+    `runs` has a row for each run, with the columns arm, seed, phase ("", or of a tuned arm
+    "tune" or "neighbour": the run does not count), state, tokens, seconds, folder
     (safe to publish), path (which can be opened), where (W&B's address, or the command that uploads the run) and the
     metric.
     """

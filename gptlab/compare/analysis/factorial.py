@@ -39,6 +39,7 @@ def factorial(
     margin: float,
     deviations: Deviations | None = None,
     marks: Mapping[str, str] | None = None,
+    edge: Mapping[str, str] | None = None,
 ) -> Factorial | None:
     """Analyse the arms, the baseline first; return None if they do not form a grid.
 
@@ -51,7 +52,7 @@ def factorial(
     cells = {tuple(r.arm.settings[key] for key in grid.levels) for r in results}
     if len(cells) == len(results) == grid.n_cells:
         judging = {"metric": metric, "margin": margin, "marks": marks}
-        rows, note = _by_seed(grid, results, deviations or {}, judging)
+        rows, note = _by_seed(grid, results, deviations or {}, edge or {}, judging)
     elif (fitted := _by_least_squares(grid, results)) is not None:
         rows, note = fitted
     else:
@@ -60,7 +61,11 @@ def factorial(
 
 
 def _by_seed(
-    grid: Grid, results: Sequence[Result], deviations: Deviations, judging: Mapping[str, Any]
+    grid: Grid,
+    results: Sequence[Result],
+    deviations: Deviations,
+    edge: Mapping[str, str],
+    judging: Mapping[str, Any],
 ) -> tuple[list[dict[str, Any]], str]:
     """Return the effects of a complete grid and how they were computed."""
     contrasts = {f"{c.slots}: {c.text}": c for c in grid.contrasts()}
@@ -70,7 +75,9 @@ def _by_seed(
         weighted = [weight * results[r].scores.dropna() for r, weight in cells.items()]
         scores[name] = pd.concat(weighted, axis=1, join="inner").sum(axis=1)
         blocks[name] = _weighted_blocks({results[r].name: weight for r, weight in cells.items()}, deviations)
-        refused[name] = "; ".join(_diverged(results[r]) for r in cells if results[r].states["diverged"])
+        lost = [_diverged(results[r]) for r in cells if results[r].states["diverged"]]
+        lost += [f"{results[r].name}: {edge[results[r].name]}" for r in cells if results[r].name in edge]
+        refused[name] = "; ".join(lost)
         stuck[name] = "; ".join(
             f"{describe_seeds(results[r].stuck)} of {results[r].name} stuck" for r in cells if results[r].stuck
         )
@@ -105,8 +112,9 @@ def _by_seed(
         f" over these {len(rows)} effects, which are a family of their own."
     )
     lost = [_diverged(r) for r in results if r.states["diverged"]]
+    lost += [f"{r.name}: {edge[r.name]}" for r in results if r.name in edge]
     if lost:
-        note += f" {'; '.join(lost)}: the effects that it enters get no verdict."
+        note += f" {'; '.join(lost)}: the effects that this enters get no verdict."
     if any(stuck.values()):
         names = "; ".join(f"{describe_seeds(r.stuck)} of {r.name}" for r in results if r.stuck)
         note += f" Stuck, and counted: {names}."

@@ -38,6 +38,7 @@ def judge(
     margin: float,
     planned: int,
     marks: Mapping[str, str],
+    edge: Mapping[str, str],
 ) -> Judgement:
     """Judge the arms, the baseline first.
 
@@ -48,6 +49,7 @@ def judge(
         margin: differences below it do not matter; NaN if there is none.
         planned: the number of arms that were planned, with the baseline; 0 if it is not known.
         marks: the marks of words (see planned.py).
+        edge: for an arm whose best tuned value is at an edge of the values tried, a note that says so.
     """
     finished = {label: finished_runs(arm) for label, arm in arms.items()}
     scores = {label: scores_of(runs, metric) for label, runs in finished.items()}
@@ -59,6 +61,7 @@ def judge(
         "family": max(planned - 1, len(references)),
         "deviations": {label: _deviations(runs, metric) for label, runs in finished.items()},
         "marks": marks,
+        "edge": _at_edges(references, edge),
     }
     first, last = next(iter(arms)), list(arms)[-1]
     ladder = len(arms) >= LONG_LADDER and references.get(last, first) != first
@@ -99,6 +102,15 @@ def _effects(
     more = {key: {**judging[key], whole: judging[key][last]} for key in ("diverged", "deviations")}
     named = {**scores, whole: scores[last]}
     return compare_scores(named, {**references, whole: first}, metric=metric, **{**judging, **more})
+
+
+def _at_edges(references: Mapping[str, str], edge: Mapping[str, str]) -> dict[str, str]:
+    """Return why arms must not be judged: their own best value, or that of their reference, may lie beyond an edge."""
+    notes = {}
+    for arm, other in references.items():
+        own = [edge[arm]] if arm in edge else []
+        notes[arm] = "; ".join([*own, f"of {other}, {edge[other]}"] if other in edge else own)
+    return {arm: note for arm, note in notes.items() if note}
 
 
 def finished_runs(arm: Arm) -> list[Run]:

@@ -14,21 +14,26 @@ from gptlab.compare.read.runs import Run
 from gptlab.runs.states import RunState
 
 
-def list_runs(arms: Mapping[str, Arm], tuning: Sequence[Run], settings: Sequence[str], metric: str) -> pd.DataFrame:
-    """Return Comparison.runs. `settings` are those that the tuning runs vary."""
+def list_runs(arms: Mapping[str, Arm], runs: Sequence[Run], settings: Sequence[str], metric: str) -> pd.DataFrame:
+    """Return Comparison.runs: first the runs that count, then the others of `runs`, which belong to tuned arms.
+
+    `settings` are those that are tuned.
+    """
     labels = list(arms)
-    rows = [_row(run, label, metric) for label, arm in arms.items() for run in arm.runs]
-    for run in tuning:
+    counted = {run.folder for arm in arms.values() for run in arm.runs}
+    rows = [_row(run, label, "", metric) for label, arm in arms.items() for run in arm.runs]
+    for run in (run for run in runs if run.folder not in counted):
         index = arm_of(run, list(arms.values()), settings)
-        rows.append(_row(run, labels[index] if index is not None else run.config.get("variant") or "", metric))
+        label = labels[index] if index is not None else run.config.get("variant") or ""
+        rows.append(_row(run, label, "tune" if run.phase == "tune" else "neighbour", metric))
     return pd.DataFrame(rows)
 
 
-def _row(run: Run, label: str, metric: str) -> dict[str, Any]:
+def _row(run: Run, label: str, phase: str, metric: str) -> dict[str, Any]:
     return {
         "arm": label,
         "seed": run.seed,
-        "phase": run.phase,
+        "phase": phase,
         "state": run.state,
         "tokens": run.number("tokens"),
         "seconds": run.number("seconds"),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,22 +18,36 @@ Point = dict[str, Any]
 
 
 def tunings(
-    runs: Sequence[Run], arms: Sequence[Arm], labels: Sequence[str], sweep: SweepFile, metric: str
+    runs: Sequence[Run],
+    arms: Sequence[Arm],
+    labels: Sequence[str],
+    sweep: SweepFile,
+    metric: str,
+    chosen: Mapping[str, Mapping[str, Any]],
 ) -> list[Tuning]:
-    """Return the tuning curves for each tuned setting. `runs` are the tuning runs; `labels` name the `arms`."""
+    """Return the tuning curves for each tuned setting.
+
+    Args:
+        runs: those of the tuning, and those of the comparison that lie at and beside the chosen values.
+        arms: the arms.
+        labels: their names.
+        sweep: the parts of sweep.yaml that hold what is tuned.
+        metric: the metric that is judged.
+        chosen: the values chosen for each arm, by its label in the sweep.
+    """
     settings = list(sweep.tune)
     by_arm: dict[str, list[Run]] = {label: [] for label in labels}
     for run in runs:
         if (index := arm_of(run, arms, settings)) is not None:
             by_arm[labels[index]].append(run)
-    seeds = sorted({run.seed for run in runs})
+    seeds = sorted({run.seed for run in runs if run.phase == "tune"})
     curves = []
     for setting in settings:
         grid = [as_value(text) for text in sweep.tune[setting]]
         rows = [
             point | {"arm": label}
             for label, arm in zip(labels, arms, strict=True)
-            for point in _points(setting, by_arm[label], arm, settings, grid, metric)
+            for point in _points(by_arm[label], _used(setting, arm, chosen), setting, settings, grid, metric)
         ]
         if rows:
             curves.append(Tuning(setting, seeds, pd.DataFrame(rows)[POINT_COLUMNS]))
@@ -66,8 +80,21 @@ def as_value(text: str) -> float | str:
         return text
 
 
+def _used(setting: str, arm: Arm, chosen: Mapping[str, Mapping[str, Any]]) -> float | str:
+    """Return the value chosen for an arm: sweep.yaml's, or in older sweeps that of its runs."""
+    value: float | str = chosen.get(arm.label or "", {}).get(
+        setting, as_value(as_text(arm.runs[0].config).get(setting, "null"))
+    )
+    return value
+
+
 def _points(
-    setting: str, runs: Sequence[Run], arm: Arm, settings: Sequence[str], grid: Sequence[float | str], metric: str
+    runs: Sequence[Run],
+    used: float | str,
+    setting: str,
+    settings: Sequence[str],
+    grid: Sequence[float | str],
+    metric: str,
 ) -> list[Point]:
     """Return a point for each value of `setting`, at the best values of the other tuned settings."""
     combinations: dict[str, list[Run]] = {}
@@ -84,7 +111,6 @@ def _points(
     if not best:
         return []
     points = sorted(best.values(), key=lambda p: (isinstance(p["value"], str), p["value"]))
-    used = as_value(as_text(arm.runs[0].config).get(setting, "null"))
     if used not in best:  # the comparison has no run with one of these values yet
         used = min(points, key=lambda p: sign * p["mean"])["value"]
     numbers = [v for v in (*grid, *best) if isinstance(v, float)]

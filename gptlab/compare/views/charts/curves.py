@@ -108,7 +108,7 @@ def _with_states(comparison: Comparison) -> pd.DataFrame:
     frames = [frame.assign(arm=name) for name, frame in comparison.curves.items() if not frame.empty]
     if not frames:
         return pd.DataFrame()
-    runs = comparison.runs[comparison.runs["phase"] != "tune"]  # tuning runs choose a setting and are not compared
+    runs = comparison.runs[comparison.runs["phase"] == ""]  # the others chose a value, or were not the best of theirs
     lost = runs.loc[runs["state"] == "diverged", ["arm", "seed", "tokens", "seconds"]]
     table = pd.concat([*frames, *([lost] if len(lost) else [])], ignore_index=True).dropna(subset=["tokens"])
     for column in ("step", "flops"):  # both are a multiple of an arm's tokens
