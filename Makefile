@@ -6,7 +6,7 @@ BIN := .venv/bin
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
 
-demo: .venv/installed ## install, train three position encodings with two seeds each, compare them
+demo: .venv/installed ## install, train three position encodings with three seeds each, compare them
 	$(BIN)/gptlab sweep experiments/demo/demo.yaml wandb.mode=offline
 	$(BIN)/gptlab compare runs/demo --png runs/demo/curves.png
 

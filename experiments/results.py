@@ -15,7 +15,7 @@ from typing import Any
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.analysis.verdict import DEFINITIONS, LEVEL
+from gptlab.compare.analysis.verdict import BETTER, DEFINITIONS, WORSE
 from gptlab.compare.build import build, collect_runs
 from gptlab.compare.views.charts.picture import draw
 from gptlab.compare.views.markdown import render_markdown
@@ -118,13 +118,14 @@ def _longer_windows(kept: Path) -> Iterator[str]:
 def _verdicts(comparison: Comparison) -> Iterator[str]:
     """Yield `**better**: swiglu -0.0670` for each verdict, in the order of the definitions."""
     for word in DEFINITIONS:
-        arms = [r for r in comparison.results if r.effect and r.effect.verdict.endswith(word)]
-        differences = [f"{r.name} {r.effect.mean:+.4f}" for r in arms if r.effect]
+        arms = [r for r in comparison.results if r.effect and r.effect.word.endswith(word)]
+        marks = {r.name: f" ({r.effect.standing})" if r.effect and r.effect.standing else "" for r in arms}
+        differences = [f"{r.name} {r.effect.mean:+.4f}{marks[r.name]}" for r in arms if r.effect]
         if differences:
             yield f"**{word}**: {', '.join(differences)}"
     if comparison.factorial:
         effects = comparison.factorial.effects
-        shown = effects[effects["p_holm"] < LEVEL]
+        shown = effects[effects["verdict"].str.startswith((BETTER, WORSE))]
         significant = [f"{e.slots}: {e.levels} {e.effect:+.4f}" for e in shown.itertuples()]
         if significant:
             yield f"**effects over the grid**: {'; '.join(significant)}"

@@ -1,13 +1,15 @@
 """Synthetic comparisons, made from a seed, with everything that build_comparison can return."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
-from gptlab.compare.analysis.comparison import Comparison, EqualBudgetComparison, Factorial, Result, Tuning
+from gptlab.compare.analysis.comparison import Comparison, EqualBudgetComparison, Factorial, Reading, Result, Tuning
 from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.outcomes import Rate
 
 MARGIN, NOISE = 0.01, 0.004  # nats per token
 BATCH = 4096  # tokens per step
@@ -49,6 +51,7 @@ def make_comparison(*, arms=None, seeds=5, diverged=(), metric="val/loss", tuned
         "Shazeer (2020, arXiv:2002.05202, table 1): SwiGLU 1.636 against 1.677 for ReLU <after 524K steps>",
         "command": "gptlab sweep experiments/norms/norms.yaml wandb.mode=offline match=parameters optimizer.lr=1e-3",
         "margin": MARGIN,
+        "margin_text": f"{MARGIN} nats per token",
         "noise": scores[results[0].name].std(),
         "results": results,
         "equal_budgets": _equal_budgets(scores, diverged, metric),
@@ -69,6 +72,8 @@ def make_comparison(*, arms=None, seeds=5, diverged=(), metric="val/loss", tuned
             }
             for name in list(chosen)[2:3]
         ],
+        "family": len(results) - 1,
+        "planned": True,
         "repeats": 2,
     }
     return Comparison(**{**given, **changes})
@@ -116,6 +121,7 @@ def _result(name, settings, own, effect, place, seeds):
             "steps": float(STEPS),
         },
         effect=effect,
+        rates={"diverged": Rate(seeds - len(own), seeds, 0, seeds, 0.01, 0.05)} if place else {},
     )
 
 
@@ -153,22 +159,29 @@ def _curves(scores, seeds, speed, metric, rng):
 
 
 def _equal_budgets(scores, diverged, metric):
-    """Return comparisons at equal budgets; at equal FLOPs and seconds later arms are worse."""
+    """Return readings at equal budgets; at equal FLOPs and seconds later arms are worse, and read inside a schedule."""
     names = list(scores)
     budgets = {"steps": (STEPS, 0.0), "tokens": (STEPS * BATCH, 0.0), "flops": (5.2e14, 0.002), "seconds": (53.9, 0.01)}
     equal_budgets = []
     for axis, (budget, slower) in budgets.items():
         there = {name: series + slower * place for place, (name, series) in enumerate(scores.items())}
-        equal_budgets.append(
-            EqualBudgetComparison(
-                axis=axis,
+        effects, ends = _effects(there, names, diverged, metric), _effects(scores, names, diverged, metric)
+        shared = "tokens/s of the runs of swiglu vary by 25 %, so the machine was shared" if axis == "seconds" else ""
+        inside = "layernorm read at 98 % of its schedule; train with budget.flops= to judge" if slower else ""
+        why = "; ".join(filter(None, [shared, inside]))
+        readings = {
+            name: Reading(
                 budget=float(budget),
-                effects=_effects(there, names, diverged, metric),
-                means={name: series.mean() for name, series in there.items()},
-                reliable=axis != "seconds",
-                note="the slowest run took 1.6 times as long as the fastest" if axis == "seconds" else "",
+                effect=effect,
+                mean=there[name].mean(),
+                reference_mean=there[names[0]].mean(),
+                why=why,
+                reliable=not shared,
+                shift=dataclasses.replace(effect, mean=effect.mean - ends[name].mean) if inside else None,
             )
-        )
+            for name, effect in effects.items()
+        }
+        equal_budgets.append(EqualBudgetComparison(axis, readings))
     return equal_budgets
 
 
@@ -195,6 +208,7 @@ def _factorial(rng):
     for a, b in itertools.combinations(levels, 2):
         rows.append(("interaction", f"{a} x {b}", f"{levels[a][-1]}, {levels[b][-1]}", rng.normal(0, 0.008), 0.009))
     effects = pd.DataFrame(rows, columns=["kind", "slots", "levels", "effect", "half"])
+    effects["verdict"], effects["note"] = "not shown", ""
     effects["low"], effects["high"] = effects["effect"] - effects["half"], effects["effect"] + effects.pop("half")
     effects["p"] = np.exp(-4 * ((effects["high"] - effects["low"]) / effects["effect"]) ** -2)
     effects["p_holm"] = (effects["p"] * len(effects)).clip(upper=1)

@@ -11,7 +11,7 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="FOLDER", help="run folders, folders above them, or a file that --keep wrote"
     )
-    parser.add_argument("--metric", default="val/loss", help="a number in summary.json (default: val/loss)")
+    parser.add_argument("--metric", help="a number in summary.json (default: the planned one, or val/loss)")
     parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
     parser.add_argument(
         "--against",
@@ -20,9 +20,9 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--margin",
-        type=float,
         metavar="X",
-        help="differences smaller than this do not matter (default: 0.5%% of the baseline's mean)",
+        help="smaller differences do not matter: a number in the metric's unit, or a share of compute such as 5%%"
+        " (default: the planned one, or 0.01 bits per byte)",
     )
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV")
     parser.add_argument("--png", metavar="FILE", help="write a picture of effects and curves; .pdf and .svg work too")

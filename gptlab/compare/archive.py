@@ -23,18 +23,8 @@ from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
-SWEEP_KEYS = (
-    "question",
-    "literature",
-    "variants",
-    "baseline",
-    "arms",
-    "against",
-    "tune",
-    "chosen",
-    "judged_at",
-    "matched",
-)
+ABOUT_ARMS = ("variants", "baseline", "arms", "against", "tune", "chosen", "judged_at", "matched")
+SWEEP_KEYS = ("question", "literature", *ABOUT_ARMS, "planned")
 MACHINE_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
 ENV_KEYS = (*MACHINE_KEYS, "data_hash", "tokenizer_hash", "components")
 PRIVATE_KEYS = ("runs_dir", "wandb")  # keys of the config
@@ -164,10 +154,11 @@ def _selected_rows(points: pd.DataFrame, comparison: Comparison) -> list[int]:
         return []
     last = len(points) - 1
     needed = {0, last}
-    for equal in comparison.equal_budgets:
-        key = AXES[equal.axis].key
+    budgets = [(eq.axis, reading.budget) for eq in comparison.equal_budgets for reading in eq.readings.values()]
+    for axis, budget in budgets:
+        key = AXES[axis].key
         if key in points:
-            after = int(np.searchsorted(points[key], equal.budget))
+            after = int(np.searchsorted(points[key], budget))
             needed |= {min(max(row, 0), last) for row in (after - 1, after)}
     n = len(points) if len(points) <= MOST_POINTS else MOST_POINTS - 2 * len(AXES)  # leaves room for two per budget
     return sorted(needed.union(np.linspace(0, last, n).round().astype(int).tolist()))

@@ -11,12 +11,14 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, names
 from gptlab.compare.analysis.breakdowns import breakdowns
-from gptlab.compare.analysis.comparison import Comparison, Effect, Result
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.comparison import Comparison, Result
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets
 from gptlab.compare.analysis.factorial import factorial
-from gptlab.compare.analysis.provenance import hardware, list_runs, unlike_pairs
-from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values
+from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
+from gptlab.compare.analysis.margins import choose_margin
+from gptlab.compare.analysis.planned import Plan, choose_metric, standing
+from gptlab.compare.analysis.provenance import hardware, list_runs
+from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values, notes_at_edges
 from gptlab.compare.analysis.tuning_curves import tunings
 from gptlab.compare.archive import is_archive, read_archive
 from gptlab.compare.columns import COLUMNS
@@ -24,9 +26,8 @@ from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
 from gptlab.compare.read.runs import Run, SweepFile, load_runs, load_sweep, read_curves
 from gptlab.config import ConfigError
 from gptlab.runs.record import read_snapshots
-from gptlab.runs.states import SETTLED, RunState
+from gptlab.runs.states import SETTLED
 
-DEFAULT_MARGIN = 0.005  # as a fraction of the baseline's mean
 AGAINST = ("baseline", "previous")
 TUNE = "tune"  # the phase of a run that only chooses a value
 
@@ -90,97 +91,107 @@ def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:
 def build(
     collected: CollectedRuns,
     *,
-    metric: str = "val/loss",
+    metric: str | None = None,
     baseline: str | None = None,
     against: str | None = None,
-    margin: float | None = None,
+    margin: str | float | None = None,
     defaults: dict[str, Any] | None = None,
 ) -> Comparison:
     """Compare the arms of the collected runs.
 
     Args:
         collected: the runs.
-        metric: a key of summary.json.
+        metric: a key of summary.json; by default the planned one, or val/loss, or val/bpb if the arms' tokens differ.
         baseline: label or changes of an arm; by default sweep.yaml's baseline, or the arm nearest to `defaults`.
         against: compare each arm with the "baseline" or with the "previous" arm.
-        margin: differences below it do not matter, in the unit of the metric; by default 0.5 % of the baseline's mean.
+        margin: differences below it do not matter: a number in the unit of the metric, or a share of compute ("5%"); by
+            default the planned one, or 0.01 bits per byte.
         defaults: the config of gptlab's own baseline, nested or flat.
 
     Raises:
         ConfigError: if an option does not fit the runs.
     """
-    _refuse_unknown(metric, collected.arms)
-    sweep = SweepFile.of(collected.sweep)
-    judged = JudgedValues.of(collected.sweep)
-    arms = at_best_values(collected.arms, collected.neighbours, judged, list(sweep.tune), metric)
+    sweep, plan, tuned = SweepFile.of(collected.sweep), Plan.of(collected.sweep), JudgedValues.of(collected.sweep)
+    chosen_metric = choose_metric(metric, plan, collected.arms)
+    _refuse_unknown(chosen_metric, collected.arms)
+    arms = at_best_values(collected.arms, collected.neighbours, tuned, list(sweep.tune), chosen_metric)
+    usual = choose_baseline(arms, None, sweep, defaults, collected.first)
     first = choose_baseline(arms, baseline, sweep, defaults, collected.first)
     arms = [first, *(arm for arm in arms if arm is not first)]
     by_label = dict(zip(labels := names(arms), arms, strict=True))
-    scores = {label: _scores(arm, metric) for label, arm in by_label.items()}
-    diverged = {label: _seeds(arm, RunState.DIVERGED) for label, arm in by_label.items()}
-    margin = _margin(margin, scores[labels[0]].mean())
     references = _references(labels, against or sweep.against or AGAINST[0])
-    unlike = unlike_pairs(by_label, references)
-    effects = compare_scores(scores, references, diverged, metric=metric, margin=margin, unlike=unlike)
-    results = [
-        _result(arm, label, arms[0], references.get(label), scores[label], effects.get(label))
-        for label, arm in by_label.items()
-    ]
-    curve_metric, curves = _curves(by_label, metric)
-    speeds = {label: [r.number("speed/tokens_per_s") for r in _finished(arm)] for label, arm in by_label.items()}
-    metric_curves = curves if curve_metric == metric else _curves_of(by_label, metric)
+    margins = choose_margin(plan.margin if margin is None else margin, chosen_metric, first, arms[1:])
+    others = [f"--baseline {baseline}"] if first is not usual else []
+    others += [f"--against {against}"] if against and against != (sweep.against or AGAINST[0]) else []
+    other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
+    metrics = chosen_metric, choose_metric(None, plan, collected.arms)
+    kept = standing(plan, arms, metrics, others, other_margin)
+    tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, tuned.chosen)
+    edges = notes_at_edges(tuning, labels)
+    judged = judge(
+        by_label,
+        references,
+        metric=chosen_metric,
+        margin=margins.value,
+        planned=plan.arms,
+        marks=kept.marks,
+        edge=edges,
+    )
+    results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
+    curve_metric, curves = _curves(by_label, chosen_metric)
+    speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
+    metric_curves = curves if curve_metric == chosen_metric else _curves_of(by_label, chosen_metric)
     dependent = [*sweep.tune, *(key for entry in sweep.matched for key in entry["changed"])]
     return Comparison(
-        metric=metric,
+        metric=chosen_metric,
         question=sweep.question,
         literature=sweep.literature,
         command=shown_command(sweep.command) if sweep.command else None,
-        margin=margin,
-        noise=scores[labels[0]].std(),
+        margin=margins.value,
+        margin_text=margins.text,
+        noise=judged.scores[labels[0]].std(),
         results=results,
-        equal_budgets=compare_at_equal_budgets(
-            Inputs(metric, metric_curves, results, diverged, speeds, margin, unlike)
+        equal_budgets=compare_at_equal_budgets(Inputs(chosen_metric, metric_curves, results, speeds, judged.judging)),
+        tuning=tuning,
+        factorial=factorial(
+            [_alike(result, judged.judging["unlike"]) for result in results],
+            dependent,
+            metric=chosen_metric,
+            margin=margins.value,
+            deviations=judged.judging["deviations"],
+            marks=kept.marks,
+            edge=edges,
         ),
-        tuning=tunings(collected.around_chosen_values, arms, labels, sweep, metric, judged.chosen),
-        factorial=factorial([_alike(result, unlike) for result in results], dependent),
         curves=curves,
         curve_metric=curve_metric,
         hardware=hardware(collected.runs),
-        runs=list_runs(by_label, collected.runs, list(sweep.tune), metric),
-        breakdowns=breakdowns({label: _finished(arm) for label, arm in by_label.items()}),
+        runs=list_runs(by_label, collected.runs, list(sweep.tune), chosen_metric),
+        breakdowns=breakdowns({label: finished_runs(arm) for label, arm in by_label.items()}),
         matched=sweep.matched,
         snapshots={label: _snapshots(arm) for label, arm in by_label.items()},
+        family=judged.judging["family"],
+        planned=plan.known,
+        standing=kept.mark,
+        reasons=kept.reasons,
+        whole=judged.whole,
         repeats=collected.repeats,
     )
 
 
-def _finished(arm: Arm) -> list[Run]:
-    return [run for run in arm.runs if run.state == RunState.FINISHED]
-
-
-def _seeds(arm: Arm, state: str) -> list[int]:
-    return [run.seed for run in arm.runs if run.state == state]
-
-
-def _scores(arm: Arm, metric: str) -> pd.Series:
-    """Return the metric of the finished runs, by seed."""
-    return pd.Series({run.seed: run.number(metric) for run in _finished(arm) if metric in run.summary}, dtype=float)
-
-
 def _refuse_unknown(metric: str, arms: Sequence[Arm]) -> None:
-    """Reject a metric that no arm has. One arm may lack it: learned positions allow no longer windows."""
-    finished = [run for arm in arms for run in _finished(arm)]
-    if finished and not any(metric in run.summary for run in finished):
-        known = [key for key, value in finished[0].summary.items() if type(value) in (int, float)]
-        path = f"{shown_folder(finished[0].folder)}/summary.json"
-        raise ConfigError(f"metric={metric}: not in {path}; choose from {', '.join(known)}")
+    """Reject a metric that no arm has as a number. One arm may lack it: learned positions allow no longer windows."""
+    finished = [run for arm in arms for run in finished_runs(arm)]
+    if not finished or any(_is_number(run.summary[metric]) for run in finished if metric in run.summary):
+        return
+    known = [key for key, value in finished[0].summary.items() if type(value) in (int, float)]
+    path = f"{shown_folder(finished[0].folder)}/summary.json"
+    rule = "is no number in" if metric in finished[0].summary else "not in"
+    raise ConfigError(f"metric={metric}: {rule} {path}; choose from {', '.join(known)}")
 
 
-def _margin(wanted: float | None, mean: float) -> float:
-    if wanted is not None and not wanted > 0:
-        rule = "must be above 0, in the metric's unit; leave it out for 0.5% of the mean"
-        raise ConfigError(f"margin={wanted:g}: {rule}")
-    return DEFAULT_MARGIN * abs(mean) if wanted is None else wanted
+def _is_number(value: Any) -> bool:
+    """Return whether a value of a summary can be compared. None is a number that could not be measured."""
+    return value is None or type(value) in (int, float)
 
 
 def _references(labels: Sequence[str], against: str) -> dict[str, str]:
@@ -190,11 +201,10 @@ def _references(labels: Sequence[str], against: str) -> dict[str, str]:
     return {label: labels[i if against == "previous" else 0] for i, label in enumerate(labels[1:])}
 
 
-def _result(
-    arm: Arm, label: str, baseline: Arm, reference: str | None, scores: pd.Series, effect: Effect | None
-) -> Result:
+def _result(arm: Arm, label: str, baseline: Arm, reference: str | None, judged: Judgement) -> Result:
     counts = Counter(run.state for run in arm.runs)
     states = {str(state): counts[state] for state in SETTLED}
+    scores = judged.scores[label]
     return Result(
         arm=arm,
         name=label,
@@ -205,10 +215,13 @@ def _result(
         sd=scores.std(skipna=False),
         states={**states, "unfinished": len(arm.runs) - sum(states.values())},
         costs={
-            column.key: _median(_finished(arm) if column.finished_runs_only else arm.runs, column.summary_key)
+            column.key: _median(finished_runs(arm) if column.finished_runs_only else arm.runs, column.summary_key)
             for column in COLUMNS
         },
-        effect=effect,
+        effect=judged.effects.get(label),
+        stuck=judged.stuck[label],
+        without_stuck=judged.without_stuck.get(label),
+        rates={outcome: rates[label] for outcome, rates in judged.rates.items() if label in rates},
     )
 
 

@@ -43,6 +43,9 @@ def percent(value: float, reference: float) -> str:
     return f"{more:+.1%}".replace("%", " %")
 
 
-def seeds(needed: float) -> str:
-    """Format a number of seeds; an infinite one as `more than 1,000`."""
-    return UNKNOWN if isnan(needed) else "more than 1,000" if isinf(needed) else f"{needed:,.0f}"
+def seed_range(fewest: float, most: float) -> str:
+    """Format a range of numbers of seeds, `8 to 78`; infinite ones as `more than 1,000`."""
+    if isnan(fewest) or isnan(most):
+        return UNKNOWN
+    low, high = ("more than 1,000" if isinf(n) else f"{n:,.0f}" for n in (fewest, most))
+    return low if low == high else f"{low} to {high}"

@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass, replace
 
-HIGHER_IS_BETTER = re.compile("accuracy|per_s|mfu")  # matched in the name of a metric that is not in the table
+# Whole words in the name of a metric that is not in the table: tokens_per_s is a speed, seconds_per_step is not.
+HIGHER_IS_BETTER = re.compile(r"(?<![a-z])(accuracy|per_s|per_sec|per_second|mfu)(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Metric:
     in_terminal: bool = False  # an evaluation prints it
     keep_minimum: bool = False  # trackers keep its minimum and, as final/KEY, its last value
     in_dashboard: bool = False  # the W&B dashboard draws it
+    per_token: bool = False  # a mean over tokens, which has no meaning across tokenizers
 
     @property
     def title(self) -> str:
@@ -37,11 +39,19 @@ class Metric:
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("val/loss", "validation loss", "nats per token", in_terminal=True, keep_minimum=True, in_dashboard=True),
+        Metric(
+            "val/loss",
+            "validation loss",
+            "nats per token",
+            in_terminal=True,
+            keep_minimum=True,
+            in_dashboard=True,
+            per_token=True,
+        ),
         Metric("val/bpb", "validation loss", "bits per byte", in_terminal=True, keep_minimum=True, in_dashboard=True),
-        Metric("val/accuracy", "validation accuracy", higher_is_better=True, in_terminal=True),
+        Metric("val/accuracy", "validation accuracy", higher_is_better=True, in_terminal=True, per_token=True),
         Metric("val/excess", "validation loss above the grammar's own", "nats per token", in_terminal=True),
-        Metric("train/loss", "training loss", "nats per token"),
+        Metric("train/loss", "training loss", "nats per token", per_token=True),
         Metric("speed/tokens_per_s", "training speed", "tokens per second", higher_is_better=True, decimals=0),
         Metric("speed/mfu", "model FLOPs utilisation", higher_is_better=True),
     )

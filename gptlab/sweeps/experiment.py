@@ -13,11 +13,11 @@ from gptlab.files import FileError, decode_utf8
 from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
-KEYS = ("name", "literature", "use", "base", "variants", "ladder", "knock_out", "seeds", "tune", "tune_seeds")
+KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
+KEYS = ("name", "literature", "use", "base", *KINDS_OF_ARMS, "seeds", "tune", "tune_seeds", "metric", "margin")
 NEEDS_NO_QUOTES = re.compile(r"[\w.+-]+", re.ASCII)
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 MERGE = "tag:yaml.org,2002:merge"
-KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Experiment:
     seeds: list[int] = field(default_factory=list)
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try, or AUTO alone
     tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
+    metric: str | None = None  # what `gptlab compare` judges; None for its default
+    margin: str | None = None  # differences below it do not matter: 0.01, or a share of compute as 5%
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -90,6 +92,8 @@ def read_experiment(path: Path) -> Experiment:
         seeds=_seeds(path, "seeds", tree.get("seeds") or []),
         tune=_tune(path, tree.get("tune") or {}),
         tune_seeds=_seeds(path, "tune_seeds", tree.get("tune_seeds") or []),
+        metric=_metric(path, tree.get("metric")),
+        margin=_margin(path, tree.get("margin")),
     )
 
 
@@ -135,6 +139,28 @@ def _tune(path: Path, value: Any) -> dict[str, list[str]]:
 
 def _as_typed(value: str | None) -> str:
     return value if value and NEEDS_NO_QUOTES.fullmatch(value) else typed(value)
+
+
+def _metric(path: Path, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{path}: metric={value}: must be a name, such as val/loss")
+    return value
+
+
+def _margin(path: Path, value: Any) -> str | None:
+    """The margin as typed, checked as `gptlab compare` does; "5%" is a share of compute."""
+    if value is None:
+        return None
+    text = str(value).strip()
+    try:
+        valid = 0 < float(text.removesuffix("%")) < float("inf")
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(
+            f"{path}: margin={text}: must be a number above 0 in the metric's unit, or a share such as 5%"
+        )
+    return text
 
 
 def _two_configs(path: Path, key: str, value: Any) -> list[str]:

@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gptlab.compare.analysis.planned import DEFAULT_METRIC
+from gptlab.compare.analysis.verdict import MIN_PAIRS
 from gptlab.config import ConfigError
 from gptlab.files import read_json, write_text
+from gptlab.runs.lock import state_of
+from gptlab.runs.states import OUTCOMES
 from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep
 
@@ -62,6 +66,7 @@ def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | N
         "chosen": None if chosen is None else {arm: as_texts(values) for arm, values in chosen.items()},
         "judged_at": None if chosen is None else _judged_at(plan, chosen),
         "matched": _matched(checked.cells),
+        "planned": _planned(checked, read_json(folder / NAME)),
         "cells": entries + _earlier_entries(folder, entries),
     }
     try:
@@ -94,6 +99,31 @@ def _command() -> str:
     """Return the command line as typed."""
     program = Path(sys.argv[0]).name
     return shlex.join(["gptlab" if program in ("gptlab", "__main__.py") else program, *sys.argv[1:]])
+
+
+def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the sweep plans to compare, or what it planned when it was started first.
+
+    A plan stays as soon as a verdict could have been looked at: when a run of the comparison has ended, and the plan
+    had enough seeds for a verdict. Until then it can be changed freely.
+    """
+    plan = checked.plan
+    known: dict[str, Any] | None = earlier.get("planned")
+    if known and len(known["seeds"]) >= MIN_PAIRS and _has_ended(checked.folder, earlier):
+        return known
+    arms = {cell.spec.arm.name for cell in checked.cells}
+    return {
+        "seeds": sorted({int(seed or 0) for seed in plan.seeds}),
+        "arms": len(arms),
+        "metric": plan.experiment.metric or DEFAULT_METRIC,
+        "margin": plan.experiment.margin,
+    }
+
+
+def _has_ended(folder: Path, earlier: Mapping[str, Any]) -> bool:
+    """Return whether a run of the comparison has an outcome."""
+    cells = [entry for entry in earlier.get("cells", []) if entry.get("folder") and not entry.get("phase")]
+    return any(state_of(folder / entry["folder"]) in OUTCOMES for entry in cells)
 
 
 def _values_tried(plan: SweepPlan) -> dict[str, list[str]]:

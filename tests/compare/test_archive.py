@@ -74,7 +74,7 @@ def test_an_archive_gives_the_same_tables_text_and_verdicts_at_equal_budgets(kep
     before, after = (build_comparison([path], **options) for path in (folder, file))
     assert render_markdown(after) == render_markdown(before)
     assert repr(after.equal_budgets) == repr(before.equal_budgets) and all(
-        r.effects for r in after.equal_budgets
+        r.readings for r in after.equal_budgets
     )  # has NaN in it
     assert after.hardware == before.hardware and after.matched == before.matched
     assert after.runs.equals(before.runs)

@@ -177,13 +177,33 @@ def test_divergence_is_an_outcome_not_a_missing_row(tmp_path):
     assert "unstable (seed 1 diverged)" in text and "unstable (seeds 0, 1 diverged)" in text
 
 
-def test_a_reference_that_diverged_makes_the_others_unstable(tmp_path):
-    write_arm(tmp_path, "base", [2.0, 2.2])
-    write_run(tmp_path / "base-2", float("nan"), seed=2, state="diverged")
-    write_arm(tmp_path, "other", [1.0, 1.3, 1.5], **RMS)
+def test_a_reference_that_diverged_leaves_the_other_pairs_to_judge(tmp_path):
+    write_arm(tmp_path, "base", [2.0, 2.2, 2.1])
+    write_run(tmp_path / "base-3", float("nan"), seed=3, state="diverged")
+    write_arm(tmp_path, "other", [1.0, 1.3, 1.1, 1.5], **RMS)
+    frame, text = shown([tmp_path])
+    assert (frame["verdict"][1], frame["pairs"][1]) == ("better", 3)
+    assert "better [1]" in text and "[1] norm=rmsnorm: seed 3 of norm=layernorm diverged, judged on the others." in text
+    assert "Diverged runs beside those of the reference: norm=rmsnorm 0 of 4 against 1 of 4 (p 1.000);" in text
+
+
+def test_an_arm_that_diverges_as_often_as_its_reference_is_judged_on_the_other_pairs(tmp_path):
+    for name, changes in (("base", {}), ("other", RMS)):
+        write_arm(tmp_path, name, [2.0, 2.2, 2.1, 2.3] if name == "base" else [1.9, 2.1, 2.0, 2.21], **changes)
+        write_run(tmp_path / f"{name}-4", float("nan"), seed=4, state="diverged", **changes)
+    frame, _ = shown([tmp_path])
+    assert (frame["verdict"][1], frame["pairs"][1]) == ("better", 4)
+
+
+def test_an_arm_that_diverges_significantly_more_often_than_its_reference_is_unstable(tmp_path):
+    nan = float("nan")
+    for name, changes, lost in (("base", {}, 1), ("other", RMS, 9)):
+        for seed in range(14):
+            loss, state = (nan, "diverged") if seed >= 14 - lost else (2.0, "finished")
+            write_run(tmp_path / f"{name}-{seed}", loss, seed=seed, state=state, **changes)
     frame, text = shown([tmp_path])
     assert frame["verdict"][1] == "unstable"
-    assert "unstable (seed 2 of norm=layernorm diverged)" in text
+    assert "norm=rmsnorm 9 of 14 against 1 of 14 (p 0.004)" in text
 
 
 def test_failed_and_unfinished_runs_are_counted(tmp_path):
@@ -305,7 +325,7 @@ def test_a_damaged_line_elsewhere_is_an_error(tmp_path):
 # What is printed and written
 
 
-NUMBERS = ("2.1033 ± 0.0950  +0.0033 ± 0.0143   0.845", "+25.0 %  +0.0 %  +0.0 %  -50.0 %       1")
+NUMBERS = ("2.1033 ± 0.0950  +0.0033 ± 0.0207   0.845", "+25.0 %  +0.0 %  +0.0 %  -50.0 %      0       1")
 
 
 @pytest.fixture
@@ -337,19 +357,25 @@ def test_numbers_are_cut_neither_in_a_narrow_terminal_nor_in_a_pipe(three_arms):
 
 
 def test_the_captions_say_noise_margin_power_and_seeds(three_arms):
-    text = one_line(shown([three_arms])[1])
+    text = one_line(shown([three_arms], margin=0.0105)[1])
     for said in (
         "lower is better.",
-        "with Holm's correction over 2 arms.",
+        "with simultaneous 95% t intervals; p: the paired t test, with Holm's correction over 2 comparisons.",
+        "Intervals and p cover the seeds only, not the choice of the validation text.",
+        "These runs have no plan of one sweep",
         "Noise floor: 0.1000, the standard deviation of the baseline over its seeds.",
-        "Margin: 0.0105, 0.50% of the baseline's mean",
-        "detect with 80% power (p < 0.05, before Holm): post 0.0188, double 0.0377.",
-        "as large as the margin with 80% power: double 12.",
+        "Margin: 0.0105 nats per token. An arm is equivalent",
+        "Holm's first step over 2: post 0.0267 (0.0154 to 0.1179), double 0.0534 (0.0309 to 0.2358).",
+        "Shown differences below that tend to be over-stated.",
+        "To settle whether the difference is as large as the margin, with 80% power: double 7 to 227 seeds.",
     ):
-        assert said in text
-    assert "Margin: 0.2, 9.52% of" in one_line(shown([three_arms], margin=0.2)[1])
-    with pytest.raises(ConfigError, match="^margin=-1: must be above 0, in the metric's unit;"):
-        shown([three_arms], margin=-1)
+        assert said in text, said
+    default = "Margin: 0.03 nats per token, which is 0.01 bits per byte."  # a token of these runs is 4.3 bytes
+    assert default in one_line(shown([three_arms])[1])
+    assert "Margin: 0.2 nats per token." in one_line(shown([three_arms], margin=0.2)[1])
+    for wrong in (-1, "0", "a", "nan", "inf", "-5%", "%", ""):
+        with pytest.raises(ConfigError, match="^margin=.*: must be a number above 0 in the metric's unit, or a share"):
+            shown([three_arms], margin=wrong)
 
 
 def test_csv_holds_the_raw_numbers(three_arms, tmp_path):
@@ -360,8 +386,9 @@ def test_csv_holds_the_raw_numbers(three_arms, tmp_path):
     assert text.endswith("new/table.csv\n")
 
 
-NUMERIC = ("difference", "low", "high", "boot_low", "boot_high", "sd_difference", "sd_unpaired", "p", "p_holm")
-NUMERIC += ("p_equivalent", "detectable", "seeds_needed", "steps")
+NUMERIC = ("difference", "low", "high", "confidence", "error", "df", "sd_difference", "sd_unpaired", "p")
+NUMERIC += ("p_holm", "p_equivalent", "text_share", "detectable", "detectable_low", "detectable_high", "steps")
+NUMERIC += ("seeds_needed", "seeds_low", "seeds_high", "difference_without_stuck")
 
 
 def test_markdown_holds_question_tables_words_and_provenance(three_arms, tmp_path):
@@ -372,8 +399,8 @@ def test_markdown_holds_question_tables_words_and_provenance(three_arms, tmp_pat
     shown([three_arms], markdown=out / "RESULTS.md", png=out / "pictures" / "it.png")
     text = (out / "RESULTS.md").read_text()
     assert text.startswith("# Where do the norms belong?\n\nWhat others found: Xiong et al. 2020: before.\n")
-    assert "| post (placement=post) | 3 | 2.1033 ± 0.0950 | +0.0033 ± 0.0143 | 0.845 | unstable (seed 3 di" in text
-    assert "| post | +25.0 % | +0.0 % | +0.0 % | -50.0 % | 1 |" in text
+    assert "| post (placement=post) | 3 | 2.1033 ± 0.0950 | +0.0033 ± 0.0207 | 0.845 | unstable (seed 3 di" in text
+    assert "| post | +25.0 % | +0.0 % | +0.0 % | -50.0 % | 0 | 1 |" in text
     assert "![Effects and curves](<pictures/it.png>)" in text and (out / "pictures" / "it.png").exists()
     assert "    gptlab sweep x.yaml runs_dir=runs\n" in text
     assert "10 runs, 600 seconds of training in all." in text
@@ -409,7 +436,7 @@ def drawn_texts(path: Path) -> list[str]:
 
 
 def test_the_picture_names_question_units_arms_verdicts_and_what_diverged(three_arms, tmp_path):
-    shown([three_arms], png=tmp_path / "curves.svg")
+    shown([three_arms], png=tmp_path / "curves.svg", margin=0.01)
     texts = drawn_texts(tmp_path / "curves.svg")
     assert {"Where do the norms belong?", "training tokens", "validation loss (nats per token)"} <= set(texts)
     assert {"pre, the baseline", "post", "double", "not shown", "unstable"} <= set(texts)
@@ -483,12 +510,12 @@ def test_comparing_imports_neither_torch_nor_libraries_that_only_some_views_need
 
 def test_a_comparison_is_data(tmp_path):
     top = tmp_path / "runs"
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         write_run(top / f"a{seed}", 2.0, seed=seed, **learning(2.0, seed=seed))
         write_run(top / f"b{seed}", 1.9, seed=seed, where="https://wandb.ai/x/y/runs/z", **learning(1.9), **RMS)
     comparison = build_comparison([top], defaults=CONFIG, margin=0.2)
     assert [r.name for r in comparison.results] == ["norm=layernorm", "norm=rmsnorm"]
     assert comparison.results[1].effect.verdict == "better" and comparison.results[1].effect.note == "within the margin"
     assert list(comparison.curves["norm=rmsnorm"]) == ["seed", "step", "tokens", "flops", "seconds", "val/loss"]
-    assert list(comparison.runs["where"]) == ["", "", *["https://wandb.ai/x/y/runs/z"] * 2]
+    assert list(comparison.runs["where"]) == ["", "", "", *["https://wandb.ai/x/y/runs/z"] * 3]
     assert comparison.results[0].costs["steps"] == 400

@@ -19,10 +19,10 @@ def as_json(comparison):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Two arms with two seeds, a third that diverged, a tuning run."""
+    """Two arms with three seeds, a third that diverged, a tuning run."""
     monkeypatch.chdir(tmp_path)
     top = tmp_path / "runs" / "norms"
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         write_run(top / f"a{seed}", 2.0, seed=seed, variant="a", **learning(2.0, seed=seed))
         where = "https://wandb.ai/x/y/runs/z"
         write_run(top / f"b{seed}", 1.9, seed=seed, variant="b", where=where, **learning(1.9, seed=seed), **RMS)
@@ -45,15 +45,15 @@ def test_an_arm_has_its_overrides_numbers_verdict_and_the_folders_of_its_runs(sw
     first, second, third = document["arms"]
     assert first["overrides"] == ["norm=layernorm", "placement=pre"] and second["overrides"] == ["norm=rmsnorm"]
     assert first["effect"] is None and first["verdict"] is None and first["reference"] is None
-    assert second["reference"] == "a" and second["n_seeds"] == 2 and second["mean"] == pytest.approx(1.9)
+    assert second["reference"] == "a" and second["n_seeds"] == 3 and second["mean"] == pytest.approx(1.9)
     assert second["verdict"] == "better" and second["note"] == "within the margin"
     assert second["effect"]["mean"] == pytest.approx(-0.1) and second["effect"]["p_holm"] <= 0.05
-    assert set(second["scores"]) == {"0", "1"}
-    assert [run["folder"] for run in second["runs"]] == ["runs/norms/b0", "runs/norms/b1"]
+    assert set(second["scores"]) == {"0", "1", "2"}
+    assert [run["folder"] for run in second["runs"]] == ["runs/norms/b0", "runs/norms/b1", "runs/norms/b2"]
     assert {run["wandb"] for run in second["runs"]} == {"https://wandb.ai/x/y/runs/z"}
-    assert third["states"] == {"finished": 0, "diverged": 2, "failed": 0, "unfinished": 0}
+    assert third["states"] == {"finished": 0, "diverged": 3, "failed": 0, "unfinished": 0}
     assert third["verdict"] == "unstable" and third["mean"] is None
-    assert [run["state"] for run in third["runs"]] == ["diverged", "diverged"]
+    assert [run["state"] for run in third["runs"]] == ["diverged"] * 3
     assert [run["arm"] for run in document["tuning_runs"]] == ["a"]
 
 
@@ -68,8 +68,10 @@ def test_equal_budgets_tuning_and_the_grid_are_in_it():
     document = as_json(make_comparison())
     assert [equal["axis"] for equal in document["equal_budgets"]] == ["steps", "tokens", "flops", "seconds"]
     last = document["equal_budgets"][-1]
-    assert not last["reliable"] and last["arms"]["swiglu"]["verdict"] in document["verdicts"]
-    assert last["arms"]["layernorm"]["effect"] is None
+    reading = last["readings"]["swiglu"]
+    assert not reading["reliable"] and reading["verdict"] is None and "machine was shared" in reading["why"]
+    assert document["equal_budgets"][0]["readings"]["swiglu"]["verdict"] in document["verdicts"]
+    assert reading["shift"]["mean"] == pytest.approx(0.02) and "layernorm" not in last["readings"]
     (tuning,) = document["tuning"]
     assert tuning["setting"] == "optimizer.lr" and any(point["at_edge"] for point in tuning["points"])
     diverged = [point for point in tuning["points"] if point["diverged"]]
@@ -84,6 +86,8 @@ def test_every_field_is_documented():
     documented = set(re.findall(r"\w+", json_document.__doc__))
     arm = document["arms"][1]
     for fields in (document, document["metric"], arm, arm["effect"], arm["costs"], arm["states"], arm["runs"][0]):
+        assert set(fields) <= documented
+    for fields in (arm["rates"]["diverged"], document["equal_budgets"][2]["readings"][arm["name"]]):
         assert set(fields) <= documented
     for fields in (document["equal_budgets"][0], document["tuning"][0], document["tuning"][0]["points"][0]):
         assert set(fields) <= documented

@@ -66,7 +66,9 @@ def test_the_page_has_the_question_the_verdicts_and_their_meaning():
         "</b> better</span>",
         "</b> unstable</span><small>seeds 0, 1, 2, 3, 4 diverged</small>",
         "paired t test, p &lt; 0.05 after Holm&#39;s correction",
-        "<dt>margin</dt><dd>0.01, 0.48% of the baseline&#39;s mean",
+        "<dt>margin</dt><dd>0.01 nats per token; smaller differences do not matter here",
+        "with simultaneous 95% t intervals; p: the paired t test, with Holm&#39;s correction over 6 comparisons.",
+        "<small>diverged: 5 of 5, reference 0 of 5 (p 0.050)</small>",
         "5 diverged",
         "arXiv:2102.11972",
         "<code>ffn.hidden</code> 384 → 344; 11.4M → 10.7M (reference: 10.6M; +0.1 %)",
@@ -78,16 +80,24 @@ def test_the_page_has_the_question_the_verdicts_and_their_meaning():
         assert said in html, said
 
 
-def test_the_page_says_whether_verdicts_depend_on_what_is_held_equal():
-    html = words(render_report(make_comparison(arms=3)))
-    assert "The verdicts do not depend on what is held equal, as far as the runs can tell." in html
+def test_the_page_has_words_at_equal_budgets_only_where_runs_end():
+    comparison = make_comparison(arms=3)
+    html = words(render_report(comparison))
+    assert "no word: layernorm read at 98 % of its schedule; train with budget.flops= to judge" in html
+    assert "the machine was shared" in html and "<small>at 2K steps</small>" in html
     comparison = make_comparison(arms=20)  # whose later arms are worse at equal FLOPs
-    assert re.search(
-        r"<strong>The verdict depends on what is held equal for \d+ arms</strong>", words(render_report(comparison))
-    )
-    axis = comparison.equal_budgets[0].axis
-    unread = [EqualBudgetComparison(axis, float("nan"), {}, {}, False, "no run has evaluated twice")]
+    found = words(render_report(comparison))
+    assert re.search(r"<strong>What is held equal matters for \d+ arms</strong>", found)
+    unread = [EqualBudgetComparison(comparison.equal_budgets[0].axis, {}, "no run has evaluated twice")]
     assert "At equal budgets" not in render_report(make_comparison(arms=3, equal_budgets=unread))
+
+
+def test_a_comparison_that_was_not_planned_says_so_above_everything():
+    reason = "seeds 5, 6 came on top of the 5 that were planned"
+    comparison = make_comparison(arms=3, standing="exploratory", reasons=[reason])
+    html = words(render_report(comparison))
+    assert f'<p class="standing">EXPLORATORY: {reason}.' in html
+    assert html.index("EXPLORATORY") < html.index("<h2>Verdicts</h2>")
 
 
 def test_names_and_texts_are_never_markup():

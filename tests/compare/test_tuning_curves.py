@@ -47,7 +47,8 @@ def test_tuning_runs_do_not_enter_the_scores(tmp_path):
     assert [list(r.scores) for r in comparison.results] == [[2.0, 2.1]] * 2
     assert [r.states["finished"] for r in comparison.results] == [2, 2]
     assert len(comparison.runs) == 16 and (comparison.runs["phase"] == "tune").sum() == 12
-    assert comparison.results[1].effect.verdict == "equivalent"  # and not unstable: a tuning run's end is no outcome
+    effect = comparison.results[1].effect
+    assert effect.verdict == "no verdict" and effect.note == "optimizer.lr=0.01 is the highest tried"
 
 
 def test_each_arm_and_value_is_a_point(tmp_path):

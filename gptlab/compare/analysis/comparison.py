@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
+from gptlab.compare.analysis.outcomes import Rate
+from gptlab.compare.analysis.statistics import LEVEL
 
-CONFIDENCE = 0.95  # the level of every interval
+CONFIDENCE = 1 - LEVEL  # with which all intervals of a table hold together
 
 
 @dataclass(frozen=True)
@@ -19,19 +21,36 @@ class Effect:
 
     pairs: int  # number of those seeds
     mean: float
-    low: float  # the 95 % t interval
+    low: float  # the t interval that agrees with the corrected p
     high: float
-    boot_low: float  # the 95 % bootstrap interval
-    boot_high: float
+    confidence: float  # its own level; those of all arms hold together with CONFIDENCE
+    error: float  # standard error of the mean, over seeds and, if the blocks are known, over the validation text
+    df: float  # its degrees of freedom
     sd: float  # standard deviation of the paired differences
     sd_unpaired: float  # expected if the arms had different seeds: sqrt(sd_arm^2 + sd_reference^2)
-    p: float  # two-sided paired t test
-    p_holm: float  # p after Holm's correction over the arms of the experiment
+    text_share: float  # of the variance of the mean: the validation text's; NaN if the blocks are not known
+    p: float  # two-sided t test
+    p_holm: float  # p after Holm's correction over the planned arms; NaN with fewer than three pairs
     p_equivalent: float  # two one-sided t tests against the margin
-    detectable: float  # the smallest true effect that this many pairs detect with 80 % power
-    seeds_needed: float  # pairs that detect an effect as large as the margin with 80 % power
-    verdict: str  # a word of verdict.py
+    detectable: float  # the smallest true effect that these pairs detect with 80 % power, at Holm's first step
+    detectable_low: float  # its 90 % range, since the standard deviation is estimated
+    detectable_high: float
+    seeds_needed: float  # pairs that detect an effect as large as the margin, likewise
+    seeds_low: float
+    seeds_high: float
+    word: str  # of verdict.py
+    standing: str = ""  # exploratory, interim, or "" if the comparison is the one that was planned
     note: str = ""  # remark on the verdict: which seeds diverged, or that the difference is within the margin
+
+    @property
+    def verdict(self) -> str:
+        """The word with its mark: `better (exploratory)`."""
+        return f"{self.word} ({self.standing})" if self.standing else self.word
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval."""
+        return self.high - self.mean
 
 
 @dataclass(frozen=True)
@@ -48,21 +67,38 @@ class Result:
     states: dict[str, int]  # the number of finished, diverged, failed and unfinished runs
     costs: dict[str, float]  # its keys are those of compare.columns.COLUMNS
     effect: Effect | None  # None for the baseline
+    stuck: list[int] = field(default_factory=list)  # the finished seeds that are stuck, see outcomes.py
+    without_stuck: Effect | None = None  # the effect without the stuck seeds of both arms; None if there are none
+    rates: dict[str, Rate] = field(default_factory=dict)  # of "diverged" and "stuck", beside the reference's
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An arm beside its reference at the point where both have spent the same amount of one axis.
+
+    `effect` has a word only if the runs of both arms end at this budget. Otherwise the metric is read before the end of
+    a schedule, where the learning rate has not decayed yet, and `why` says so.
+    """
+
+    budget: float  # the total of that run of the two arms, among their common seeds, that spent least
+    effect: Effect
+    mean: float  # the metric of the arm
+    reference_mean: float
+    why: str = ""  # why there is no word
+    reliable: bool = True  # False for seconds if the runs of an arm differ much in speed
+    shift: Effect | None = None  # how much the difference is above the one at the end of the runs, by seed
 
 
 @dataclass(frozen=True)
 class EqualBudgetComparison:
-    """The arms compared at the point where each has spent the same amount of one axis.
+    """Each arm beside its reference where both have spent the same amount of one axis.
 
-    If that cannot be read from the runs, there are neither effects nor means, and `note` says why.
+    If that cannot be read from the runs of any arm, there are no readings, and `note` says why.
     """
 
     axis: str  # a key of AXES
-    budget: float  # the total of the finished run that spent least
-    effects: dict[str, Effect]  # by arm, without the baseline
-    means: dict[str, float]  # the metric at the budget, by arm
-    reliable: bool  # False for seconds if the runs of an arm differ much in speed
-    note: str = ""  # a warning, such as that the machine was shared
+    readings: dict[str, Reading]  # by arm, without the baseline
+    note: str = ""  # what was left out, and why
 
 
 @dataclass(frozen=True)
@@ -100,7 +136,8 @@ class Factorial:
     """The analysis of a grid of settings: main effects and pairwise interactions.
 
     `effects` has the columns kind (main or interaction), slots ("norm" or "norm x ffn"), levels ("rmsnorm instead of
-    layernorm" or "rmsnorm, swiglu"), effect, low, high, p and p_holm.
+    layernorm" or "rmsnorm, swiglu"), effect, low, high, p, p_holm, verdict and note. In a fraction of a grid, which is
+    analysed with one pooled error, the verdict is "".
     """
 
     effects: pd.DataFrame
@@ -122,7 +159,8 @@ class Comparison:
     question: str | None
     literature: str | None  # published findings, with their sources
     command: str | None  # the command that makes the runs again
-    margin: float  # smaller differences do not matter
+    margin: float  # smaller differences do not matter; NaN if there is none
+    margin_text: str  # the margin as a reader sees it, or how to set one
     noise: float  # standard deviation of the baseline over its seeds
     results: list[Result]  # the baseline first
     equal_budgets: list[EqualBudgetComparison]
@@ -135,6 +173,11 @@ class Comparison:
     breakdowns: list[Breakdown] = field(default_factory=list)
     matched: list[dict[str, Any]] = field(default_factory=list)  # from sweep.yaml: what match= changed in which arm
     snapshots: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # diagnostics of one run of each arm
+    family: int = 1  # number of comparisons that were planned, over which p is corrected
+    planned: bool = False  # whether it is known what was planned
+    standing: str = ""  # exploratory, interim, or "" (see planned.py)
+    reasons: list[str] = field(default_factory=list)  # for the standing
+    whole: tuple[str, Effect] | None = None  # of a ladder: "its end against its start", and that effect
     repeats: int = 0  # runs left out because a later run has the same config and seed
 
     @property

@@ -1,6 +1,7 @@
 """The difference of each arm from the arm that it is compared with, and the verdict on it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,25 @@ import pandas as pd
 
 from gptlab.compare.analysis import statistics
 from gptlab.compare.analysis.comparison import Effect
-from gptlab.compare.analysis.verdict import BETTER, LEVEL, UNSTABLE, WITHIN_MARGIN, WORSE, decide_verdict
+from gptlab.compare.analysis.outcomes import Rate, compare_rates, describe_seeds
+from gptlab.compare.analysis.resolution import resolution
+from gptlab.compare.analysis.statistics import LEVEL, Corrected
+from gptlab.compare.analysis.text_share import MeanDifference, estimate
+from gptlab.compare.analysis.verdict import BETTER, JUDGED, MIN_PAIRS, WITHIN_MARGIN, WORSE, decide_verdict
 from gptlab.runs.metrics import metric_named
+
+Deviations = Mapping[str, Mapping[int, np.ndarray]]  # arm -> seed -> block deviations of its run
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the pairs of one arm say, before it is judged beside the others."""
+
+    pairs: int
+    difference: MeanDifference
+    sd_unpaired: float
+    p: float  # NaN if there are too few pairs for a verdict
+    unlike: str  # the seeds that were left out, and why
 
 
 def compare_scores(
@@ -19,7 +37,13 @@ def compare_scores(
     *,
     metric: str,
     margin: float,
+    family: int = 0,
+    deviations: Deviations | None = None,
     unlike: Mapping[str, Mapping[int, str]] | None = None,
+    edge: Mapping[str, str] | None = None,
+    marks: Mapping[str, str] | None = None,
+    reference_scores: Mapping[str, pd.Series] | None = None,
+    step: float | None = None,
 ) -> dict[str, Effect]:
     """Return the effect of each arm in `references`, with p corrected over these arms.
 
@@ -28,69 +52,131 @@ def compare_scores(
         references: the arm that each arm is compared with.
         diverged: the seeds that diverged, for each arm.
         metric: name of the metric, which determines the better direction.
-        margin: differences below it do not matter, in the unit of the metric.
+        margin: differences below it do not matter, in the unit of the metric; NaN if there is none.
+        family: the number of comparisons that were planned, if more than there are in `references`.
+        deviations: the block deviations of the runs (see text_share). Where a run of a pair lacks them, the interval
+            covers the seeds only.
         unlike: for an arm and a seed, why this pair must not be judged. The pair is left out.
+        edge: for an arm, why it must not be judged at all.
+        marks: the marks of words (see planned.py).
+        reference_scores: for an arm, the scores of its reference, where they are not those in `scores`.
+        step: the resolution of the metric; by default it is taken from the scores.
     """
-    refused = unlike or {}
-    alike = {arm: scores[arm].drop(list(refused.get(arm, ())), errors="ignore") for arm in references}
     higher = metric_named(metric).higher_is_better
-    measured = {arm: _measure(alike[arm], scores[other], margin) for arm, other in references.items()}
-    corrected = statistics.holm([numbers["p"] for numbers in measured.values()])
-    effects = {}
-    for (arm, numbers), p_holm in zip(measured.items(), corrected, strict=True):
-        lost = _diverged_note(diverged[arm], diverged[references[arm]], references[arm])
-        verdict = decide_verdict(
-            pairs=numbers["pairs"],
-            mean=numbers["mean"],
-            p_holm=p_holm,
-            p_equivalent=numbers["p_equivalent"],
-            diverged=bool(lost),
-            higher=higher,
+    family = max(family, len(references))
+    if step is None:
+        step = resolution(score for series in scores.values() for score in series)
+    beside = {arm: (reference_scores or {}).get(arm, scores[other]) for arm, other in references.items()}
+    measured = {
+        arm: _measure(
+            scores[arm], beside[arm], step, (unlike or {}).get(arm, {}), _of_pair(deviations or {}, arm, other)
         )
-        small = verdict in (BETTER, WORSE) and numbers["p_equivalent"] < LEVEL
-        note = lost if verdict == UNSTABLE else WITHIN_MARGIN if small else ""
-        if left_out := _unlike_note(refused.get(arm, {})):
-            verdict = verdict if numbers["pairs"] else "no verdict"
-            note = "; ".join(filter(None, [left_out, note]))
-        effects[arm] = Effect(**numbers, p_holm=p_holm, verdict=verdict, note=note)
+        for arm, other in references.items()
+    }
+    corrected = statistics.holm([found.p for found in measured.values()], family)
+    tested = {arm: score.dropna().size for arm, score in scores.items()}
+    rates = compare_rates(diverged, tested, references, family)
+    effects = {}
+    for (arm, found), p in zip(measured.items(), corrected, strict=True):
+        numbers = _numbers(found, p, margin, LEVEL / family)
+        refusal = (edge or {}).get(arm, "") or (found.unlike if found.unlike and not found.pairs else "")
+        word = decide_verdict(
+            pairs=found.pairs,
+            mean=numbers["mean"],
+            p_holm=p.p,
+            p_equivalent=numbers["p_equivalent"],
+            unstable=_is_unstable(rates[arm]),
+            higher=higher,
+            refused=bool(refusal),
+        )
+        small = word in (BETTER, WORSE) and numbers["p_equivalent"] < LEVEL
+        lost = _diverged_note(diverged[arm], diverged[references[arm]], references[arm], word)
+        notes = [refusal or found.unlike, lost, WITHIN_MARGIN if small else ""]
+        effects[arm] = Effect(
+            **numbers, word=word, standing=(marks or {}).get(word, ""), note="; ".join(filter(None, notes))
+        )
     return effects
 
 
-def _measure(scores: pd.Series, reference: pd.Series, margin: float) -> dict[str, Any]:
-    """Return the fields of an Effect that do not depend on other arms."""
-    differences = (scores - reference).dropna().to_numpy(dtype=float)
+def _of_pair(deviations: Deviations, arm: str, other: str) -> dict[int, np.ndarray]:
+    """Return the differences of the block deviations by seed, for the seeds where both runs have the same blocks."""
+    own, reference = deviations.get(arm, {}), deviations.get(other, {})
+    common = own.keys() & reference.keys()
+    return {seed: own[seed] - reference[seed] for seed in common if len(own[seed]) == len(reference[seed])}
+
+
+def _measure(
+    scores: pd.Series,
+    reference: pd.Series,
+    step: float,
+    unlike: Mapping[int, str],
+    deviations: Mapping[int, np.ndarray],
+) -> _Measured:
+    differences = (scores - reference).dropna()
+    left_out = [seed for seed in differences.index if seed in unlike]
+    differences = differences.drop(left_out)
     pairs = len(differences)
-    sd = float(differences.std(ddof=1)) if pairs > 1 else float("nan")
-    low, high = statistics.t_interval(differences)
-    boot_low, boot_high = statistics.bootstrap_interval(differences)
-    return {
-        "pairs": pairs,
-        "mean": float(differences.mean()) if pairs else float("nan"),
-        "low": low,
-        "high": high,
-        "boot_low": boot_low,
-        "boot_high": boot_high,
-        "sd": sd,
-        "sd_unpaired": float(np.hypot(scores.std(), reference.std())),
-        "p": statistics.paired_p(differences),
-        "p_equivalent": statistics.equivalence_p(differences, margin),
-        "detectable": statistics.detectable(pairs) * sd,
-        "seeds_needed": statistics.seeds_needed(margin / sd if sd else float("inf")),
-    }
-
-
-def _diverged_note(arm_seeds: Sequence[int], reference_seeds: Sequence[int], reference: str) -> str:
-    """`seed 3 diverged; seeds 1, 2 of pre diverged`, or "" if none did."""
-    return "; ".join(
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}{owner} diverged"
-        for seeds, owner in ((arm_seeds, ""), (reference_seeds, f" of {reference}"))
-        if seeds
+    known = all(seed in deviations for seed in differences.index)
+    blocks = [deviations[seed] for seed in differences.index] if pairs and known else None
+    found = estimate(differences.to_numpy(dtype=float), blocks, step)
+    reasons: dict[str, list[int]] = {}
+    for seed in left_out:
+        reasons.setdefault(unlike[seed], []).append(seed)
+    return _Measured(
+        pairs=pairs,
+        difference=found,
+        sd_unpaired=float(np.hypot(scores.std(), reference.std())),
+        p=statistics.two_sided_p(found.estimate) if pairs >= MIN_PAIRS else float("nan"),
+        unlike="; ".join(f"{describe_seeds(seeds)} left out: {reason}" for reason, seeds in reasons.items()),
     )
 
 
-def _unlike_note(reasons: Mapping[int, str]) -> str:
-    """`seeds 0, 1 left out: other text`, or "" if there are none."""
-    seeds: dict[str, list[str]] = {}
-    for seed, reason in sorted(reasons.items()):
-        seeds.setdefault(reason, []).append(str(seed))
-    return "; ".join(f"seed{'s' * (len(of) > 1)} {', '.join(of)} left out: {reason}" for reason, of in seeds.items())
+def _numbers(found: _Measured, p: Corrected, margin: float, first_step: float) -> dict[str, Any]:
+    """Return the fields of an Effect that are numbers. `first_step` is the level that the smallest p needs."""
+    difference, text = found.difference.estimate, found.difference.text_variance
+    low, high = statistics.interval(difference, p.level)
+    smallest = statistics.detectable(difference.df, first_step) * difference.error
+    down, up = statistics.spread_range(difference.df)
+    fewer, more = statistics.spread_range(found.pairs - 1)
+    needed = {
+        name: statistics.seeds_needed(found.difference.sd * factor, margin, first_step, text if text == text else 0.0)
+        for name, factor in (("seeds_needed", 1.0), ("seeds_low", fewer), ("seeds_high", more))
+    }
+    enough = found.pairs >= MIN_PAIRS
+    return {
+        "pairs": found.pairs,
+        "mean": difference.mean,
+        "low": low,
+        "high": high,
+        "confidence": 1 - p.level,
+        "error": difference.error,
+        "df": difference.df,
+        "sd": found.difference.sd,
+        "sd_unpaired": found.sd_unpaired,
+        "text_share": text / difference.error**2 if difference.error else float("nan"),
+        "p": statistics.two_sided_p(difference),
+        "p_holm": p.p,
+        "p_equivalent": statistics.equivalence_p(difference, margin) if enough else float("nan"),
+        "detectable": smallest,
+        "detectable_low": smallest * down,
+        "detectable_high": smallest * up,
+        **needed,
+    }
+
+
+def _is_unstable(rate: Rate) -> bool:
+    """Return whether the arm diverges where its reference does not, or significantly more often."""
+    if not rate.hits:
+        return False
+    more = rate.hits / rate.runs > rate.other_hits / max(rate.other_runs, 1)
+    return not rate.other_hits or (more and rate.p_holm < LEVEL)
+
+
+def _diverged_note(arm_seeds: Sequence[int], reference_seeds: Sequence[int], reference: str, word: str) -> str:
+    """`seed 3 diverged`, or `seeds 1, 2 of pre diverged, judged on the others`; "" if none did."""
+    lost = " and ".join(
+        describe_seeds(seeds) + owner
+        for seeds, owner in ((arm_seeds, ""), (reference_seeds, f" of {reference}"))
+        if seeds
+    )
+    return f"{lost} diverged" + (", judged on the others" * (word in JUDGED)) if lost else ""

@@ -1,25 +1,37 @@
-"""Compare runs where all arms have spent the same number of optimizer steps, tokens, FLOPs or seconds of training.
+"""Compare each arm with its reference where both have spent the same optimizer steps, tokens, FLOPs or seconds.
 
-The common budget is the total of the finished run that spent the least. The metric of each run at that budget is
-interpolated linearly between two of its evaluations, never extrapolated. A run that went on beyond the budget is thus
-read before its end, when its learning rate has not decayed yet, which puts it at a disadvantage. Where the verdicts at
-equal budgets disagree, train the arms again with that budget (`budget.flops=`, `budget.seconds=`).
+The budget belongs to the two arms alone: the total of that run among their common seeds which spent the least. What is
+said of two arms therefore does not depend on a third one.
+
+If the runs of both arms end at this budget, up to TOLERANCE, their final numbers are compared, and the arm gets a
+verdict. Otherwise the metric is interpolated linearly between two evaluations, never extrapolated, and the difference
+is given without a word: the run that went on is read before its end, where its learning rate has not decayed yet. A
+baseline read half-way through its schedule was 0.07 nats above one that was trained for that budget. `budget.flops=` or
+`budget.seconds=` trains the arms for it. There is no word for seconds either if the machine was shared.
+
+That the difference depends on what is held equal is said only if it is tested: seed by seed, the difference at this
+budget minus the one at the end of the runs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.analysis.comparison import EqualBudgetComparison, Result
+from gptlab.compare.analysis.comparison import EqualBudgetComparison, Reading, Result
 from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.statistics import LEVEL
+from gptlab.compare.analysis.verdict import NO_VERDICT
 from gptlab.compare.read.runs import AXES
 
 STEADY = 0.1  # the largest coefficient of variation of an arm's tokens/s for which seconds are reliable
+TOLERANCE = 0.01  # a run that spent at most this share more than the budget ends there
+SETTINGS = {axis: f"budget.{axis}=" for axis in AXES}  # what trains an arm for a budget
 
 Curve = dict[str, np.ndarray]  # the evaluations of one run, by column
+Curves = Mapping[tuple[str, int], Curve]  # by arm and seed
 
 
 @dataclass(frozen=True)
@@ -29,10 +41,8 @@ class Inputs:
     metric: str
     curves: Mapping[str, pd.DataFrame]
     results: Sequence[Result]
-    diverged: Mapping[str, Sequence[int]]  # seeds
     speeds: Mapping[str, Sequence[float]]  # tokens/s of the finished runs
-    margin: float
-    unlike: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # pairs that must not be judged, and why
+    judging: Mapping[str, Any]  # the further arguments of compare_scores
 
 
 def compare_at_equal_budgets(inputs: Inputs) -> list[EqualBudgetComparison]:
@@ -60,36 +70,112 @@ def _finished_curves(inputs: Inputs) -> dict[tuple[str, int], Curve]:
     return finished
 
 
-def _compare_at(axis: str, finished: Mapping[tuple[str, int], Curve], inputs: Inputs) -> EqualBudgetComparison:
-    spent = {run: curve[AXES[axis].column] for run, curve in finished.items()}
-    budget = float(np.min([x[-1] for x in spent.values()]))
-    reliable, note = _steady(inputs.speeds) if axis == "seconds" else (True, "")
+@dataclass(frozen=True)
+class _Pair:
+    """The scores of an arm and its reference at their budget."""
+
+    budget: float
+    scores: pd.Series
+    reference: pd.Series
+    why: str  # why they must not be judged
+    reliable: bool  # False for seconds if the machine was shared
+
+
+def _compare_at(axis: str, finished: Curves, inputs: Inputs) -> EqualBudgetComparison:
+    pairs: dict[str, _Pair] = {}
+    notes: dict[str, list[str]] = {}
+    for result in (r for r in inputs.results if r.reference is not None):
+        pair = _read(axis, result.name, str(result.reference), finished, inputs)
+        if isinstance(pair, _Pair):
+            pairs[result.name] = pair
+        else:
+            notes.setdefault(pair, []).append(result.name)
+    readings = _judge(pairs, inputs)
+    left_out = "; ".join(f"{', '.join(arms)} left out: {reason}" for reason, arms in notes.items())
+    return EqualBudgetComparison(axis, readings, left_out)
+
+
+def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs) -> _Pair | str:
+    """Return the scores of two arms at their budget, or the reason why they cannot be read."""
+    seeds = sorted({seed for name, seed in finished if name == arm} & {s for name, s in finished if name == reference})
+    if not seeds:
+        return "no common seed has finished"
+    spent = {(name, seed): finished[name, seed][AXES[axis].column] for name in (arm, reference) for seed in seeds}
     if any(np.isnan(x).any() for x in spent.values()):
-        return EqualBudgetComparison(axis, budget, {}, {}, reliable, "left out: not all runs recorded it")
-    late = [f"{arm} seed {seed}" for (arm, seed), x in spent.items() if not x[0] <= budget]
+        return "not all runs recorded it"
+    budget = float(min(x[-1] for x in spent.values()))
+    late = [f"{name} seed {seed}" for (name, seed), x in spent.items() if x[0] > budget]
     if late:
         more = f" and {len(late) - 1} more" if len(late) > 1 else ""
-        note = f"left out: {late[0]}{more} had no evaluation by then; set a smaller eval.every"
-        return EqualBudgetComparison(axis, budget, {}, {}, reliable, note)
-    by_seed: dict[str, dict[int, float]] = {result.name: {} for result in inputs.results}
-    for (arm, seed), curve in finished.items():
-        by_seed[arm][seed] = float(np.interp(budget, spent[arm, seed], curve[inputs.metric]))
-    scores = {arm: pd.Series(values, dtype=float) for arm, values in by_seed.items()}
-    references = {result.name: result.reference for result in inputs.results if result.reference is not None}
-    effects = compare_scores(
-        scores, references, inputs.diverged, metric=inputs.metric, margin=inputs.margin, unlike=inputs.unlike
-    )
-    means = {arm: series.mean() for arm, series in scores.items()}
-    return EqualBudgetComparison(axis, budget, effects, means, reliable, note)
+        return f"{late[0]}{more} had no evaluation by then; set a smaller eval.every"
+    share = {name: budget / float(np.mean([spent[name, seed][-1] for seed in seeds])) for name in (arm, reference)}
+    ends = all(x[-1] <= budget * (1 + TOLERANCE) for x in spent.values())
+    scores = {
+        name: pd.Series(
+            {
+                seed: curve[-1] if ends else float(np.interp(budget, spent[name, seed], curve))
+                for seed in seeds
+                for curve in (finished[name, seed][inputs.metric],)
+            },
+            dtype=float,
+        )
+        for name in (arm, reference)
+    }
+    why = "" if ends else _inside(axis, share)
+    shared = _unsteady(inputs.speeds, (arm, reference)) if axis == "seconds" else ""
+    return _Pair(budget, scores[arm], scores[reference], shared or why, not shared)
 
 
-def _steady(speeds: Mapping[str, Sequence[float]]) -> tuple[bool, str]:
-    """Return whether the runs of each arm had nearly the same speed, and if not, a warning that names the worst arm."""
-    variation = {arm: np.std(values, ddof=1) / np.mean(values) for arm, values in speeds.items() if len(values) > 1}
+def _inside(axis: str, share: Mapping[str, float]) -> str:
+    """`base read at 31 % of its schedule; train with budget.seconds= to judge`."""
+    read = [f"{name} read at {part:.0%} of its schedule" for name, part in share.items() if part < 1 / (1 + TOLERANCE)]
+    return f"{' and '.join(read) or 'not all runs end there'}; train with {SETTINGS[axis]} to judge".replace("%", " %")
+
+
+def _unsteady(speeds: Mapping[str, Sequence[float]], arms: Sequence[str]) -> str:
+    """Return a warning that names the arm whose runs differ in speed, or "" if those of both arms have one speed."""
+    several = {arm: speeds[arm] for arm in arms if len(speeds[arm]) > 1}
+    variation = {arm: float(np.std(values, ddof=1) / np.mean(values)) for arm, values in several.items()}
     worst = max(variation, key=lambda arm: np.nan_to_num(variation[arm]), default=None)
     if worst is None or not variation[worst] > STEADY:
-        return True, ""
-    return False, (
-        f"tokens/s of the runs of {worst} vary by {variation[worst]:.0%},"
-        " so the machine was shared or was not the same; run one at a time"
+        return ""
+    return (
+        f"tokens/s of the runs of {worst} vary by {variation[worst]:.0%}, so the machine was shared; run one at a time"
     )
+
+
+def _judge(pairs: Mapping[str, _Pair], inputs: Inputs) -> dict[str, Reading]:
+    """Return the readings with their effects and with how much they differ from the ends of the runs."""
+    ends = {result.name: result for result in inputs.results}
+    references = {arm: str(ends[arm].reference) for arm in pairs}
+    scores = {name: result.scores for name, result in ends.items()} | {arm: p.scores for arm, p in pairs.items()}
+    beside = {arm: pair.reference for arm, pair in pairs.items()}
+    judging, metric = inputs.judging, inputs.metric
+    effects = compare_scores(scores, references, reference_scores=beside, metric=metric, **judging)
+    at_end = {arm: ends[arm].scores - ends[other].scores for arm, other in references.items() if pairs[arm].why}
+    shifts = compare_scores(
+        {arm: pairs[arm].scores - pairs[arm].reference for arm in at_end},
+        {arm: arm for arm in at_end},
+        dict.fromkeys(at_end, ()),
+        reference_scores=at_end,
+        metric=metric,
+        margin=float("nan"),
+        family=judging["family"],
+    )
+    return {
+        arm: Reading(
+            budget=pair.budget,
+            effect=replace(effects[arm], word=NO_VERDICT, note=pair.why) if pair.why else effects[arm],
+            mean=pair.scores.mean(),
+            reference_mean=pair.reference.mean(),
+            why=pair.why,
+            reliable=pair.reliable,
+            shift=shifts.get(arm),
+        )
+        for arm, pair in pairs.items()
+    }
+
+
+def shifted(reading: Reading) -> bool:
+    """Return whether the difference is shown to depend on what is held equal."""
+    return reading.reliable and reading.shift is not None and reading.shift.p_holm < LEVEL

@@ -1,148 +1,207 @@
 """The analysis of a grid over several settings: main effects and pairwise interactions.
 
-A linear model is fitted to the single runs by ordinary least squares. It has a block for each seed, the main effect of
-every level, and every pairwise interaction (Montgomery, Design and Analysis of Experiments, ch. 5 and 8). It gives
+In a complete grid each effect is a contrast between the means of cells, and is computed seed by seed, over the seeds
+that all its cells finished. It is then tested like the difference of two arms: paired t test over the seeds, Holm's
+correction over the effects, the same words. That is exact however much the cells differ in spread. An effect that a
+diverged cell enters gets no verdict, since its other seeds are survivors.
 
-    main         the mean at a level minus the mean at the baseline's level, where the other settings are averaged
-                 over all their levels with equal weight
-    interaction  how much that difference grows when a second setting leaves the baseline's level too
-
-A main effect is thus not the difference of two arms. A fraction of a grid cannot determine every effect: an effect is
-reported if the runs determine it whatever the other effects are. If some main effect is not determined in this way, the
-main effects are estimated as if no two settings interacted, and the note says so.
+A fraction of a grid has no such contrasts. There a linear model is fitted to the single runs by ordinary least squares,
+with a block for each seed and one pooled error (Montgomery, Design and Analysis of Experiments, ch. 5 and 8). An effect
+is reported if the runs determine it whatever the other effects are. If some main effect is not determined in this way,
+the main effects are estimated as if no two settings interacted, and the note says so. Where cells differ in spread the
+pooled error is wrong, so that such effects get no words.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.analysis.comparison import CONFIDENCE, Factorial, Result
-from gptlab.compare.analysis.statistics import holm
+from gptlab.compare.analysis.comparison import Factorial, Result
+from gptlab.compare.analysis.effects import Deviations, compare_scores
+from gptlab.compare.analysis.grid import Contrast, Grid, grid_of
+from gptlab.compare.analysis.outcomes import describe_seeds
+from gptlab.compare.analysis.resolution import resolution
+from gptlab.compare.analysis.statistics import Estimate, holm, interval, two_sided_p
 
 TOLERANCE = 1e-8  # for the part of a contrast that the runs do not determine
-EFFECT_COLUMNS = ["kind", "slots", "levels", "effect", "low", "high", "p", "p_holm"]
-Contrast = tuple[str, str, str, np.ndarray]  # kind, slots, levels, weights of the coefficients
+NUMBERS = ("effect", "low", "high", "p", "p_holm")
+EFFECT_COLUMNS = ["kind", "slots", "levels", *NUMBERS, "verdict", "note"]
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The settings and levels of a grid, and the terms of the linear model over them."""
-
-    levels: dict[str, list[str]]  # for each setting, the baseline's level first
-    interactions: bool
-
-    def row(self, at: Mapping[str, str | None]) -> np.ndarray:
-        """Return the terms of the model where each setting has the level `at`; None averages over all its levels."""
-        coded = {key: self._coded(key, at.get(key)) for key in self.levels}
-        pairs = itertools.combinations(coded.values(), 2) if self.interactions else ()
-        return np.concatenate([*coded.values(), *(np.outer(a, b).ravel() for a, b in pairs)])
-
-    def _coded(self, key: str, level: str | None) -> np.ndarray:
-        levels = self.levels[key]
-        return np.array([1 / len(levels) if level is None else float(level == other) for other in levels[1:]])
-
-    def contrasts(self) -> list[Contrast]:
-        """Return the main effects and interactions as weights of the coefficients."""
-        contrasts: list[Contrast] = []
-        for key, (first, *others) in self.levels.items():
-            for level in others:
-                weights = self.row({key: level}) - self.row({key: first})
-                contrasts.append(("main", key, f"{level} instead of {first}", weights))
-        for a, b in itertools.combinations(self.levels, 2) if self.interactions else ():
-            for level_a, level_b in itertools.product(self.levels[a][1:], self.levels[b][1:]):
-                weights = sum(
-                    (1 if (i, j) in ((0, 0), (1, 1)) else -1) * self.row({a: x, b: y})
-                    for i, x in enumerate((self.levels[a][0], level_a))
-                    for j, y in enumerate((self.levels[b][0], level_b))
-                )
-                contrasts.append(("interaction", f"{a} x {b}", f"{level_a}, {level_b}", np.asarray(weights)))
-        return contrasts
-
-
-def factorial(results: Sequence[Result], left_out: Sequence[str] = ()) -> Factorial | None:
+def factorial(
+    results: Sequence[Result],
+    left_out: Sequence[str] = (),
+    *,
+    metric: str,
+    margin: float,
+    deviations: Deviations | None = None,
+    marks: Mapping[str, str] | None = None,
+    edge: Mapping[str, str] | None = None,
+) -> Factorial | None:
     """Analyse the arms, the baseline first; return None if they do not form a grid.
 
-    `left_out` are settings that are determined by the others, such as tuned ones.
+    `left_out` are settings that are determined by the others, such as tuned ones. The other arguments are those of
+    compare_scores.
     """
-    levels = _levels(results, left_out)
+    grid = grid_of(results, left_out)
+    if grid is None or sum(r.scores.notna().sum() for r in results) < 2:
+        return None
+    cells = {tuple(r.arm.settings[key] for key in grid.levels) for r in results}
+    if len(cells) == len(results) == grid.n_cells:
+        judging = {"metric": metric, "margin": margin, "marks": marks}
+        rows, note = _by_seed(grid, results, deviations or {}, edge or {}, judging)
+    elif (fitted := _by_least_squares(grid, results)) is not None:
+        rows, note = fitted
+    else:
+        return None
+    return Factorial(pd.DataFrame(rows)[EFFECT_COLUMNS], _means(results, grid.levels), note)
+
+
+def _by_seed(
+    grid: Grid,
+    results: Sequence[Result],
+    deviations: Deviations,
+    edge: Mapping[str, str],
+    judging: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], str]:
+    """Return the effects of a complete grid and how they were computed."""
+    contrasts = {f"{c.slots}: {c.text}": c for c in grid.contrasts()}
+    scores, blocks, refused, stuck = {}, {}, {}, {}
+    for name, contrast in contrasts.items():
+        cells = {r: weight for r in range(len(results)) if (weight := grid.weight(contrast, results[r].arm.settings))}
+        weighted = [weight * results[r].scores.dropna() for r, weight in cells.items()]
+        scores[name] = pd.concat(weighted, axis=1, join="inner").sum(axis=1)
+        blocks[name] = _weighted_blocks({results[r].name: weight for r, weight in cells.items()}, deviations)
+        lost = [_diverged(results[r]) for r in cells if results[r].states["diverged"]]
+        lost += [f"{results[r].name}: {edge[results[r].name]}" for r in cells if results[r].name in edge]
+        refused[name] = "; ".join(lost)
+        stuck[name] = "; ".join(
+            f"{describe_seeds(results[r].stuck)} of {results[r].name} stuck" for r in cells if results[r].stuck
+        )
+    zero = {name: values * 0.0 for name, values in scores.items()}
+    effects = compare_scores(
+        scores,
+        dict(zip(scores, scores, strict=True)),
+        dict.fromkeys(scores, ()),
+        reference_scores=zero,
+        deviations=blocks,
+        edge=refused,
+        step=resolution(score for r in results for score in r.scores),
+        **judging,
+    )
+    rows = [
+        {
+            "kind": contrast.kind,
+            "slots": contrast.slots,
+            "levels": contrast.text,
+            "effect": effects[name].mean,
+            "low": effects[name].low,
+            "high": effects[name].high,
+            "p": effects[name].p,
+            "p_holm": effects[name].p_holm,
+            "verdict": effects[name].verdict,
+            "note": "; ".join(filter(None, [effects[name].note, stuck[name]])),
+        }
+        for name, contrast in contrasts.items()
+    ]
+    note = (
+        f"Each effect is computed seed by seed in the full {grid} and tested by a paired t test, with Holm's correction"
+        f" over these {len(rows)} effects, which are a family of their own."
+    )
+    lost = [_diverged(r) for r in results if r.states["diverged"]]
+    lost += [f"{r.name}: {edge[r.name]}" for r in results if r.name in edge]
+    if lost:
+        note += f" {'; '.join(lost)}: the effects that this enters get no verdict."
+    if any(stuck.values()):
+        names = "; ".join(f"{describe_seeds(r.stuck)} of {r.name}" for r in results if r.stuck)
+        note += f" Stuck, and counted: {names}."
+    return rows, note
+
+
+def _weighted_blocks(weights: Mapping[str, float], deviations: Deviations) -> dict[int, np.ndarray]:
+    """Return the contrast of the block deviations, for the seeds where all cells have them."""
+    known = [deviations.get(name, {}) for name in weights]
+    common = set.intersection(*(set(by_seed) for by_seed in known))
+    return {
+        seed: np.sum([weight * by_seed[seed] for weight, by_seed in zip(weights.values(), known, strict=True)], axis=0)
+        for seed in common
+    }
+
+
+def _diverged(result: Result) -> str:
+    """`rmsnorm post diverged in 3 of 5 seeds`."""
+    lost, finished = result.states["diverged"], result.states["finished"]
+    return f"{result.name} diverged in {lost} of {lost + finished} seeds"
+
+
+def _by_least_squares(grid: Grid, results: Sequence[Result]) -> tuple[list[dict[str, Any]], str] | None:
+    """Return the effects that a fraction of a grid determines and how; None if it does not determine the main ones."""
     runs = pd.DataFrame(
         [{**r.arm.settings, "seed": seed, "score": score} for r in results for seed, score in r.scores.dropna().items()]
     )
-    if not levels or len(runs) < 2:
-        return None
-    full, main = Grid(levels, interactions=True), Grid(levels, interactions=False)
-    rows, undetermined = _estimates(full, runs)
-    note = f"Linear model with a block for each seed, {len(runs)} runs of {_size(results, levels)}."
-    if any(kind == "main" for kind, _, _ in undetermined):
-        alone, unknown = _estimates(main, runs)
+    rows, undetermined = _estimates(grid, runs, interactions=True)
+    note = (
+        f"{len(runs)} runs of {len(results)} of the {grid.n_cells} arms of a {grid}: a fraction, fitted by a linear"
+        " model with a block for each seed and one pooled error. Where arms differ in spread that error is wrong, so"
+        " that no verdicts are given."
+    )
+    if any(contrast.kind == "main" for contrast in undetermined):
+        alone, unknown = _estimates(grid, runs, interactions=False)
         if unknown:
             return None
         rows = alone + [row for row in rows if row["kind"] == "interaction"]
         note += " The main effects are estimated as if no two settings interacted."
-    if missing := list(dict.fromkeys(slots for kind, slots, _ in undetermined if kind == "interaction")):
+    if missing := list(dict.fromkeys(contrast.slots for contrast in undetermined if contrast.kind == "interaction")):
         note += f" These runs cannot determine {', '.join(missing)}."
-    if rows and all(np.isnan(row["p"]) for row in rows):
+    if rows and all(np.isnan(row["estimate"].df) for row in rows):
         note += " No intervals: there are no more runs than effects; add seeds."
-    effects = pd.DataFrame(rows)
-    effects["p_holm"] = holm(list(effects["p"]))
-    return Factorial(effects[EFFECT_COLUMNS], _means(results, levels), note)
+    return _tested(rows), note
 
 
-def _levels(results: Sequence[Result], left_out: Sequence[str]) -> dict[str, list[str]]:
-    """Return the settings of the grid and their levels; {} if the arms do not form a grid.
-
-    In a grid every arm has all the settings, and every level occurs in at least two arms. If each arm changes only
-    one thing, there is nothing to average over.
-    """
-    settings = [{k: v for k, v in r.arm.settings.items() if k not in left_out} for r in results]
-    levels = {key: list(dict.fromkeys(arm.get(key, "") for arm in settings)) for key in settings[0]}
-    crossed = all(
-        sum(arm.get(key) == level for arm in settings) > 1 for key, values in levels.items() for level in values
-    )
-    same = all(arm.keys() == levels.keys() for arm in settings)
-    return levels if len(levels) > 1 and crossed and same else {}
+def _tested(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with the numbers of their estimates, corrected over all of them."""
+    found: list[Estimate] = [row["estimate"] for row in rows]
+    p = [two_sided_p(one) for one in found]
+    tested = []
+    for row, one, raw, corrected in zip(rows, found, p, holm(p), strict=True):
+        low, high = interval(one, corrected.level)
+        numbers = dict(zip(NUMBERS, (one.mean, low, high, raw, corrected.p), strict=True))
+        tested.append({**row, **numbers, "verdict": "", "note": ""})
+    return tested
 
 
-def _size(results: Sequence[Result], levels: Mapping[str, Sequence[str]]) -> str:
-    sizes = [len(values) for values in levels.values()]
-    n_cells = prod(sizes)
-    grid = f"grid of {' x '.join(map(str, sizes))}"
-    return f"the full {grid}" if len(results) == n_cells else f"{len(results)} of the {n_cells} arms of a {grid}"
-
-
-def _estimates(grid: Grid, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-    """Return the effects that the runs determine, and the kind, slots and levels of all others."""
+def _estimates(grid: Grid, runs: pd.DataFrame, *, interactions: bool) -> tuple[list[dict[str, Any]], list[Contrast]]:
+    """Return the effects that the runs determine, and the contrasts that they do not."""
     from statsmodels.regression.linear_model import OLS  # two seconds to import
 
     seeds = pd.get_dummies(runs["seed"]).to_numpy(dtype=float)  # a block for each, which replaces the intercept
-    terms = np.stack([grid.row(run) for run in runs.astype(object).to_dict("records")])  # type: ignore[arg-type]
+    cells: Any = runs.astype(object).to_dict("records")
+    terms = np.stack([grid.terms(cell, interactions) for cell in cells])
     # An orthonormal basis of the space that the runs span; a fraction of a grid does not span all terms.
     basis, sizes, directions = np.linalg.svd(np.hstack([seeds, terms]), full_matrices=False)
     rank = int((sizes > TOLERANCE * sizes[0]).sum())
     basis, sizes, directions = basis[:, :rank], sizes[:rank], directions[:rank]
     fit = OLS(runs["score"].to_numpy(), basis).fit()
     rows, undetermined = [], []
-    for kind, slots, levels, weights in grid.contrasts():
-        contrast = np.concatenate([np.zeros(seeds.shape[1]), weights])
-        within = directions @ contrast
-        if np.abs(contrast - within @ directions).max() > TOLERANCE:
-            undetermined.append((kind, slots, levels))
+    for contrast in grid.contrasts(interactions):
+        weights = np.concatenate([np.zeros(seeds.shape[1]), grid.coefficients(contrast, interactions)])
+        within = directions @ weights
+        if np.abs(weights - within @ directions).max() > TOLERANCE:
+            undetermined.append(contrast)
             continue
-        rows.append({"kind": kind, "slots": slots, "levels": levels, **_tested(fit, within / sizes)})
+        names = {"kind": contrast.kind, "slots": contrast.slots, "levels": contrast.text}
+        rows.append(names | {"estimate": _estimate(fit, within / sizes)})
     return rows, undetermined
 
 
-def _tested(fit: Any, contrast: np.ndarray) -> dict[str, float]:
+def _estimate(fit: Any, weights: np.ndarray) -> Estimate:
+    effect = float(weights @ fit.params)
     if fit.df_resid < 1:
-        return {"effect": float(contrast @ fit.params), **dict.fromkeys(("low", "high", "p"), float("nan"))}
-    test = fit.t_test(contrast)
-    (low, high) = np.ravel(test.conf_int(alpha=1 - CONFIDENCE))
-    return {"effect": float(contrast @ fit.params), "low": low, "high": high, "p": float(np.ravel(test.pvalue)[0])}
+        return Estimate(effect, float("nan"), float("nan"))
+    return Estimate(effect, float(np.ravel(fit.t_test(weights).sd)[0]), float(fit.df_resid))
 
 
 def _means(results: Sequence[Result], levels: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], pd.DataFrame]:

@@ -1,125 +1,160 @@
-"""Tests, intervals and power for differences that are paired by seed.
+"""Tests, intervals and power for a mean whose standard error is itself estimated.
 
-If the differences do not vary at all, as for identical arms, p is 1 if they are zero and 0 if they are not.
+An Estimate is a mean, its standard error and the degrees of freedom of that error. `text_share.estimate` makes one from
+differences that are paired by seed. Everything here is exact if the estimate over its error has a t distribution.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from math import comb
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import nctdtr, stdtr, stdtrit
+from scipy.special import chdtri, nctdtr, stdtr, stdtrit
 
-from gptlab.compare.analysis.comparison import CONFIDENCE
-
+LEVEL = 0.05  # of every test; a family of tests shares it
 POWER = 0.8  # the probability of detecting a true difference
-ALPHA = 1 - CONFIDENCE
-RESAMPLES = 9999
+RANGE = 0.9  # the confidence of a range of seeds or of detectable differences
 MOST_PAIRS = 1000  # the largest number that seeds_needed returns
 
 Interval = tuple[float, float]
 UNKNOWN = (float("nan"), float("nan"))
 
 
-def t_interval(differences: np.ndarray) -> Interval:
-    """Return the 95 % t interval of the mean."""
-    n = len(differences)
-    if n < 2:
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, its standard error, and the degrees of freedom of that error; NaN where they cannot be known."""
+
+    mean: float
+    error: float
+    df: float
+
+
+class Corrected(NamedTuple):
+    """A p value after Holm's correction, and the level of the interval that agrees with it."""
+
+    p: float
+    level: float
+
+
+def interval(estimate: Estimate, level: float = LEVEL) -> Interval:
+    """Return the t interval of the mean with confidence 1 - level."""
+    if not estimate.df > 0:
         return UNKNOWN
-    half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * differences.std(ddof=1) / n**0.5
-    return float(differences.mean() - half), float(differences.mean() + half)
+    half = float(stdtrit(estimate.df, 1 - level / 2)) * estimate.error
+    return estimate.mean - half, estimate.mean + half
 
 
-def bootstrap_interval(differences: np.ndarray) -> Interval:
-    """Return the 95 % bootstrap interval of the mean over resampled pairs (BCa: Efron 1987, JASA 82: 171-185).
-
-    The resampling has a fixed seed. The interval assumes no normal distribution, but with fewer than about ten seeds it
-    is too narrow, since it takes the observed spread as the true one. Verdicts therefore use the t interval.
-    """
-    if len(differences) < 2 or not np.ptp(differences):
-        return t_interval(differences)
-    return _bootstrap(tuple(differences.tolist()))
-
-
-@cache  # the differences at equal steps are mostly those at equal tokens
-def _bootstrap(differences: tuple[float, ...]) -> Interval:
-    from scipy.stats import bootstrap  # half a second to import
-
-    interval = bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def paired_p(differences: np.ndarray) -> float:
+def two_sided_p(estimate: Estimate) -> float:
     """Return p of the two-sided t test of a mean of zero."""
-    n = len(differences)
-    if n < 2:
+    if not estimate.df > 0:
         return float("nan")
-    if not np.ptp(differences):
-        return 0.0 if differences[0] else 1.0
-    t = differences.mean() / (differences.std(ddof=1) / n**0.5)
-    return float(2 * stdtr(n - 1, -abs(t)))
+    if not estimate.error:
+        return 0.0 if estimate.mean else 1.0
+    return float(2 * stdtr(estimate.df, -abs(estimate.mean) / estimate.error))
 
 
-def equivalence_p(differences: np.ndarray, margin: float) -> float:
+def equivalence_p(estimate: Estimate, margin: float) -> float:
     """Return the larger p of the two one-sided t tests of a mean within ±margin."""
-    n = len(differences)
-    if n < 2 or np.isnan(margin):
+    if not estimate.df > 0 or np.isnan(margin):
         return float("nan")
-    room = margin - abs(differences.mean())
-    if not np.ptp(differences):
+    room = margin - abs(estimate.mean)
+    if not estimate.error:
         return 0.0 if room >= 0 else 1.0
-    return float(stdtr(n - 1, -room / (differences.std(ddof=1) / n**0.5)))
+    return float(stdtr(estimate.df, -room / estimate.error))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Return the p values after Holm's step-down correction. NaN stays NaN and is not counted."""
+def holm(p: Sequence[float], family: int = 0) -> list[Corrected]:
+    """Return the p values after Holm's step-down correction, each with the level of its interval.
+
+    The interval of an arm has the level LEVEL / m, so that the intervals of all m arms hold together. Only where a
+    later step of Holm's procedure rejects at a level above that, the interval has the level of this step: otherwise it
+    would contain the zero that the test excludes.
+
+    Args:
+        p: the p values; NaN stays NaN.
+        family: the number of tests that were planned, if it is larger than the number of p values.
+    """
     values = np.asarray(p, dtype=float)
     order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
-    corrected = values.copy()
+    m = max(len(order), family, 1)
+    corrected = [Corrected(float("nan"), LEVEL / m) for _ in values]
     running = 0.0
     for rank, i in enumerate(order):
-        running = max(running, (len(order) - rank) * values[i])
-        corrected[i] = min(running, 1.0)
-    return [float(value) for value in corrected]
+        running = max(running, (m - rank) * values[i])
+        later = running < LEVEL and values[i] >= LEVEL / m
+        corrected[i] = Corrected(float(min(running, 1.0)), LEVEL / (m - rank if later else m))
+    return corrected
 
 
-def power(effect: float, pairs: int) -> float:
-    """Return the probability that the two-sided paired t test at 5 % detects a mean of `effect` standard deviations.
+def power(effect: float, df: float, level: float = LEVEL) -> float:
+    """Return the probability that the two-sided t test detects a mean of `effect` standard errors.
 
     The test statistic has a noncentral t distribution.
     """
-    shift = effect * pairs**0.5
-    critical = stdtrit(pairs - 1, 1 - ALPHA / 2)
-    below, short = np.nan_to_num(nctdtr(pairs - 1, shift, [-critical, critical]))  # scipy gives NaN where it underflows
+    critical = stdtrit(df, 1 - level / 2)
+    below, short = np.nan_to_num(nctdtr(df, effect, [-critical, critical]))  # scipy gives NaN where it underflows
     return float(1 - short + below)
 
 
 @cache
-def detectable(pairs: int) -> float:
-    """Return the smallest mean that the pairs detect with 80 % power, in standard deviations of the differences."""
-    if pairs < 2:
+def detectable(df: float, level: float = LEVEL) -> float:
+    """Return the smallest mean that is detected with 80 % power, in standard errors."""
+    if not df > 0:
         return float("nan")
-    return float(brentq(lambda effect: power(effect, pairs) - POWER, 0, 20, xtol=1e-10))
+    highest = 2.0 * float(stdtrit(df, 1 - level / 2)) + 10
+    return float(brentq(lambda effect: power(effect, df, level) - POWER, 0, highest, xtol=1e-10))
 
 
-def seeds_needed(effect: float) -> float:
-    """Return the number of pairs that detect a mean of `effect` standard deviations with 80 % power.
+def seeds_needed(sd: float, margin: float, level: float = LEVEL, text_variance: float = 0.0) -> float:
+    """Return the number of pairs that detect a difference as large as the margin with 80 % power.
 
-    It is infinite if it exceeds MOST_PAIRS.
+    Args:
+        sd: standard deviation of a paired difference.
+        margin: the difference.
+        level: of the test.
+        text_variance: the part of the mean's variance that more seeds do not lower, since all read the same text.
+
+    Returns:
+        The number; infinite if it exceeds MOST_PAIRS.
     """
-    if np.isnan(effect):
-        return float("nan")
+    if not sd > 0 or np.isnan(margin):
+        return float("nan") if np.isnan(sd) or np.isnan(margin) else 2.0
     low, high = 1, MOST_PAIRS  # too few; enough
-    if detectable(high) > effect:
+
+    def enough(pairs: int) -> bool:
+        return power(margin / (sd**2 / pairs + text_variance) ** 0.5, pairs - 1, level) >= POWER
+
+    if not enough(high):
         return float("inf")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if detectable(middle) <= effect else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return float(high)
+
+
+def spread_range(df: float) -> Interval:
+    """Return the factors by which a true standard deviation may be below and above the estimated one.
+
+    They are the ends of its 90 % interval, from the chi-square distribution.
+    """
+    if not df > 0:
+        return UNKNOWN
+    tail = (1 - RANGE) / 2
+    return float((df / chdtri(df, tail)) ** 0.5), float((df / chdtri(df, 1 - tail)) ** 0.5)
+
+
+def fisher_p(hits: int, total: int, other_hits: int, other_total: int) -> float:
+    """Return the two-sided p of Fisher's exact test that two shares are equal; NaN without any trial."""
+    if not total or not other_total:
+        return float("nan")
+    hits_in_all = hits + other_hits
+    all_tables = comb(total + other_total, hits_in_all)
+    chances = [
+        comb(total, k) * comb(other_total, hits_in_all - k) / all_tables
+        for k in range(max(0, hits_in_all - other_total), min(total, hits_in_all) + 1)
+    ]
+    seen = comb(total, hits) * comb(other_total, other_hits) / all_tables
+    return min(1.0, sum(chance for chance in chances if chance <= seen * (1 + 1e-9)))

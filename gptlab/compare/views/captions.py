@@ -4,18 +4,37 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from gptlab.compare.analysis.comparison import CONFIDENCE, Comparison, Effect, EqualBudgetComparison, Result, Tuning
-from gptlab.compare.analysis.verdict import NOT_SHOWN
-from gptlab.compare.formatting import UNKNOWN, number, plus_minus, seeds, si
+from gptlab.compare.analysis.comparison import (
+    CONFIDENCE,
+    Comparison,
+    EqualBudgetComparison,
+    Reading,
+    Result,
+    Tuning,
+)
+from gptlab.compare.analysis.equal_budget import shifted
+from gptlab.compare.analysis.verdict import EXPLORATORY, INTERIM, MIN_PAIRS, NOT_SHOWN
+from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, seed_range, si
 from gptlab.compare.read.runs import AXES
 from gptlab.runs.metrics import metric_named
 
 MOST_LISTED = 4  # arms; for more arms only the range is given
+SHORT_NOTE = 20  # letters; a longer note stands below the table
 
 
-def verdict_of(effect: Effect) -> str:
-    """Return the verdict with its note: `unstable (seed 3 diverged)`."""
-    return f"{effect.verdict} ({effect.note})" if effect.note else effect.verdict
+def verdict_of(comparison: Comparison, result: Result) -> str:
+    """Return the verdict with its note, `unstable (seed 3 diverged)`, or the number of a note below the table."""
+    effect = result.effect
+    if effect is None or not effect.note:
+        return effect.verdict if effect else ""
+    if len(effect.note) <= SHORT_NOTE:
+        return f"{effect.verdict} ({effect.note})"
+    return f"{effect.verdict} [{_long_notes(comparison).index((result.name, effect.note)) + 1}]"
+
+
+def _long_notes(comparison: Comparison) -> list[tuple[str, str]]:
+    noted = [(r.name, r.effect.note) for r in comparison.results if r.effect]
+    return [(name, note) for name, note in noted if len(note) > SHORT_NOTE]
 
 
 def difference_of(result: Result) -> str:
@@ -27,27 +46,69 @@ def difference_of(result: Result) -> str:
     if effect is None:
         return "baseline"
     some = f" ({effect.pairs} of {finished})" if 0 < effect.pairs < finished else ""
-    return plus_minus(effect.mean, effect.high - effect.mean, "+") + some
+    return plus_minus(effect.mean, effect.half, "+") + some
+
+
+def standing_lines(comparison: Comparison) -> Iterator[str]:
+    """Say why the words are marked, and how to get words without a mark."""
+    reasons = "; ".join(comparison.reasons)
+    if comparison.standing == EXPLORATORY:
+        yield (
+            f"EXPLORATORY: {reasons}. After such a choice, words are wrong more often than in 5% of experiments."
+            " For a confirmed word, run the same arms on fresh seeds under another name."
+        )
+    elif comparison.standing == INTERIM:
+        yield (
+            f"INTERIM: {reasons}. Run the sweep to its end before you use these words: to stop or to add seeds because"
+            " of them makes them exploratory."
+        )
+
+
+def outcome_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield the long notes of the verdicts, the rates of divergence, what stuck seeds change, and a ladder's whole."""
+    for number_, (name, note) in enumerate(_long_notes(comparison), start=1):
+        yield f"[{number_}] {name}: {note}."
+    for outcome in ("diverged", "stuck"):
+        yield from _rates(comparison, outcome)
+    for result in comparison.results:
+        if (effect := result.without_stuck) is not None:
+            difference = plus_minus(effect.mean, effect.half, "+")
+            yield f"Without stuck seeds: {result.name} {difference}, {effect.verdict} ({effect.pairs} pairs)."
+    if comparison.whole:
+        name, effect = comparison.whole
+        difference = plus_minus(effect.mean, effect.half, "+")
+        yield f"The whole ladder: {name} {difference}, p {p_value(effect.p_holm)}, {effect.verdict}."
+
+
+def _rates(comparison: Comparison, outcome: str) -> Iterator[str]:
+    """`Diverged: pre 0 of 5; post 3 of 5 (p 0.167). p: Fisher's exact test against the reference, with Holm's ...`."""
+    rated = [(r.name, r.rates[outcome]) for r in comparison.results if outcome in r.rates]
+    rated = [(name, rate) for name, rate in rated if rate.hits or rate.other_hits]
+    if not rated:
+        return
+    each = "; ".join(
+        f"{name} {rate.hits} of {rate.runs} against {rate.other_hits} of {rate.other_runs} (p {p_value(rate.p_holm)})"
+        for name, rate in rated
+    )
+    yield f"{outcome.capitalize()} runs beside those of the reference: {each}; p: Fisher's exact test, Holm."
 
 
 def captions(comparison: Comparison) -> Iterator[str]:
     """Yield the sentences that explain the table of verdicts."""
-    metric, baseline = comparison.metric, comparison.baseline
+    metric = comparison.metric
     better = metric_named(metric).better
     yield f"{metric}: mean and standard deviation over the n finished seeds; {better} is better."
     compared = [r for r in comparison.results if r.effect is not None]
     if compared:
-        previous = any(r.reference != baseline.name for r in compared)
-        corrected = f", with Holm's correction over {len(compared)} arms" if len(compared) > 1 else ""
-        yield (
-            f"Difference: the arm minus the {'previous arm' if previous else 'baseline'}, paired by seed, with its"
-            f" {CONFIDENCE:.0%} t interval; p: the paired t test{corrected}."
-        )
+        yield from difference_lines(comparison)
     if comparison.noise == comparison.noise:
         yield f"Noise floor: {number(comparison.noise)}, the standard deviation of the baseline over its seeds."
-    if compared and comparison.margin == comparison.margin:
-        yield f"Margin: {margin_of(comparison)}. An arm is equivalent if its difference is shown to be smaller."
-    yield from _sensitivity(compared)
+    if any(r.stuck for r in comparison.results):
+        yield "A stuck run ended, but far above the better seeds of its arm, or above the loss of guessing."
+    if compared:
+        end = " An arm is equivalent if its difference is shown to be smaller." * (comparison.margin > 0)
+        yield f"Margin: {comparison.margin_text}.{end}"
+    yield from _sensitivity(compared, comparison.family)
     low, high = (si(end) for end in _range([r.costs["tokens"] for r in comparison.results]))
     if low != UNKNOWN:
         yield f"Training tokens: {low}." if low == high else f"Training tokens: {low} to {high}, not the same for all."
@@ -55,59 +116,108 @@ def captions(comparison: Comparison) -> Iterator[str]:
         yield f"Runs left out because a later run has the same config and seed: {comparison.repeats}."
 
 
-def margin_of(comparison: Comparison) -> str:
-    """Return the margin, `0.0115, 0.50% of the baseline's mean`."""
-    share = comparison.margin / abs(comparison.baseline.mean) if comparison.baseline.mean else float("nan")
-    return f"{comparison.margin:.4g}" + (f", {share:.2%} of the baseline's mean" if share == share else "")
+def difference_lines(comparison: Comparison) -> Iterator[str]:
+    """Say what a difference, its interval and its p are, and what they cover."""
+    compared = [r for r in comparison.results if r.effect is not None]
+    previous = any(r.reference != comparison.baseline.name for r in compared)
+    family = comparison.family
+    corrected = f", with Holm's correction over {family} comparisons" if family > 1 else ""
+    yield (
+        f"Difference: the arm minus the {'previous arm' if previous else 'baseline'}, paired by seed, with"
+        f" {'simultaneous ' if family > 1 else ''}{CONFIDENCE:.0%} t intervals; p: the paired t test{corrected}."
+    )
+    yield _coverage(compared)
+    if not comparison.planned:
+        yield "These runs have no plan of one sweep, so that added seeds and looks at part of them are not counted."
 
 
-def _sensitivity(compared: list[Result]) -> Iterator[str]:
+def _coverage(compared: list[Result]) -> str:
+    """Say whether the intervals cover the choice of the validation text."""
+    shares = [r.effect.text_share for r in compared if r.effect and r.effect.text_share == r.effect.text_share]
+    if not shares:
+        return "Intervals and p cover the seeds only, not the choice of the validation text."
+    low, high = (f"{share:.0%}" for share in _range(shares))
+    share = low if low == high else f"{low} to {high}"
+    rest = "" if len(shares) == len(compared) else "; where the losses by block are not known, the seeds only"
+    return f"Intervals and p cover the seeds and the validation text, which makes {share} of the variance{rest}."
+
+
+def _sensitivity(compared: list[Result], family: int) -> Iterator[str]:
     """Say what difference these seeds can detect, and how many seeds are needed where no difference was shown."""
     effects = {r.name: r.effect for r in compared if r.effect}
-    detectable = {name: e.detectable for name, e in effects.items() if e.detectable == e.detectable}
+    detectable = {name: e for name, e in effects.items() if e.detectable == e.detectable and e.pairs >= MIN_PAIRS}
     if detectable:
-        low, high = _range(list(detectable.values()))
-        each = ", ".join(f"{name} {number(value)}" for name, value in detectable.items())
+        low, _ = _range([e.detectable_low for e in detectable.values()])
+        _, high = _range([e.detectable_high for e in detectable.values()])
+        each = ", ".join(
+            f"{name} {number(e.detectable)} ({number(e.detectable_low)} to {number(e.detectable_high)})"
+            for name, e in detectable.items()
+        )
         text = each if len(detectable) <= MOST_LISTED else f"{number(low)} to {number(high)}, depending on the arm"
-        yield f"Smallest true difference that these seeds detect with 80% power (p < 0.05, before Holm): {text}."
-    needed = {name: e.seeds_needed for name, e in effects.items() if e.verdict == NOT_SHOWN}
-    if needed := {name: n for name, n in needed.items() if n == n}:
-        text = ", ".join(f"{name} {seeds(n)}" for name, n in needed.items())
-        yield f"Seeds needed to detect a difference as large as the margin with 80% power: {text}."
+        step = f", at the level of Holm's first step over {family}" if family > 1 else ""
+        yield (
+            f"Smallest true difference that these seeds detect with 80% power{step}: {text}."
+            " Shown differences below that tend to be over-stated."
+        )
+    needed = {name: e for name, e in effects.items() if e.word == NOT_SHOWN and e.seeds_high == e.seeds_high}
+    if needed:
+        text = ", ".join(f"{name} {seed_range(e.seeds_low, e.seeds_high)}" for name, e in needed.items())
+        yield f"To settle whether the difference is as large as the margin, with 80% power: {text} seeds."
 
 
-def equal_budget_lines(comparison: Comparison) -> Iterator[str]:
-    """Say whether the verdicts depend on what is held equal, and for which arms."""
-    equal_budgets = comparison.equal_budgets
-    if len(comparison.results) == 1 or not equal_budgets:
+def equal_budget_lines(comparison: Comparison, *, in_table: bool = False) -> Iterator[str]:
+    """Say what the runs show at equal budgets, and for which arms it is shown to matter what is held equal.
+
+    `in_table`: whether a table shows the numbers, which these lines then do not repeat.
+    """
+    ends = [AXES[equal.axis].word for equal in comparison.equal_budgets if _all_judged(equal)]
+    if ends:
+        yield f"All runs end at equal {', '.join(ends)}: there, the verdicts are those above."
+    for equal in comparison.equal_budgets:
+        if equal.readings and not _all_judged(equal):
+            yield from _numbers(equal, in_table)
+        yield from _shifts(equal)
+        if equal.note:
+            yield f"Equal {AXES[equal.axis].word}: {equal.note}."
+
+
+def _all_judged(equal: EqualBudgetComparison) -> bool:
+    return bool(equal.readings) and not any(reading.why for reading in equal.readings.values())
+
+
+def _numbers(equal: EqualBudgetComparison, in_table: bool) -> Iterator[str]:
+    """Yield the differences at an equal budget, and why some of them get no word."""
+    word = AXES[equal.axis].word
+    each = [f"{arm} {reading_of(reading)}" for arm, reading in equal.readings.items()]
+    reasons: dict[str, list[str]] = {}
+    for arm, reading in equal.readings.items():
+        if reading.why:
+            reasons.setdefault(reading.why, []).append(arm)
+    if not in_table and len(each) > MOST_LISTED:
+        n = sum(map(len, reasons.values()))
+        yield f"At equal {word} {n} of {len(each)} arms get no word; --markdown and --html have the numbers."
         return
-    budgets = ", ".join(f"{AXES[equal.axis].word} ({si(equal.budget)})" for equal in equal_budgets if equal.effects)
-    dependent = list(disagreements(comparison))
-    if budgets and not dependent:
-        yield f"The verdicts are the same at equal {budgets}."
-    elif budgets:
-        yield f"The verdicts depend on what is held equal: {budgets}."
-    yield from dependent
-    yield from (f"Equal {AXES[equal.axis].word}: {equal.note}." for equal in equal_budgets if equal.note)
+    if not in_table:
+        yield f"At equal {word}: {'; '.join(each)}."
+    yield from (f"No word for {', '.join(arms)} at equal {word}: {why}." for why, arms in reasons.items())
 
 
-def disagreements(comparison: Comparison) -> Iterator[str]:
-    """Yield a line for each arm whose verdict, or the sign of its difference, depends on what is held equal."""
-    for result in comparison.results[1:]:
-        groups: dict[tuple[str, bool], list[EqualBudgetComparison]] = {}
-        for equal in comparison.equal_budgets:
-            if effect := equal.effects.get(result.name):
-                groups.setdefault((effect.verdict, effect.mean > 0), []).append(equal)
-        if len(groups) > 1:
-            yield f"{result.name}: {'; '.join(_agreeing(result.name, group) for group in groups.values())}"
+def _shifts(equal: EqualBudgetComparison) -> Iterator[str]:
+    for arm, reading in equal.readings.items():
+        if shifted(reading) and reading.shift:
+            moved = plus_minus(reading.shift.mean, reading.shift.half, "+")
+            yield (
+                f"What is held equal matters for {arm}: at equal {AXES[equal.axis].word} its difference lies {moved}"
+                f" from that at the end of the runs (p {p_value(reading.shift.p_holm)}), in part since a schedule had"
+                " not ended."
+            )
 
 
-def _agreeing(arm: str, group: list[EqualBudgetComparison]) -> str:
-    """Return `better at equal steps, tokens (-0.0210 ± 0.0040)`."""
-    effect = group[0].effects[arm]
-    difference = plus_minus(effect.mean, effect.high - effect.mean, "+")
-    shared = "" if all(equal.reliable for equal in group) else ", on a shared machine"
-    return f"{effect.verdict} at equal {', '.join(AXES[equal.axis].word for equal in group)} ({difference}{shared})"
+def reading_of(reading: Reading) -> str:
+    """Return `-0.0210 ± 0.0040 (31.2), better`, with the budget; or `no word` in place of the verdict."""
+    effect = reading.effect
+    word = "no word" if reading.why else effect.verdict
+    return f"{plus_minus(effect.mean, effect.half, '+')} at {si(reading.budget)}, {word}"
 
 
 def tuning_lines(tunings: list[Tuning]) -> Iterator[str]:

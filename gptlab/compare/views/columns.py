@@ -7,14 +7,12 @@ from gptlab.compare.analysis.comparison import (
     CONFIDENCE,
     Breakdown,
     Comparison,
-    EqualBudgetComparison,
     Factorial,
-    Result,
 )
 from gptlab.compare.columns import SHOWN_COLUMNS, Column
-from gptlab.compare.formatting import number, p_value, percent, plus_minus, si
+from gptlab.compare.formatting import number, p_value, percent, plus_minus
 from gptlab.compare.read.runs import AXES
-from gptlab.compare.views.captions import difference_of, verdict_of
+from gptlab.compare.views.captions import difference_of, reading_of, verdict_of
 
 Cells = dict[str, list[str]]  # title -> cells; a title may be broken at "\n"
 TEXT_TITLES = ("verdict", "levels")  # columns of text, which is aligned at the left and may be folded
@@ -33,7 +31,7 @@ def verdict_cells(comparison: Comparison) -> Cells:
     return cells | {
         f"difference\n± {CONFIDENCE:.0%}": [difference_of(r) for r in results],
         "p\n(Holm)": [p_value(r.effect.p_holm) if r.effect else "" for r in results],
-        "verdict": [verdict_of(r.effect) if r.effect else "" for r in results],
+        "verdict": [verdict_of(comparison, r) for r in results],
     }
 
 
@@ -43,6 +41,7 @@ def cost_cells(comparison: Comparison) -> Cells:
     The baseline's costs are absolute; those of the other arms are relative to the baseline.
     """
     cells = {column.title: _relative(comparison, column) for column in SHOWN_COLUMNS}
+    cells["stuck"] = [f"{len(r.stuck)}" for r in comparison.results]
     for state, title in STATE_TITLES.items():
         if state == "diverged" or any(r.states[state] for r in comparison.results):
             cells[title] = [f"{r.states[state]}" for r in comparison.results]
@@ -62,16 +61,12 @@ def breakdown_cells(breakdown: Breakdown) -> Cells:
 def equal_budget_cells(comparison: Comparison) -> Cells:
     """Return a column of differences and verdicts for each equal budget, without a row for the baseline."""
     return {
-        f"equal {AXES[equal.axis].word}\n({si(equal.budget)})": [
-            _difference_and_verdict(equal, result) if equal.effects else "left out" for result in comparison.results[1:]
+        f"equal {AXES[equal.axis].word}": [
+            reading_of(equal.readings[r.name]) if r.name in equal.readings else "left out"
+            for r in comparison.results[1:]
         ]
         for equal in comparison.equal_budgets
     }
-
-
-def _difference_and_verdict(equal: EqualBudgetComparison, result: Result) -> str:
-    effect = equal.effects[result.name]
-    return f"{plus_minus(effect.mean, effect.high - effect.mean, '+')}, {effect.verdict}"
 
 
 def factorial_cells(factorial: Factorial) -> Cells:
@@ -82,7 +77,10 @@ def factorial_cells(factorial: Factorial) -> Cells:
         "levels": lambda row: row["levels"],
         f"effect\n± {CONFIDENCE:.0%}": lambda row: plus_minus(row["effect"], row["high"] - row["effect"], "+"),
         "p\n(Holm)": lambda row: p_value(row["p_holm"]),
+        "verdict": lambda row: row["verdict"],
     }
+    if not any(row["verdict"] for row in rows):  # a fraction of a grid
+        columns.pop("verdict")
     return {title: [cell(row) for row in rows] for title, cell in columns.items()}
 
 

@@ -13,16 +13,17 @@ EFFECT_NAMES = {"mean": "difference", "sd": "sd_difference"}  # clearer than the
 def tabulate(comparison: Comparison) -> pd.DataFrame:
     """Return the table of arms, the baseline first, with NaN where a value is undefined.
 
-    mean and std are those of the metric over the finished seeds, std with n - 1. The columns from difference to note
-    are an Effect, of the arm minus its `reference`; the baseline has none.
+    mean and std are those of the metric over the finished seeds, std with n - 1. The columns from pairs to note are an
+    Effect, of the arm minus its `reference`; the baseline has none. `verdict` is its word with its standing.
     """
     return pd.DataFrame([_row(result) for result in comparison.results])
 
 
 def _row(result: Result) -> dict[str, Any]:
     names = {f.name: EFFECT_NAMES.get(f.name, f.name) for f in fields(Effect)}
-    missing = dict.fromkeys(names, float("nan")) | {"pairs": 0, "verdict": "baseline", "note": ""}
+    missing = dict.fromkeys(names, float("nan")) | {"pairs": 0, "word": "", "standing": "", "note": ""}
     effect = {name: getattr(result.effect, name) for name in names} if result.effect else missing
+    without = result.without_stuck
     return {
         "arm": result.name,
         "differs": result.differs,
@@ -30,7 +31,11 @@ def _row(result: Result) -> dict[str, Any]:
         "seeds": result.states["finished"],
         "mean": result.mean,
         "std": result.sd,
+        "verdict": result.effect.verdict if result.effect else "baseline",
         **{names[name]: value for name, value in effect.items()},
+        "difference_without_stuck": without.mean if without else float("nan"),
+        "verdict_without_stuck": without.verdict if without else "",
         **result.costs,
         **{state: result.states[state] for state in ("diverged", "failed", "unfinished")},
+        "stuck": len(result.stuck),
     }

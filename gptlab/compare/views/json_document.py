@@ -5,20 +5,28 @@ The fields of the document:
 - format: "gptlab comparison, 1".
 - question, literature, command: of the experiment, or None.
 - metric: {key, label, unit, better}; better is "lower" or "higher".
-- confidence: the level of every interval, 0.95.
-- margin: smaller differences do not matter, in the unit of the metric.
+- confidence: with which all intervals of the arms hold together, 0.95.
+- margin: smaller differences do not matter, in the unit of the metric; None if there is none. margin_text says the
+  same.
+- family: the number of comparisons that were planned, over which p is corrected.
+- planned: whether it is known what was planned (the runs are those of one sweep).
+- standing: "exploratory" if the comparison is not the one that was planned, "interim" if planned runs have not ended,
+  or "". reasons: a list of sentences that say why.
 - noise: standard deviation of the baseline over its seeds.
 - baseline: the name of the baseline arm, which is also the first arm.
 - verdicts: the meaning of each word that a verdict can be.
 - arms: a list, see below.
-- equal_budgets: for each of steps, tokens, flops and seconds {axis, budget, reliable, note, arms}. `budget` is the
-  total of the finished run that spent least; `arms` maps an arm to {mean, verdict, effect} there. If they are
-  unknown, it is {} and `note` says why. `reliable` is false for seconds if the runs of an arm differ in speed.
+- equal_budgets: for each of steps, tokens, flops and seconds {axis, note, readings}. `readings` maps an arm to {budget,
+  mean, reference_mean, verdict, why, reliable, effect, shift}: `budget` is the total of that run of the arm and its
+  reference which spent least; `verdict` is None unless the runs of both end there, and `why` says why; `shift` is the
+  effect there minus the one at the end of the runs, {mean, low, high, p_holm}, or None; `reliable` is false for seconds
+  if the runs of an arm differ in speed. `note` says which arms are left out.
+- whole: of a ladder {name, verdict, effect}, its end against its start; else None.
 - tuning: for each tuned setting {setting, seeds, points}. A point is {arm, value, mean, low, high, seeds, diverged,
   chosen, at_edge}; a mean of None with diverged > 0 is infinitely bad. `at_edge`: the value chosen is the smallest
   or the largest that was tried.
 - factorial: for a grid of settings {effects, means, note}, or None. An effect is {kind, slots, levels, effect, low,
-  high, p, p_holm}; a table of means is {rows, columns, row_levels, column_levels, means}.
+  high, p, p_holm, verdict, note}; a table of means is {rows, columns, row_levels, column_levels, means}.
 - breakdowns: a metric by position or difficulty, {metric, by, length, levels}; `levels` maps a level to
   {arm: {mean, sd}}.
 - matched: what match= changed, {arm, to, changed, reference, before, reached}.
@@ -34,16 +42,23 @@ An arm:
 - reference: the name of the arm that it is compared with; None for the baseline.
 - n_seeds, mean, sd: of the metric over the finished runs; sd with n - 1.
 - scores: the metric of each finished run, by seed (a string).
-- verdict: "better", "worse", "equivalent", "not shown", "unstable", "one seed: no verdict" or "no common seed: no
-  verdict"; None for the baseline.
+- verdict: "better", "worse", "equivalent", "not shown", "unstable", "no verdict", or "two seeds: no verdict" and the
+  like; with its mark, "better (exploratory)". None for the baseline. word: the same without a mark.
 - note: to the verdict, "" if there is none.
-- effect: {pairs, mean, low, high, boot_low, boot_high, sd, sd_unpaired, p, p_holm, p_equivalent, detectable,
-  seeds_needed}, of the arm minus its reference, paired by seed; None for the baseline. low and high: the t
-  interval; boot_*: the bootstrap interval; detectable: the smallest true effect that these pairs detect with 80 %
-  power; seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000.
+- effect: {pairs, mean, low, high, confidence, error, df, sd, sd_unpaired, text_share, p, p_holm, p_equivalent,
+  detectable, detectable_low, detectable_high, seeds_needed, seeds_low, seeds_high}, of the arm minus its reference,
+  paired by seed; None for the baseline. low and high: the t interval with its own confidence; error: the standard
+  error, with df degrees of freedom; text_share: the validation text's share of its square, None if the losses by block
+  are not known; detectable: the smallest true effect that these pairs detect with 80 % power at Holm's first step;
+  seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000; *_low and
+  *_high: their 90 % range.
+- without_stuck: {verdict, effect} without the stuck seeds of the arm and its reference; None if there are none.
+- rates: of "diverged" and "stuck" {hits, runs, other_hits, other_runs, p, p_holm}: how many runs of the arm and of its
+  reference had this outcome, with Fisher's exact test; {} for the baseline.
 - costs: {parameters, parameters_non_embedding, flops_per_token, state_bytes, tokens_per_s, seconds, tokens, steps},
   medians over the runs.
-- states: the number of its runs by state, {finished, diverged, failed, unfinished}.
+- states: the number of its runs by state, {finished, diverged, failed, unfinished}. stuck: the finished seeds that are
+  stuck.
 - runs: for each run {seed, state, tokens, seconds, score, folder, wandb}; `score` is the metric, None unless the
   run has finished; `folder` is relative to the current folder if it lies below it; `wandb` is an address, or the
   command that uploads the run, or "".
@@ -60,6 +75,7 @@ from gptlab.compare.analysis.comparison import (
     Effect,
     EqualBudgetComparison,
     Factorial,
+    Reading,
     Result,
     Tuning,
 )
@@ -83,11 +99,17 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "metric": {"key": metric.key, "label": metric.label, "unit": metric.unit, "better": metric.better},
         "confidence": CONFIDENCE,
         "margin": comparison.margin,
+        "margin_text": comparison.margin_text,
+        "family": comparison.family,
+        "planned": comparison.planned,
+        "standing": comparison.standing,
+        "reasons": comparison.reasons,
         "noise": comparison.noise,
         "baseline": comparison.baseline.name,
         "verdicts": DEFINITIONS,
         "arms": [_arm(result, comparison.baseline, runs[result.name]) for result in comparison.results],
         "equal_budgets": [_equal_budget(equal) for equal in comparison.equal_budgets],
+        "whole": _whole(comparison),
         "tuning": [_tuning(tuning) for tuning in comparison.tuning],
         "factorial": _factorial(comparison.factorial) if comparison.factorial else None,
         "breakdowns": [
@@ -123,10 +145,14 @@ def _arm(result: Result, baseline: Result, runs: list[dict[str, Any]]) -> dict[s
         "sd": result.sd,
         "scores": {str(seed): score for seed, score in result.scores.items()},
         "verdict": result.effect.verdict if result.effect else None,
+        "word": result.effect.word if result.effect else None,
         "note": result.effect.note if result.effect else "",
         "effect": _numbers(result.effect),
+        "without_stuck": _judged(result.without_stuck),
+        "rates": {outcome: asdict(rate) for outcome, rate in result.rates.items()},
         "costs": {column.key: result.costs[column.key] for column in COLUMNS},
         "states": result.states,
+        "stuck": result.stuck,
         "runs": runs,
     }
 
@@ -135,20 +161,39 @@ def _numbers(effect: Effect | None) -> dict[str, Any] | None:
     """Return the numbers of an Effect, without the verdict and its note."""
     if effect is None:
         return None
-    return {key: value for key, value in asdict(effect).items() if key not in ("verdict", "note")}
+    return {key: value for key, value in asdict(effect).items() if key not in ("word", "standing", "note")}
+
+
+def _judged(effect: Effect | None) -> dict[str, Any] | None:
+    return {"verdict": effect.verdict, "effect": _numbers(effect)} if effect else None
+
+
+def _whole(comparison: Comparison) -> dict[str, Any] | None:
+    if comparison.whole is None:
+        return None
+    name, effect = comparison.whole
+    return {"name": name, **(_judged(effect) or {})}
 
 
 def _equal_budget(equal: EqualBudgetComparison) -> dict[str, Any]:
-    arms = {}
-    for name, mean in equal.means.items():
-        effect = equal.effects.get(name)
-        arms[name] = {"mean": mean, "verdict": effect.verdict if effect else None, "effect": _numbers(effect)}
     return {
         "axis": equal.axis,
-        "budget": equal.budget,
-        "reliable": equal.reliable,
         "note": equal.note,
-        "arms": arms,
+        "readings": {arm: _reading(reading) for arm, reading in equal.readings.items()},
+    }
+
+
+def _reading(reading: Reading) -> dict[str, Any]:
+    shift = reading.shift
+    return {
+        "budget": reading.budget,
+        "mean": reading.mean,
+        "reference_mean": reading.reference_mean,
+        "verdict": None if reading.why else reading.effect.verdict,
+        "why": reading.why,
+        "reliable": reading.reliable,
+        "effect": _numbers(reading.effect),
+        "shift": shift and {key: getattr(shift, key) for key in ("mean", "low", "high", "p_holm")},
     }
 
 

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Iterator
 
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import DEFINITIONS
-from gptlab.compare.views.captions import captions, equal_budget_lines, margin_of, matched_lines, tuning_lines
+from gptlab.compare.views.captions import (
+    captions,
+    equal_budget_lines,
+    matched_lines,
+    outcome_lines,
+    standing_lines,
+    tuning_lines,
+)
 from gptlab.compare.views.columns import (
     TEXT_TITLES,
     Cells,
@@ -28,7 +35,8 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
         yield f"What others found: {comparison.literature}"
     yield "## Verdicts"
     yield _table("arm", [_arm(r.name, r.differs) for r in comparison.results], verdict_cells(comparison))
-    yield _list(captions(comparison))
+    yield from (f"**{_escaped(line)}**" for line in standing_lines(comparison))
+    yield _list([*outcome_lines(comparison), *captions(comparison)])
     if picture:
         yield f"![Effects and curves](<{picture}>)"
     yield "## Costs"
@@ -42,7 +50,7 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     if comparison.equal_budgets and len(names) > 1:
         yield "## At equal steps, tokens, FLOPs and seconds"
         yield _table("arm", names[1:], equal_budget_cells(comparison))
-        yield from _listed(equal_budget_lines(comparison))
+        yield from _listed(equal_budget_lines(comparison, in_table=True))
     if comparison.tuning:
         yield "## Tuning"
         yield _list(tuning_lines(comparison.tuning))
@@ -62,8 +70,6 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
 def _provenance(comparison: Comparison) -> Iterator[str]:
     yield "## What the verdicts mean"
     yield "\n".join(f"- **{word}**: {_escaped(meaning)}." for word, meaning in DEFINITIONS.items())
-    if len(comparison.results) > 1 and comparison.margin == comparison.margin:
-        yield f"The margin is {margin_of(comparison)}."
     yield "## How to reproduce"
     if comparison.command:
         yield f"    {comparison.command}"

@@ -1,5 +1,6 @@
 """The comparison in a terminal. Numbers are never cut; names of arms are folded to fit, but not in a pipe."""
 
+import re
 from collections.abc import Iterable
 
 from rich import box
@@ -8,8 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, UNSTABLE, WORSE
-from gptlab.compare.views.captions import captions, equal_budget_lines, matched_lines, tuning_lines
+from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, EXPLORATORY, INTERIM, UNSTABLE, WORSE
+from gptlab.compare.views.captions import (
+    captions,
+    equal_budget_lines,
+    matched_lines,
+    outcome_lines,
+    standing_lines,
+    tuning_lines,
+)
 from gptlab.compare.views.columns import TEXT_TITLES, Cells, cost_cells, factorial_cells, verdict_cells
 
 MIN_NAME_WIDTH = 8  # characters; a name is not folded to less
@@ -21,6 +29,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if comparison.question:
         console.print(Text(comparison.question, "bold"), end="\n\n")
     _print("arm", _arms(comparison), verdict_cells(comparison), console)
+    _lines(standing_lines(comparison), console, "bold yellow")
+    _lines(outcome_lines(comparison), console)
     console.print()
     _print("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
     _lines(equal_budget_lines(comparison), console)
@@ -62,9 +72,16 @@ def _print(header: str, names: list[Text], columns: Cells, console: Console) -> 
             title, width=width, justify="left" if title in TEXT_TITLES else "right", no_wrap=title not in TEXT_TITLES
         )
     for name, *cells in zip(names, *columns.values(), strict=True):
-        table.add_row(name, *(Text(cell, STYLES.get(cell.split(" (")[0], "")) for cell in cells))
+        table.add_row(name, *(Text(cell, _style(cell)) for cell in cells))
     table.width = longest + sum(widths.values()) + 2 * len(columns) + 1
     console.print(table, crop=False, no_wrap=True, overflow="ignore")
+
+
+def _style(cell: str) -> str:
+    """Return the style of a verdict; one of the plan's own words has a colour, a marked one the colour of a warning."""
+    word = re.split(r" [\[(]", cell)[0]
+    marked = any(f"({mark})" in cell for mark in (EXPLORATORY, INTERIM))
+    return STYLES[UNSTABLE] if marked else STYLES.get(word, "")
 
 
 def _lines(lines: Iterable[str], console: Console, style: str = "") -> None:

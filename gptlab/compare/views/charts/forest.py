@@ -57,8 +57,7 @@ def _effect_row(result: Result, effect: Effect, place: int, comparison: Comparis
             "arm": result.name,
             "against": reference.name,
             "difference": signed(effect.mean),
-            "95 % t interval": f"{signed(effect.low)} to {signed(effect.high)}",
-            "95 % bootstrap interval": f"{signed(effect.boot_low)} to {signed(effect.boot_high)}",
+            "interval": f"{signed(effect.low)} to {signed(effect.high)}, at {effect.confidence:.2%}",
             "Holm's p": f"{p_value(effect.p_holm)}, {effect.pairs} pairs",
         },
         place=place,
@@ -80,12 +79,13 @@ def factorial_effects(factorial: Factorial, comparison: Comparison) -> Chart | N
             details={
                 f"{effect['kind']} effect": f"{effect['slots']}: {effect['levels']}",
                 "difference": signed(effect["effect"]),
-                "95 % interval": f"{signed(effect['low'])} to {signed(effect['high'])}",
+                "interval": f"{signed(effect['low'])} to {signed(effect['high'])}",
                 "Holm's p": p_value(effect["p_holm"]),
             },
             place=0,
-            note=f"p {p_value(effect['p_holm'])}",
-            tone=BASELINE if effect["p_holm"] < 0.05 else "muted",
+            symbol=sign_of(effect["verdict"]).symbol if effect["verdict"] else "",
+            note=effect["verdict"] or f"p {p_value(effect['p_holm'])}",
+            tone=sign_of(effect["verdict"]).tone if effect["verdict"] else "muted",
             shape="circle" if effect["kind"] == "main" else "diamond",
         )
         for effect in factorial.effects.to_dict("records")

@@ -1,7 +1,7 @@
 """Numbers and verdicts as the HTML report writes them: those of compare.formatting with typographic signs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gptlab.compare import formatting
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, NOT_SHOWN, UNSTABLE, WORSE
@@ -29,8 +29,10 @@ _NO_VERDICT = Sign(DASH, "muted")
 
 
 def sign_of(verdict: str) -> Sign:
-    """Return the sign of a verdict."""
-    return _SIGNS.get(verdict, _NO_VERDICT)
+    """Return the sign of a verdict; a mark such as `(exploratory)` takes its colour."""
+    word, _, mark = verdict.partition(" (")
+    sign = _SIGNS.get(word, _NO_VERDICT)
+    return replace(sign, tone="unsure") if mark else sign
 
 
 def metric_label(metric: str) -> str:
@@ -58,9 +60,9 @@ def signed(value: float) -> str:
     return number(value, "+")
 
 
-def seeds(needed: float) -> str:
-    """Format a number of seeds."""
-    return formatting.seeds(needed).replace("more than", ">").replace(formatting.UNKNOWN, DASH)
+def seed_range(fewest: float, most: float) -> str:
+    """Format a range of numbers of seeds."""
+    return formatting.seed_range(fewest, most).replace("more than", ">").replace(formatting.UNKNOWN, DASH)
 
 
 def percent(value: float, reference: float) -> str:

@@ -28,8 +28,9 @@ def draw(comparison: Comparison, file_format: str) -> bytes:
         raise ConfigError(f"metric={metric}: no run has logged it or a loss twice; train for longer before you plot")
     better = metric_named(comparison.metric).better
     lost = "; a cross: diverged" if "diverged" in set(comparison.runs["state"]) else ""
+    shaded = " Shaded: the margin." if comparison.margin > 0 else ""
     notes = (
-        f"Dots: single seeds. Lines: 95 % intervals. Shaded: the margin. {better.capitalize()} is better.",
+        f"Dots: single seeds. Lines: simultaneous 95 % intervals.{shaded} {better.capitalize()} is better.",
         f"Lines: means of the finished seeds; bands: from the lowest to the highest{lost}.",
     )
     params: dict[str, Any] = {}

@@ -10,10 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.analysis.equal_budget import shifted
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.columns import SHOWN_COLUMNS
 from gptlab.compare.read.runs import AXES
-from gptlab.compare.views.captions import margin_of
+from gptlab.compare.views.captions import difference_lines, standing_lines
 from gptlab.compare.views.charts import formatting
 from gptlab.compare.views.charts.activations import activation_charts
 from gptlab.compare.views.charts.chart import Chart
@@ -49,8 +50,9 @@ def render_report(comparison: Comparison) -> str:
             columns=SHOWN_COLUMNS,
             verdicts=_verdicts(comparison),
             settled=f"{100 * (1 - FIRST_SHOWN['late']):.0f} %",
-            margin=margin_of(comparison),
-            disagreeing=_disagreeing(comparison),
+            standing=list(standing_lines(comparison)),
+            moved=_moved(comparison),
+            coverage=" ".join(difference_lines(comparison)),
             edges=[_edges(tuning.points) for tuning in comparison.tuning],
             runs=comparison.runs.to_dict("records"),
             few=len(comparison.runs) <= MOST_OPEN_RUNS,
@@ -71,7 +73,7 @@ def _environment() -> Environment:
             "number",
             "signed",
             "p_value",
-            "seeds",
+            "seed_range",
             "si",
             "percent",
             "listing",
@@ -110,13 +112,13 @@ def _verdicts(comparison: Comparison) -> dict[str, int]:
     return {word: counts[word] for word in dict.fromkeys((*DEFINITIONS, *counts)) if counts[word]}
 
 
-def _disagreeing(comparison: Comparison) -> list[str]:
-    """Return the arms whose verdict depends on what is held equal, judged by the reliable comparisons."""
-    verdicts: dict[str, set[str]] = {}
-    for equal in comparison.equal_budgets:
-        for name, effect in equal.effects.items() if equal.reliable else ():
-            verdicts.setdefault(name, set()).add(effect.verdict)
-    return [result.name for result in comparison.results if len(verdicts.get(result.name, ())) > 1]
+def _moved(comparison: Comparison) -> list[str]:
+    """Return the arms for which it is shown to matter what is held equal."""
+    return list(
+        dict.fromkeys(
+            name for equal in comparison.equal_budgets for name, reading in equal.readings.items() if shifted(reading)
+        )
+    )
 
 
 def _edges(points: pd.DataFrame) -> list[tuple[str, Any]]:

@@ -1,0 +1,125 @@
+"""The margin: differences below it do not matter.
+
+The default is DEFAULT_BITS bits per byte of text, in the unit of the metric. For a metric that is no loss on text there
+is no default, since no number suits all of them. A margin of "5%" is 5 % of compute: the loss that the baseline would
+lose or gain if its tokens were multiplied by 1.05. It needs the baseline at two budgets, since the slope of the loss in
+the logarithm of the tokens is taken from them, seed by seed. Both runs must be trained for their budget, each with its
+own schedule; a slope within one run is not the same.
+"""
+
+from collections.abc import Sequence
+from math import isfinite, log, nan
+from typing import NamedTuple
+
+import numpy as np
+
+from gptlab.compare.analysis import statistics
+from gptlab.compare.analysis.arms import Arm
+from gptlab.compare.analysis.statistics import LEVEL, Estimate
+from gptlab.compare.read.runs import Run
+from gptlab.config import ConfigError
+from gptlab.runs.metrics import metric_named
+from gptlab.runs.states import RunState
+
+DEFAULT_BITS = 0.01  # per byte
+MIN_SEEDS = 3  # for a slope
+NONE = "none for this metric: no arm is called equivalent; --margin, or margin: in the experiment file, sets one"
+
+
+class Margin(NamedTuple):
+    """A margin in the unit of the metric, NaN if there is none, and the text that a reader sees."""
+
+    value: float
+    text: str
+
+
+def choose_margin(wanted: str | float | None, metric: str, baseline: Arm, others: Sequence[Arm]) -> Margin:
+    """Return the margin that is `wanted`: a number in the metric's unit, a share of compute, or None for the default.
+
+    Raises:
+        ConfigError: it is not readable, or a share of compute for which the runs have no slope.
+    """
+    if wanted is None:
+        return _default(metric, baseline)
+    text = str(wanted).strip()
+    if text.endswith("%"):
+        return _of_compute(text, _number(text[:-1], text), metric, baseline, others)
+    value = _number(text, text)
+    unit = metric_named(metric).unit
+    return Margin(value, f"{value:.4g}{' ' + unit if unit else ''}")
+
+
+def _number(digits: str, text: str) -> float:
+    try:
+        value = float(digits)
+    except ValueError:
+        value = nan
+    if not (value > 0 and isfinite(value)):
+        rule = "must be a number above 0 in the metric's unit, or a share of compute such as 5%"
+        raise ConfigError(f"margin={text}: {rule}; leave it out for {DEFAULT_BITS} bits per byte")
+    return value
+
+
+def _default(metric: str, baseline: Arm) -> Margin:
+    bits = f"{DEFAULT_BITS} bits per byte"
+    key = metric_named(metric)
+    if key.unit == "bits per byte":
+        return Margin(DEFAULT_BITS, bits)
+    per_token = bytes_per_token(baseline.runs)
+    if key.unit != "nats per token" or not per_token > 0:
+        return Margin(nan, NONE)
+    value = DEFAULT_BITS * log(2) * per_token
+    return Margin(value, f"{value:.4g} nats per token, which is {bits}")
+
+
+def bytes_per_token(runs: Sequence[Run]) -> float:
+    """Return the bytes of validation text in a token; NaN if no run has bits per byte."""
+    for run in runs:
+        tokens, size = run.summary.get("val/block_tokens"), run.summary.get("val/block_bytes")
+        if tokens and size and sum(tokens):
+            return float(sum(size) / sum(tokens))
+        loss, bits = run.number("val/loss"), run.number("val/bpb")
+        if run.state == RunState.FINISHED and loss > 0 and bits > 0:
+            return loss / (bits * log(2))
+    return nan
+
+
+def _of_compute(text: str, percent: float, metric: str, baseline: Arm, others: Sequence[Arm]) -> Margin:
+    values = _slopes(metric, baseline, others)
+    if values is None:
+        raise ConfigError(
+            f"margin={text}: needs at least {MIN_SEEDS} seeds of the baseline at a second budget; sweep the baseline"
+            " with half the budget too and name both folders, or give the margin as a number"
+        )
+    found = Estimate(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5, len(values) - 1)
+    if not found.mean > 0 or statistics.two_sided_p(found) >= LEVEL:
+        raise ConfigError(
+            f"margin={text}: the baseline's {metric} does not show that more tokens lower it"
+            f" ({found.mean:+.4f} per e-fold); add seeds, or give the margin as a number"
+        )
+    value = found.mean * log(1 + percent / 100)
+    return Margin(value, f"{value:.4g}, which is {text} of compute ({found.mean:.4f} per e-fold of tokens)")
+
+
+def _slopes(metric: str, baseline: Arm, others: Sequence[Arm]) -> np.ndarray | None:
+    """Return how much the baseline's metric gains per e-fold of tokens, by seed; None if there is no second budget.
+
+    The second budget is that of an arm which differs from the baseline in nothing else.
+    """
+    sign = -1 if metric_named(metric).higher_is_better else 1
+    own = _ended(baseline, metric)
+    for other in others:
+        changed = other.changed(baseline).keys() | baseline.changed(other).keys()
+        if changed and all(key.startswith("budget.") for key in changed):
+            there = _ended(other, metric)
+            pairs = [(*own[seed], *there[seed]) for seed in own.keys() & there.keys() if own[seed][0] != there[seed][0]]
+            if len(pairs) >= MIN_SEEDS:
+                return np.array([sign * (score - last) / log(more / tokens) for tokens, score, more, last in pairs])
+    return None
+
+
+def _ended(arm: Arm, metric: str) -> dict[int, tuple[float, float]]:
+    """Return tokens and metric of the finished runs, by seed."""
+    runs = [run for run in arm.runs if run.state == RunState.FINISHED]
+    numbers = {run.seed: (run.number("tokens"), run.number(metric)) for run in runs}
+    return {seed: pair for seed, pair in numbers.items() if isfinite(pair[0]) and isfinite(pair[1])}

@@ -1,0 +1,111 @@
+"""What was planned before the first run, and how far a comparison keeps to it.
+
+sweep.yaml says it: the seeds, the number of arms, the metric and the margin. The error rates of the verdicts hold for
+that plan. Seeds that were added after a look, another metric or another baseline make the words exploratory: adding
+seeds until a difference is shown finds one in 16 to 25 % of experiments without any. A sweep that is not done is looked
+at in the interim.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gptlab.compare.analysis.arms import Arm, names
+from gptlab.compare.analysis.margins import bytes_per_token
+from gptlab.compare.analysis.outcomes import describe_seeds
+from gptlab.compare.analysis.verdict import EQUIVALENT, EXPLORATORY, INTERIM, JUDGED
+from gptlab.config import ConfigError
+from gptlab.runs.metrics import metric_named
+from gptlab.runs.states import SETTLED
+
+DEFAULT_METRIC, ACROSS_TOKENIZERS = "val/loss", "val/bpb"
+SAME_TOKENS = 1e-3  # the largest relative difference in bytes per token between arms with the same tokenizer
+MOST_LISTED = 8  # seeds; of more only the number is given
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was planned; of runs that come from no single sweep nothing is known."""
+
+    known: bool = False
+    seeds: tuple[int, ...] = ()
+    arms: int = 0  # with the baseline
+    metric: str | None = None
+    margin: str | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Plan":
+        """Take the plan from the content of a sweep.yaml."""
+        planned = content.get("planned")
+        if not planned:
+            return cls()
+        return cls(True, tuple(planned["seeds"]), planned["arms"], planned.get("metric"), planned.get("margin"))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a comparison keeps to the plan."""
+
+    mark: str = ""  # EXPLORATORY, INTERIM or ""
+    reasons: list[str] = field(default_factory=list)
+    marks: dict[str, str] = field(default_factory=dict)  # word -> the mark that it gets
+
+
+def choose_metric(wanted: str | None, plan: Plan, arms: Sequence[Arm]) -> str:
+    """Return the metric: the one that is wanted, or planned, or val/loss; val/bpb for arms with different tokens.
+
+    Raises:
+        ConfigError: a mean over tokens is wanted of arms whose tokens differ.
+    """
+    sizes = {
+        name: size for name, arm in zip(names(list(arms)), arms, strict=True) if (size := bytes_per_token(arm.runs)) > 0
+    }
+    differ = bool(sizes) and max(sizes.values()) > min(sizes.values()) * (1 + SAME_TOKENS)
+    metric = wanted or plan.metric or DEFAULT_METRIC
+    if not (differ and metric_named(metric).per_token):
+        return metric
+    if wanted is None:
+        return ACROSS_TOKENIZERS
+    most, least = max(sizes, key=lambda name: sizes[name]), min(sizes, key=lambda name: sizes[name])
+    raise ConfigError(
+        f"metric={wanted}: is a mean over tokens, and the arms' tokens differ ({most} has {sizes[most]:.2f} bytes in"
+        f" one, {least} {sizes[least]:.2f}); use --metric {ACROSS_TOKENIZERS}"
+    )
+
+
+def standing(
+    plan: Plan, arms: Sequence[Arm], metric: tuple[str, str], other_choices: Sequence[str], margin: str | None
+) -> Standing:
+    """Return how far the comparison keeps to the plan.
+
+    Args:
+        plan: the plan.
+        arms: all arms of the comparison.
+        metric: the one that is judged, and the one that would be judged without an option.
+        other_choices: options that say something else than the plan, such as `--baseline rope`.
+        margin: the margin if it is not the planned one. It decides only about the word `equivalent`.
+    """
+    if not plan.known:
+        return Standing()
+    ended = {(i, run.seed) for i, arm in enumerate(arms) for run in arm.runs if run.state in SETTLED}
+    reasons = [f"{choice} was not planned" for choice in other_choices]
+    if beyond := sorted({seed for _, seed in ended} - set(plan.seeds)):
+        listed = describe_seeds(beyond) if len(beyond) <= MOST_LISTED else f"{len(beyond)} seeds"
+        reasons.append(f"{listed} came on top of the {len(plan.seeds)} that were planned")
+    if len(arms) > plan.arms:
+        reasons.append(f"there are {len(arms)} arms, where {plan.arms} were planned")
+    if not _same(*metric):
+        reasons.append(f"{metric[0]} is not the planned metric, {metric[1]}")
+    if reasons:
+        return Standing(EXPLORATORY, reasons, dict.fromkeys(JUDGED, EXPLORATORY))
+    n, done = plan.arms * len(plan.seeds), len([1 for _, seed in ended if seed in plan.seeds])
+    if done < n:
+        return Standing(INTERIM, [f"{done} of {n} planned runs have ended"], dict.fromkeys(JUDGED, INTERIM))
+    if margin is not None:
+        return Standing(EXPLORATORY, [f"--margin {margin} was not planned"], {EQUIVALENT: EXPLORATORY})
+    return Standing()
+
+
+def _same(metric: str, planned: str) -> bool:
+    """Whether two metrics give the same verdicts: nats per token and bits per byte do, where they may be chosen."""
+    return metric == planned or {metric, planned} == {DEFAULT_METRIC, ACROSS_TOKENIZERS}
