@@ -59,6 +59,8 @@ def check_class(kind: str, name: str, cls: type, settings: list[str]) -> None:
     if kind in SETTINGS and (missing := [s for s in SETTINGS[kind] if s not in settings]):
         raise ConfigError(f"{kind}={name}: {cls.__name__} has no setting {missing[0]!r}; write it after * in __init__")
     is_task = kind == "data" and getattr(cls, "makes_tokens", False)
+    if is_task and not any(c.__module__ == "gptlab.data.task" for c in cls.__mro__):
+        raise ConfigError(f"{kind}={name}: {cls.__name__} has makes_tokens; derive it from gptlab.data.task.Task")
     check_methods(f"{kind}={name}", cls, TASK if is_task else METHODS.get(kind, {}), _base(kind))
 
 

@@ -95,6 +95,12 @@ WRONG = {
         TASK.format("vocab_size = 3"),
         "Own has no slices(window), which",
     ),
+    "a task of its own kind": ("data", TEXT.format("makes_tokens = True"), "derive it from gptlab.data.task.Task"),
+    "a task without a vocabulary": (
+        "data",
+        TASK.format("slices = training = validation = lambda *a: ..."),
+        "Own needs an attribute vocab_size, int; it has none: set it",
+    ),
     "a tokenizer without from_json": (
         "tokenizer",
         TOKENIZER.format("", "def fit(self, a, b): ..."),

@@ -140,6 +140,9 @@ def test_a_component_without_a_scale_is_refused(own_registry):
         def __init__(self, dim: int):
             super().__init__()
 
+        def forward(self, x, position, cache=None):
+            return x
+
     line = "^attention=mine: has no setting 'scale' for init=mup to divide; add one$"
     with pytest.raises(ConfigError, match=line):
         meta_model(tiny_config("init=mup", "attention=mine"))
