@@ -108,6 +108,8 @@ def losses() -> dict[str, object]:
             "budget.steps=5",
             "train.log_every=1",
             "eval.tokens=512",
+            "eval.final_tokens=512",
+            "schedule.warmup=null",  # a case's own would be longer than five steps
             "train.batch_size=2",
             "size.n_layer=2",
         ]

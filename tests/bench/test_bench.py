@@ -439,7 +439,7 @@ def test_a_sweep_is_timed_against_loops_over_the_same_cells(folder, capsys, monk
     different = ("seed=", "runs_dir=", "hydra.launcher.n_jobs=")
     plain, *others = ({w for w in words if not w.startswith(different)} for words in (sweep, *loop))
     assert plain == others[0] == others[1]
-    assert {"eval.tokens=257", "eval.every=3", "wandb.mode=disabled"} <= plain
+    assert {"eval.tokens=256", "eval.final_tokens=256", "eval.every=3", "wandb.mode=disabled"} <= plain
     assert figures["cell"]["evaluated_tokens"] == 256 and figures["cell"]["trained_tokens"] == 3 * 64
     flags, sizes, meta = json.loads((folder / "checkout/flags-1.json").read_text())
     # Four batches in its run: two before the first of its three steps, two before the last.

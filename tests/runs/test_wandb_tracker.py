@@ -143,7 +143,7 @@ except SystemExit:
     pass
 with recorder(resume_step=2) as record:
     log(record, range(3, 6))
-    record.finish("finished", {"val/loss": 2.0, "cost/flops": 1e9})
+    record.finish("finished", {"val/loss": 2.0, "cost/flops": 1e9, "val/block_nats": [0.5] * 32})
 print(record.tracker_hint())
 """,
             server.env,
@@ -164,6 +164,7 @@ print(record.tracker_hint())
     assert sent.history[0]["train/loss"] == 4.0
     assert sent.summary["val/loss"] == {"min": 0.0, "last": 2.0}
     assert sent.summary["cost/flops"] == 1e9
+    assert not any("block" in key for key in sent.summary)
     assert sent.summary["state"] == "finished"
     assert sent.exit_code == 0
 

@@ -37,7 +37,7 @@ WHOLE = [
     *TINY,
     *(f"budget.steps={STEPS}", "train.log_every=1", "train.micro_batch_size=2", "train.checkpoint_every=2"),
     *("eval.every=4", "eval.tokens=200", "eval.batch_size=3", "eval.lengths=[1,2]"),
-    *("train.grad_clip=0.5", "train.loss_chunk=10", "head.z_loss=0.01", "position=rope"),
+    *("train.grad_clip=0.5", "train.loss_chunk=10", "head.z_loss=0.01", "position=rope", "schedule.warmup=0.05"),
 ]
 SHORT = [*WHOLE, "budget.steps=4"]
 FROM = [*SHORT, "train.init_from=start"]
@@ -168,6 +168,14 @@ def test_there_is_one_record_with_each_step_once(name, became):
     assert [line["step"] for line in lines if "val/loss" in line] == [4, 8]
     assert read_status(run_of(name))["state"] == "finished"
     assert run_of(name).name == run_of("one").name
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_blocks_of_the_final_evaluation_are_those_of_one_process(name, became):
+    one, several = read_summary(run_of("one")), read_summary(run_of(name))
+    for key in ("val/block_tokens", "val/block_bytes"):
+        assert sum(one[key]) > 1000 and several[key] == one[key]
+    assert several["val/block_nats"] == pytest.approx(one["val/block_nats"], rel=1e-4)
 
 
 @pytest.mark.parametrize("file", ["last", "best"])
