@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from gptlab.cli.main import main
+from gptlab.cli.plan import print_plan
 from gptlab.files import FileError, decode_utf8, read_json, read_json_lines, require_writable
+from gptlab.runs.checkpoint import open_safetensors
 from run_folders import write_run
 
 
@@ -96,3 +99,36 @@ def test_files_of_records_name_the_line(tmp_path):
     assert read_json(tmp_path / "none.json") == {} and read_json(path / "none.json") == {}
     with pytest.raises(FileError, match=r"^here: .*metrics.jsonl is a file, not a folder"):
         require_writable(path / "x", "here")
+
+
+def test_a_home_folder_in_a_path_of_the_command_line_is_expanded(run, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parents[1]))
+    with pytest.raises(SystemExit):
+        main(["compare", "~/runs/a".replace("runs/", ""), "--csv=~/table.csv"])
+    assert (run.parents[1] / "table.csv").exists() and not Path("~").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 500, b"\x08\x00\x00\x00\x00\x00\x00\x00{}", b"\xff" * 9])
+def test_a_damaged_checkpoint_is_named(content, tmp_path):
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"best.safetensors: is not a whole safetensors file"), open_safetensors(path):
+        pass
+
+
+def test_every_label_of_a_plan_is_followed_by_a_space(capsys):
+    console = Console(width=200)
+    document = dict.fromkeys(("name", "folder", "question", "literature"), "Some text") | {
+        "seeds": [0],
+        "tuning": {"grid": {"a": ["1", "2"]}, "seeds": [7], "n_cells": 1},
+        "n_cells": 1,
+        "n_left": 1,
+        "tokens": 1,
+        "flops": 1.0,
+        "estimate": None,
+        "arms": [],
+    }
+    print_plan(document, console)
+    labels = ("sweep", "question", "literature", "seeds", "tuning", "cells", "cost")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[0] for line in lines[: len(labels)]] == list(labels)

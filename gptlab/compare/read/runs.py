@@ -53,7 +53,7 @@ class Run:
     @property
     def state(self) -> str:
         """The run's state, a value of RunState."""
-        return str(self.status["state"])
+        return str(self.status.get("state", "waiting"))
 
     @property
     def seed(self) -> int:
