@@ -2,15 +2,14 @@
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from pathlib import Path
 
 from gptlab.cli.new_component import COUNTERPARTS, write_template
-from gptlab.cli.verb import Result, Verb, result_console
+from gptlab.cli.verb import Result, Verb, result_console, user_path
 
 
 def _new_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", help=", ".join(COUNTERPARTS))
-    parser.add_argument("file", type=Path, metavar="FILE.py", help="a new file")
+    parser.add_argument("file", type=user_path, metavar="FILE.py", help="a new file")
 
 
 def _new(args: Namespace) -> Result:

@@ -11,8 +11,8 @@ from rich.table import Table
 from gptlab.config import ConfigError
 from gptlab.diagnostics.activations import Snapshot
 from gptlab.diagnostics.plot import draw_runs
-from gptlab.files import require_writable, write_bytes
-from gptlab.runs.record import read_snapshots
+from gptlab.files import FileError, decode_utf8, require_writable, write_bytes
+from gptlab.runs.record import SNAPSHOTS, read_snapshots
 
 PICTURE_ENDINGS = (".png", ".pdf", ".svg")
 TITLES = {
@@ -64,6 +64,8 @@ def _read_snapshots(folder: Path) -> list[Snapshot]:
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
     if not (snapshots := read_snapshots(folder)):
         raise ConfigError(f"{folder}: has no snapshots yet; train with diagnostics=basic or diagnostics=full")
+    if any("step" not in snapshot or "stream_rms" not in snapshot for snapshot in snapshots):
+        raise FileError(f"{folder / SNAPSHOTS}: has a line that is no snapshot; restore it, or delete the run's folder")
     require_blocks(str(folder), snapshots[-1])
     return snapshots
 
@@ -77,7 +79,7 @@ def require_blocks(name: str, snapshot: Snapshot) -> None:
 def _name(folder: Path) -> str:
     """Return the run's differences from the baseline, or the folder's name if there are none."""
     file = folder / "overrides.txt"
-    overrides = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+    overrides = decode_utf8(file.read_bytes(), str(file)).split("\n") if file.is_file() else []
     return f"{folder.resolve().parent.name}: {' '.join(overrides).strip() or folder.resolve().name}"
 
 

@@ -1,9 +1,8 @@
 """The verbs that need no training: show, list, probe."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from gptlab.cli.verb import Result, Verb, add_overrides, result_console
+from gptlab.cli.verb import Result, Verb, add_overrides, result_console, user_path
 from gptlab.config import ConfigError
 
 
@@ -64,7 +63,7 @@ LIST = Verb(
 
 def _probe_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("arguments", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture; .pdf and .svg work too")
+    parser.add_argument("--png", type=user_path, metavar="FILE", help="write a picture; .pdf and .svg work too")
 
 
 def _probe(args: Namespace) -> Result:

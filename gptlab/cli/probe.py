@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gptlab.cli.inspect_run import check_picture, require_blocks
 from gptlab.config.compose import load_config
@@ -66,5 +67,5 @@ def _table(snapshots: dict[str, Snapshot]) -> Table:
         for first, *rest in (snapshot["stream_rms"][1:], snapshot["probe/residual_grad_norm"]):
             last = rest[-1] if rest else first
             numbers += [first, last, last / first if first else nan]
-        table.add_row(name, *(f"{x:.3g}" for x in numbers), f"{snapshot['logits/entropy']:.3f}")
+        table.add_row(Text(name), *(f"{x:.3g}" for x in numbers), f"{snapshot['logits/entropy']:.3f}")
     return table

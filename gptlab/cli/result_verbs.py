@@ -1,15 +1,20 @@
 """The verbs that read what runs left: compare, inspect, sample, dashboard."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from gptlab.cli.verb import Result, Verb, result_console, wants_document
+from gptlab.cli.verb import Result, Verb, result_console, user_path, wants_document
 from gptlab.config import ConfigError
+
+LOWEST_TEMPERATURE = 1e-6  # logits divided by less are infinite
 
 
 def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "paths", nargs="+", metavar="FOLDER", help="run folders, folders above them, or a file that --keep wrote"
+        "paths",
+        nargs="+",
+        type=user_path,
+        metavar="FOLDER",
+        help="run folders, folders above them, or a file that --keep wrote",
     )
     parser.add_argument("--metric", help="a number in summary.json (default: the planned one, or val/loss)")
     parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
@@ -24,11 +29,14 @@ def _compare_arguments(parser: ArgumentParser) -> None:
         help="smaller differences do not matter: a number in the metric's unit, or a share of compute such as 5%%"
         " (default: the planned one, or 0.01 bits per byte)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the table as CSV")
-    parser.add_argument("--png", metavar="FILE", help="write a picture of effects and curves; .pdf and .svg work too")
-    parser.add_argument("--markdown", metavar="FILE", help="write everything as text for an experiment's folder")
-    parser.add_argument("--html", metavar="FILE", help="write everything as one interactive page")
-    parser.add_argument("--keep", metavar="FILE.json", help="write the raw numbers, which `gptlab compare` reads")
+    for flag, name, content in (
+        ("--csv", "FILE", "the table as CSV"),
+        ("--png", "FILE", "a picture of effects and curves; .pdf and .svg work too"),
+        ("--markdown", "FILE", "everything as text for an experiment's folder"),
+        ("--html", "FILE", "everything as one interactive page"),
+        ("--keep", "FILE.json", "the raw numbers, which `gptlab compare` reads"),
+    ):
+        parser.add_argument(flag, type=user_path, metavar=name, help=f"write {content}")
 
 
 def _compare(args: Namespace) -> Result:
@@ -61,10 +69,13 @@ COMPARE = Verb(
 
 
 def _inspect_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("other", type=Path, nargs="?", metavar="RUN2", help="another run, drawn next to it")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="a run's folder")
+    parser.add_argument("other", type=user_path, nargs="?", metavar="RUN2", help="another run, drawn next to it")
     parser.add_argument(
-        "--png", type=Path, metavar="FILE", help="the picture (default: RUN/diagnostics.png); .pdf and .svg work too"
+        "--png",
+        type=user_path,
+        metavar="FILE",
+        help="the picture (default: RUN/diagnostics.png); .pdf and .svg work too",
     )
 
 
@@ -85,7 +96,7 @@ INSPECT = Verb(
 
 
 def _sample_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="a run's folder")
     parser.add_argument("--prompt", default="\n", help="the beginning of the text (default: a line break)")
     parser.add_argument("--n", type=int, default=200, help="tokens to generate (default: 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
@@ -95,9 +106,14 @@ def _sample_arguments(parser: ArgumentParser) -> None:
 
 
 def _sample(args: Namespace) -> Result:
-    for flag, value, lowest in (("--n", args.n, 1), ("--temperature", args.temperature, 0), ("--top-k", args.top_k, 1)):
+    limits = {"--n": (args.n, 1), "--temperature": (args.temperature, 0), "--top-k": (args.top_k, 1)}
+    for flag, (value, lowest) in (limits | {"--seed": (args.seed, 0)}).items():
         if value is not None and not value >= lowest:
             raise ConfigError(f"{flag}={value}: must be at least {lowest}")
+        if value is not None and not value < 2**63:
+            raise ConfigError(f"{flag}={value}: must be below 2^63")
+    if 0 < args.temperature < LOWEST_TEMPERATURE:
+        raise ConfigError(f"--temperature={args.temperature}: must be 0 or at least {LOWEST_TEMPERATURE}")
     from gptlab.model.generate import generate
     from gptlab.runs.load import open_run
 

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptlab.cli.verb import Result, Verb, add_overrides, result_console, wants_document
+from gptlab.cli.verb import Result, Verb, add_overrides, result_console, user_path, wants_document
 from gptlab.config import ConfigError
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ PLAN = Verb(
 
 
 def _status_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a sweep's folder, such as runs/demo")
+    parser.add_argument("folder", type=user_path, metavar="FOLDER", help="a sweep's folder, such as runs/demo")
     parser.add_argument("--watch", action="store_true", help="repeat every few seconds until all cells have ended")
 
 

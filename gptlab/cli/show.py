@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, flatten, registry
@@ -37,7 +38,7 @@ def show(overrides: Iterable[str], console: Console) -> dict[str, Any]:
     console.print()
     console.print(described["block"], highlight=False, markup=False, soft_wrap=True)
     if described["init"]:
-        console.print(f"init: {described['init']}\n", highlight=False, soft_wrap=True)
+        console.print(f"init: {described['init']}\n", markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
@@ -132,7 +133,8 @@ def _differences_table(differences: dict[str, dict[str, Any]]) -> Table | str:
         table.add_column(column)
     baseline = flatten(load_config())
     for key, values in differences.items():
-        table.add_row(key, typed(values["value"]), typed(values["baseline"]) if key in baseline else "-")
+        cells = (key, typed(values["value"]), typed(values["baseline"]) if key in baseline else "-")
+        table.add_row(*map(Text, cells))  # a list in brackets is no markup
     return table if table.row_count else "the baseline"
 
 

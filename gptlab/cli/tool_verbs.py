@@ -1,9 +1,8 @@
 """The verbs around the lab: bench, convert, completion."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from gptlab.cli.verb import Result, Verb, add_overrides, result_console, wants_document
+from gptlab.cli.verb import Result, Verb, add_overrides, result_console, user_path, wants_document
 from gptlab.config import ConfigError
 
 
@@ -46,7 +45,7 @@ def _bench_arguments(parser: ArgumentParser) -> None:
         "--json",
         nargs="?",
         const=True,
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="write all figures, with machine and versions, to FILE.json; without a name, to stdout",
     )
@@ -77,13 +76,13 @@ def _convert_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="source",
-        type=Path,
+        type=user_path,
         required=True,
         metavar="FOLDER",
         help="a folder of transformers, or a run's folder",
     )
     parser.add_argument(
-        "--to", dest="target", type=Path, required=True, metavar="FOLDER", help="a new folder, of the other kind"
+        "--to", dest="target", type=user_path, required=True, metavar="FOLDER", help="a new folder, of the other kind"
     )
     parser.add_argument(
         "--model-type",

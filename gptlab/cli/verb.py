@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from gptlab.config import ConfigError
@@ -106,6 +107,14 @@ def messages_on_stderr() -> Iterator[TextIO]:
         if saved is not None:
             os.dup2(saved, 1)
             os.close(saved)
+
+
+def user_path(text: str) -> Path:
+    """Return a path of the command line; a shell leaves a ~ as it is in quotes and after --flag=."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as e:
+        raise ConfigError(f"{text}: no such home folder; write ./{text} for a file of that name") from e
 
 
 def add_overrides(parser: ArgumentParser) -> None:

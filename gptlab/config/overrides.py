@@ -44,8 +44,11 @@ def _parse_one(text: str) -> Override:
     try:
         return _read(key, value, text)
     except HydraException as e:
-        if not GRAMMAR & set(value):  # a letter with an accent, #, & and others, which need quotes in Hydra's grammar
-            return _read(key, ",".join(quoted(part.strip()) for part in value.split(",")), text)
+        is_list = value.startswith("[") and value.endswith("]")
+        inner = value[1:-1] if is_list else value
+        if not GRAMMAR & set(inner):  # a letter with an accent, ~, & and others, which need quotes in Hydra's grammar
+            parts = ",".join(quoted(part.strip()) for part in inner.split(","))
+            return _read(key, f"[{parts}]" if is_list else parts, text)
         reason = str(e).splitlines()[0]
         mend = _in_shell_quotes(f"{key}={quoted(value)}")
         raise ConfigError(f"{text}: not readable ({reason}); quote the value twice: {mend}") from e

@@ -1,5 +1,6 @@
 """Run the cells of a sweep with Hydra's launchers. All are checked before the first one starts; finished ones stay."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -185,7 +186,7 @@ def _report(checked: CheckedSweep, console: Console) -> dict[str, int]:
             _print(console, f"failed: {cell.spec.label}: {cell.reason}\n  see {cell.folder / 'log.txt'}")
     if counts[RunState.FAILED]:
         _print(console, "`gptlab sweep --retry ...` runs failed cells again")
-    _print(console, f"gptlab compare {checked.folder}")
+    _print(console, f"gptlab compare {shlex.quote(str(checked.folder))}")
     return dict(counts)
 
 

@@ -98,6 +98,13 @@ def test_a_record_keeps_its_text_in_the_field(tmp_path):
     assert Text(path=str(tmp_path / "a.jsonl"), field="body").text() == "yes"
 
 
+def test_a_null_record_is_no_document_and_a_byte_order_mark_no_character(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a"}\nnull\n{"text": null}\n{"text": "b"}\n')
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfc\xef\xbb\xbfd")
+    assert Text(path=str(tmp_path / "a.jsonl")).text() == "a\n\nb"
+    assert Text(path=str(tmp_path / "b.txt")).text() == "c\ufeffd"  # only the first is a mark
+
+
 @pytest.mark.parametrize(
     ("name", "content", "field", "message"),
     [
@@ -111,6 +118,9 @@ def test_a_record_keeps_its_text_in_the_field(tmp_path):
         ("a.jsonl", b'["x"]', "text", "data.field=text: not in {path} line 1; it is not a record but ['x']"),
         ("a.jsonl", b'{"text"', "text", "data.path={path}: line 1 is not JSON"),
         ("a.jsonl", b"\n\n", "text", "data.path={path}: the text is empty"),
+        ("a.jsonl", b'null\n{"text": null}', "text", "data.path={path}: the text is empty"),
+        ("a.txt", "x".encode("utf-16"), "text", "data.path={path}: is UTF-16, not UTF-8"),
+        ("a.txt", b"a\nb\n\xff", "text", "data.path={path}: byte 4 is not UTF-8 (line 3)"),
         ("a.parquet", b"PAR", "text", "data.path={path}: cannot be read as parquet"),
     ],
 )

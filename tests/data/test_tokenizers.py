@@ -1,11 +1,12 @@
 import json
+import time
 
 import numpy as np
 import pytest
 
 from gptlab.config import ConfigError, registry
 from gptlab.data import tokenizer_from_json
-from gptlab.data.bpe import BPE, GPT2_SPLIT, Published
+from gptlab.data.bpe import BPE, GPT2_SPLIT, LONGEST_WORD, Published, _cut_long_words
 from gptlab.data.tokenizers import Byte, Char
 
 TRAIN = "".join(f"def f_{n}(x):\n    return x + {n}\n\n\n" for n in range(300))
@@ -163,6 +164,31 @@ def test_bpe_trained_on_lines_equals_bpe_trained_on_the_whole_text(bpe):
 def test_bpe_of_an_impossible_size_is_refused(vocab_size, rule):
     with pytest.raises(ConfigError, match=rf"^tokenizer\.vocab_size={vocab_size}: .*{rule}"):
         BPE(vocab_size=vocab_size).fit("too short a text", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "vocab_size"),
+    [
+        ("acgt" * 20_000 + "ca" * 10_000, 260),
+        ("é" * 100_000, 257),
+        (" " * 200_000 + "a", 257),
+        ("!" * 100_000, 257),
+        ("7" * 100_000, 257),
+    ],
+)
+def test_bpe_takes_a_text_without_a_break(text, vocab_size):
+    started = time.perf_counter()
+    tokenizer = BPE(vocab_size=vocab_size).fit(text, "")
+    ids = tokenizer.encode(text)
+    assert time.perf_counter() - started < 5  # seconds; it was minutes
+    assert tokenizer.decode(ids) == text and len(ids) <= len(text.encode()) / 2 + 1
+
+
+def test_words_that_are_no_longer_than_usual_are_not_cut():
+    words = "x" * LONGEST_WORD + " " + "y" * 3 * LONGEST_WORD + " z\n"
+    pieces = list(_cut_long_words(words))
+    assert "".join(pieces) == words and pieces[0].startswith("x" * LONGEST_WORD + " y")
+    assert list(_cut_long_words("a b " * LONGEST_WORD)) == ["a b " * LONGEST_WORD]
 
 
 def test_bpe_of_256_is_bytes():

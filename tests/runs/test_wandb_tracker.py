@@ -14,7 +14,7 @@ import pytest
 
 from gptlab.config import ConfigError
 from gptlab.runs.record import read_metrics, read_snapshots, read_status
-from gptlab.runs.wandb_tracker import WandbSettings, new_id, resolve_mode
+from gptlab.runs.wandb_tracker import WandbSettings, new_id, resolve_mode, resolve_project
 from paths import TESTS
 from wandb_standin import standin
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from gptlab.runs import wandb_tracker
 from gptlab.runs.record import Recorder
 from gptlab.runs.trackers import RunInfo
-from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode
+from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode, resolve_project
 
 wandb_tracker.FINISH_TIMEOUT = wandb_tracker.INIT_TIMEOUT = 1
 root = Path(sys.argv[1])
@@ -377,3 +377,37 @@ def test_ids_are_readable_short_and_never_shared():
     assert re.fullmatch(r"norm-rmsnorm-pos--3f2a-[0-9a-f]{8}", one)
     assert one != other
     assert len(new_id("x" * 200)) == 64
+
+
+@pytest.mark.parametrize(
+    ("variable", "rule"),
+    [
+        ("WANDB_SILENT=maybe", "W&B rejects it"),
+        ("WANDB_BASE_URL=foo", "W&B rejects it"),
+        ("WANDB_RUN_ID=a/b", "W&B rejects it"),
+        ("WANDB_DIR=/dev/null", "is a file, not a folder"),
+    ],
+)
+def test_a_variable_that_wandb_would_reject_is_one_line_before_the_run(variable, rule, monkeypatch):
+    monkeypatch.setenv(*variable.split("="))
+    with pytest.raises(ValueError, match=f"^{variable}: .*{rule}"):
+        WandbSettings("offline", Path("runs"))
+    WandbSettings("disabled", Path("runs"))
+
+
+def test_empty_variables_are_as_none(monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_TAGS", "WANDB_DIR", "WANDB_PROJECT", "WANDB_DISABLED"):
+        monkeypatch.setenv(name, "")
+    WandbSettings("offline", Path("runs"))
+    assert (resolve_mode("offline"), resolve_project(None)) == ("offline", "gptlab")
+
+
+def test_the_environment_chooses_project_and_mode_unless_the_config_does(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_PROJECT", "lab")
+    monkeypatch.setenv("WANDB_DISABLED", "True")
+    assert (resolve_project(None), resolve_project("mine")) == ("lab", "mine")
+    assert (resolve_mode(None), resolve_mode("offline")) == ("disabled", "offline")
+    monkeypatch.setenv("WANDB_DISABLED", "maybe")
+    with pytest.raises(ConfigError, match="^WANDB_DISABLED=maybe: must be true or false"):
+        resolve_mode(None)

@@ -10,7 +10,15 @@ from rich.console import Console
 
 from gptlab.config import ConfigError
 from gptlab.runs.lock import locked
-from gptlab.sweeps.status import SweepDisplay, render, seconds_left, show_status, status_document, statuses_in
+from gptlab.sweeps.status import (
+    SweepDisplay,
+    progress_line,
+    render,
+    seconds_left,
+    show_status,
+    status_document,
+    statuses_in,
+)
 
 
 def write_cell(top, name, state=None, *, step=0, started=0.0, took=0.0, reason=None, log=None):
@@ -90,6 +98,32 @@ def test_watching_ends_with_the_sweep(folder, monkeypatch):
     assert "4 cells: 1 finished, 1 diverged, 2 failed" in out.getvalue()
 
 
+def test_labels_are_shown_whole_and_as_they_are(folder):
+    manifest = json.loads((folder / "sweep.yaml").read_text())
+    label = f"use=[/abs/a.py,[bold]/abs/b.py] {'norm=layernorm ' * 8}seed=0"
+    next(line for line in manifest["cells"] if line["folder"] == "busy")["label"] = label
+    (folder / "sweep.yaml").write_text(json.dumps(manifest))
+    out = io.StringIO()
+    show_status(folder, Console(file=out, width=80))
+    shown_label = "".join(out.getvalue().split())
+    assert "use=[/abs/a.py,[bold]/abs/b.py]" in shown_label and "seed=0" in shown_label and "…" not in shown_label
+
+
+def test_the_line_for_a_log_says_counts_what_runs_and_the_time_left(folder):
+    line = progress_line(statuses_in(folder))
+    assert line.startswith("8 cells: 1 finished, 1 diverged, 2 failed, 1 running, 1 interrupted, 2 waiting; ")
+    assert "; running: arm busy 50%; " in line and line.endswith("5 min left")
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, True), (3600.0, False)])
+def test_without_a_terminal_a_running_sweep_says_a_line_now_and_then(seconds, lines, folder, monkeypatch):
+    monkeypatch.setattr("gptlab.sweeps.status.SECONDS_BETWEEN_LINES", seconds)
+    out = io.StringIO()
+    display = SweepDisplay(Console(file=out, width=200), folder, cells_of(folder))
+    display._update()
+    assert ("running: arm busy 50%" in out.getvalue()) == lines
+
+
 def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not a sweep's folder"):
         statuses_in(tmp_path)
@@ -117,9 +151,9 @@ def test_the_document_has_the_state_of_every_cell(folder):
     assert set(busy) == {"folder", "phase", "state", "share", "elapsed_seconds", "metrics", "reason"}
 
 
-def test_on_a_terminal_a_running_sweep_shows_the_table_of_status_and_a_line_per_ended_cell(folder):
+def cells_of(folder):
     entries = json.loads((folder / "sweep.yaml").read_text())["cells"]
-    cells = [
+    return [
         SimpleNamespace(
             spec=SimpleNamespace(label=entry["label"], phase=None, overrides=[]),
             folder=folder / entry["folder"],
@@ -128,6 +162,10 @@ def test_on_a_terminal_a_running_sweep_shows_the_table_of_status_and_a_line_per_
         )
         for entry in entries[:7]
     ]
+
+
+def test_on_a_terminal_a_running_sweep_shows_the_table_of_status_and_a_line_per_ended_cell(folder):
+    cells = cells_of(folder)
     out = io.StringIO()
     with SweepDisplay(Console(file=out, width=200, force_terminal=True, color_system=None), folder, cells):
         (folder / "new/status.json").write_text(json.dumps({"state": "finished"}))

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from gptlab.config import ConfigError
 from gptlab.files import write_json
 from gptlab.runs.record import read_metrics, read_status
+from gptlab.runs.states import RunState
 from gptlab.sweeps.cell import check_cells
 from gptlab.sweeps.experiment import read_experiment
-from gptlab.sweeps.grid import plan_sweep
-from gptlab.sweeps.run_sweep import sweep
+from gptlab.sweeps.grid import plan_sweep, split_arguments
+from gptlab.sweeps.run_sweep import _run_until_settled, sweep
+from gptlab.sweeps.status import SweepDisplay
 
 TINY = [
     "size=tiny",
@@ -88,6 +91,72 @@ def test_range_and_glob_are_expanded():
         plan_sweep(["optimizer.lr=interval(0,1)"])
 
 
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        ("norm=glob(zz*)", "matches no option; choose from batchnorm"),
+        ("optimizer.lr=glob(*)", "only options that are chosen by name have a glob"),
+        ("seed=range(0,0)", "has no values"),
+        ("norm=shuffle(rmsnorm,layernorm)", "has no fixed order, and the first arm is the baseline"),
+        ("+norm=layernorm,rmsnorm", "nothing can be added; write norm=layernorm,rmsnorm"),
+        ("+seed=0,1", "nothing can be added; write seed=0,1"),
+        ("++name=x", "nothing can be added; write name=x"),
+        ("name=a,b", "a sweep has one name"),
+        ("seed=0,1,0", "0 is given twice"),
+        ("seed=1,1e0", "1 is given twice"),
+    ],
+)
+def test_values_that_make_no_grid_are_refused(argument, rule):
+    with pytest.raises(ConfigError) as e:
+        plan_sweep([argument, "size=tiny"])
+    assert str(e.value).startswith(f"{argument}: " if "twice" not in rule else "seed=") and rule in str(e.value)
+
+
+@pytest.mark.parametrize("words", ["norm=rmsnorm,rmsnorm", "optimizer.lr=1e-3,0.001", "variant=a,b"])
+def test_two_arms_with_one_config_are_refused(words, text):
+    with pytest.raises(ConfigError, match="two arms with the same config, which are one run; leave one out"):
+        check_cells(plan_sweep([*TINY, *text, "budget.steps=1", words, "device=cpu"]).cells)
+
+
+def test_matching_may_leave_the_arm_that_it_matches_to_as_it_is(text):
+    words = [*TINY, *text, "budget.steps=1", "ffn=gelu,swiglu", "match=none,flops", "device=cpu"]
+    plan = plan_sweep(words)
+    assert len(plan.arms) == 4 and {cell.spec.arm.name for cell in check_cells(plan.cells)} == {
+        *("ffn=gelu match=flops", "ffn=swiglu match=flops")  # at this size both widths cost the same already
+    }
+
+
+def test_two_variants_with_one_config_are_refused_by_name(tmp_path, text):
+    path = tmp_path / "q.yaml"
+    path.write_text("variants: {baseline: [], layernorm: [norm=layernorm], rmsnorm: [norm=rmsnorm]}\n")
+    with pytest.raises(ConfigError, match="^baseline, layernorm: two arms with the same config"):
+        check_cells(plan_sweep([str(path), *TINY, *text, "budget.steps=1", "device=cpu"]).cells)
+
+
+def test_names_and_values_of_a_file_are_text_as_written(tmp_path):
+    path = tmp_path / "q.yaml"
+    path.write_text(
+        "\ufeff# Does it help?\nname: 2024_01_15\n"
+        "variants: {on: , off: [norm=rmsnorm], 010: [ffn=swiglu], 1e3: [placement=post], null: [norm=dyt]}\n"
+        "tune: {optimizer.lr: [1e-3, 010, null, a b]}\nseeds: [0, 07]\n",
+        encoding="utf-8",
+    )
+    experiment = read_experiment(path)
+    assert (experiment.question, experiment.name) == ("Does it help?", "2024_01_15")
+    assert list(experiment.variants) == ["on", "off", "010", "1e3", "null"]
+    assert experiment.tune == {"optimizer.lr": ["1e-3", "010", "null", "'a b'"]} and experiment.seeds == [0, 7]
+
+
+@pytest.mark.parametrize("name", ["sweep.yaml", "hydra.yaml", "lr=1/x.yml"])
+def test_every_file_of_yaml_is_an_experiment(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("variants: {a: [], b: [norm=rmsnorm]}\n")
+    assert split_arguments([name, "sweep.per_gpu=2"]) == ([], ["sweep.per_gpu=2"], [name])
+    assert [arm.name for arm in plan_sweep([name]).arms] == ["a", "b"]
+
+
 @pytest.mark.parametrize("text", ["norm", "~norm", "size=tiny'", "+norm=rmsnorm"])
 def test_an_argument_that_is_no_override_is_refused(text):
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}: "):
@@ -117,6 +186,15 @@ def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last
         ("arms: {a: []}\n", "no such key: arms; choose from name, "),
         ("variants: {a: []}\nseeds: 3\n", "seeds=3: must be a list of whole numbers, such as [0, 1, 2]"),
         ("- a\n", "must be a mapping with keys among name, "),
+        ("variants: {a: [], a: []}\n", "not readable as YAML (a is given twice"),
+        ("variants: {? [a] : []}\n", "not readable as YAML (a key must be text"),
+        ("seeds: [1e0]\n", "seeds=[1e0]: must be a list of whole numbers"),
+        ("seeds: [true]\n", "seeds=[true]: must be a list of whole numbers"),
+        ("seeds: [99999999999999999999]\n", "seeds=[99999999999999999999]: must be a list of whole numbers"),
+        ("name: [a]\n", "name=[a]: must be text"),
+        ("use: {a: b}\n", "use={'a': 'b'}: must be a file or a list of files"),
+        ("base: [\n", "not readable as YAML"),
+        ("", "must be a mapping"),
     ],
 )
 def test_a_refused_experiment_file_says_the_rule(tmp_path, content, rule):
@@ -220,3 +298,40 @@ def test_cells_for_a_cluster_may_name_a_device_that_this_machine_lacks(text):
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device=cuda: not available on this machine"):
             check_cells(cells)
+
+
+def test_a_cell_that_comes_back_without_an_outcome_fails_with_a_reason(tmp_path, text):
+    words = [*TINY, *text, f"runs_dir={tmp_path / 'runs'}", "budget.steps=1", "device=cpu", "seed=0,1"]
+    cells = check_cells(plan_sweep(words).cells)
+    launched = []
+
+    def launch(overrides):
+        launched.append(len(overrides))
+        return [""] * len(overrides)
+
+    with SweepDisplay(Console(quiet=True), cells[0].folder.parent, cells) as display:
+        _run_until_settled(cells, launch, display)
+    assert launched == [2, 2]
+    assert {cell.state for cell in cells} == {RunState.FAILED}
+    assert cells[0].reason.startswith("came back 2 times without an outcome")
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_sweep_and_save_their_checkpoints(tmp_path, text):
+    long = ["budget.steps=1000000", "eval.every=1000000", "name=x", "seed=0,1", "hydra.launcher.n_jobs=2"]
+    parent = gptlab("sweep", *TINY, *text, *long, cwd=tmp_path, wait=False)
+    folders = wait_for(lambda: [p.parent for p in (tmp_path / "runs/x").glob("*/metrics.jsonl") if p.stat().st_size])
+    pids = [read_status(folder)["pid"] for folder in folders]
+    parent.kill()
+    wait_for(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])
+    assert all(read_status(folder)["reason"] == "SIGTERM" for folder in folders)
+    assert all((folder / "checkpoint/last.safetensors").exists() for folder in folders)
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not so within {seconds} s")

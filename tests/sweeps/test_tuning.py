@@ -98,6 +98,37 @@ def test_a_setting_given_on_the_command_line_is_not_tuned(file):
     assert not plan.tune and not plan.tuning_cells and len(plan.cells) == 4
 
 
+@pytest.mark.parametrize(
+    ("words", "tune", "refused"),
+    [
+        (["optimizer.lr=1e-3,3e-3"], ["optimizer.lr=1e-4,1e-2"], "optimizer.lr=1e-3: is tuned too"),
+        (
+            ["optimizer.lr=1e-3", "norm=layernorm,rmsnorm"],
+            ["optimizer.lr=1e-4,1e-2"],
+            "optimizer.lr=1e-3: is tuned too",
+        ),
+        (["norm=layernorm,rmsnorm"], ["norm=dyt,rmsnorm"], "norm=layernorm: is tuned too"),
+        (["norm=layernorm,rmsnorm"], ["seed=5,6"], "tune seed: is no choice to make for an arm"),
+        (["norm=layernorm,rmsnorm"], ["wandb.mode=offline,disabled"], "tune wandb.mode: is no choice"),
+        (
+            ["norm=layernorm,rmsnorm"],
+            ["optimizer.lr=1,2", "optimizer.lr=3,4"],
+            "--tune optimizer.lr=1,2: the setting has",
+        ),
+    ],
+)
+def test_what_an_arm_sets_is_not_tuned(words, tune, refused):
+    with pytest.raises(ConfigError, match=f"^{refused}"):
+        plan_sweep(words, tune=tune)
+
+
+@pytest.mark.parametrize("place", ["base: [optimizer.lr=1e-2]", "variants: {a: [], b: [optimizer.lr=1e-2]}"])
+def test_a_file_that_tunes_what_it_sets_is_refused(place, tmp_path):
+    (tmp_path / "q.yaml").write_text(f"{place}\ntune: {{optimizer.lr: [1e-4, 1e-3]}}\n")
+    with pytest.raises(ConfigError, match="^optimizer.lr=1e-2: is tuned too"):
+        plan_sweep([str(tmp_path / "q.yaml")])
+
+
 def test_the_arms_of_a_tuned_grid_are_named_by_their_overrides():
     plan = plan_sweep(["norm=layernorm,rmsnorm", "seed=0,1"], tune=["optimizer.lr=1e-3,3e-3"])
     assert [arm.name for arm in plan.arms] == ["norm=layernorm", "norm=rmsnorm"]

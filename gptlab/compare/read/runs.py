@@ -15,6 +15,7 @@ import yaml
 
 from gptlab.config import ConfigError
 from gptlab.files import FileError, decode_utf8, read_json
+from gptlab.runs.record import read_status
 
 SECTION = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # where a top-level key begins
 RUN_FILES = {"config.yaml", "status.json"}  # both, since a folder of W&B has a config.yaml too
@@ -52,7 +53,7 @@ class Run:
     @property
     def state(self) -> str:
         """The run's state, a value of RunState."""
-        return str(self.status["state"])
+        return str(self.status.get("state", "waiting"))
 
     @property
     def seed(self) -> int:
@@ -146,7 +147,7 @@ def _load(folder: Path) -> Run:
     return Run(
         folder,
         config=_load_config(folder / "config.yaml"),
-        status=read_json(folder / "status.json"),
+        status=read_status(folder),
         summary=read_json(folder / "summary.json"),
         env=read_json(folder / "env.json"),
     )
@@ -159,14 +160,16 @@ def _load_config(path: Path) -> dict[str, Any]:
     """
     text = decode_utf8(path.read_bytes(), str(path))
     sections = [_load_section(section) for section in SECTION.split(text) if section]
-    if all(isinstance(section, dict) and len(section) == 1 for section in sections):
-        return {key: value for section in sections for key, value in section.items()}
+    config: Any
     try:
-        config = _load_yaml(text)  # written by hand
+        if all(isinstance(section, dict) and len(section) == 1 for section in sections):
+            config = {key: value for section in sections for key, value in section.items()}
+        else:
+            config = _load_yaml(text)  # written by hand
     except yaml.YAMLError as e:
         raise FileError(f"{path}: not readable as YAML ({' '.join(str(e).split())}); delete the run's folder") from e
-    if not isinstance(config, dict):
-        raise FileError(f"{path}: is empty or no config; delete the run's folder")
+    if not isinstance(config, dict) or not {"seed", "name"} <= config.keys():
+        raise FileError(f"{path}: is empty, cut off or no config; restore it, or delete the run's folder")
     return config
 
 
