@@ -10,7 +10,6 @@ All processes must find the data, the run's folder and the user's components at 
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gptlab.config import ConfigError, Settings
+from gptlab.config.environment import number_in_environment
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
@@ -161,12 +161,12 @@ SINGLE_PROCESS = ProcessGroup()
 
 def world_size() -> int:
     """Return the number of processes that torchrun has started, 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return number_in_environment("WORLD_SIZE", 1)
 
 
 def find_processes(cfg: Settings) -> ProcessGroup:
     """Return the processes that torchrun has started. Raises ConfigError if the run cannot be divided among them."""
-    rank, world = int(os.environ.get("RANK", 0)), world_size()
+    rank, world = number_in_environment("RANK", 0), world_size()
     if world == 1:
         if cfg.parallel != "auto":  # a user who forgot torchrun would get a model that does not fit
             raise ConfigError(
@@ -193,7 +193,7 @@ def _init_process_group(backend: str) -> None:
 
 
 def _choose_gpu(device: torch.device) -> None:
-    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    n_local = number_in_environment("LOCAL_WORLD_SIZE", 1)
     if device.type == "mps" or device.index is not None:
         raise ConfigError(f"device={device}: several processes need device=cuda, one GPU each, or device=cpu")
     if device.type == "cuda":
@@ -201,7 +201,7 @@ def _choose_gpu(device: torch.device) -> None:
             raise ConfigError(
                 f"device=cuda: {n_local} processes on a machine with {torch.cuda.device_count()} GPUs; start one each"
             )
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(number_in_environment("LOCAL_RANK", 0))
 
 
 def _shard(objective: Any, device: torch.device, world: int) -> nn.Module:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gptlab import load_config, train
-from gptlab.config import registry
+from gptlab.config import registry, user_files
 
 
 def pytest_addoption(parser):
@@ -25,11 +25,12 @@ def one_thread():
 def own_registry(monkeypatch):
     """Forget after each test what it registered or imported."""
     monkeypatch.setattr(registry, "_entries", registry._entries.copy())
-    monkeypatch.setattr(registry, "_contents", {})
-    monkeypatch.setattr(registry, "_imports", {})
+    monkeypatch.setattr(user_files, "contents", {})
+    monkeypatch.setattr(user_files, "imports", {})
+    monkeypatch.setattr(user_files, "components", user_files.components.copy())
     monkeypatch.setattr(sys, "path", sys.path.copy())
     yield
-    for stem in registry._contents:
+    for stem in user_files.contents:
         sys.modules.pop(stem, None)
 
 

@@ -31,6 +31,7 @@ TINY = [
     "size=tiny",
     "size.n_layer=2",
     "budget.steps=4",
+    "schedule.warmup=null",
     "data.window=16",
     "train.batch_size=4",
     "eval.tokens=64",

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gptlab.bench.display import print_figures
 from gptlab.config import ConfigError
+from gptlab.files import require_writable
 
 STEPS_ONLY = ("steps", "peer_precision")
 SWEEP_ONLY = ("cells", "loop_cells")
@@ -59,6 +60,8 @@ def _check(args: Namespace, flags: dict[str, Any]) -> None:
             )
     if args.json and not args.json.parent.is_dir():
         raise ConfigError(f"--json {args.json}: there is no folder {args.json.parent}; make it first")
+    if args.json:
+        require_writable(args.json, f"--json {args.json}")
 
 
 def _flag(key: str) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from gptlab.config import ConfigError
 from gptlab.diagnostics.activations import Snapshot
 from gptlab.diagnostics.plot import draw_runs
-from gptlab.files import write_bytes
+from gptlab.files import require_writable, write_bytes
 from gptlab.runs.record import read_snapshots
 
 PICTURE_ENDINGS = (".png", ".pdf", ".svg")
@@ -32,10 +32,10 @@ def inspect(folders: Sequence[Path], png: Path | None, console: Console) -> dict
     folder without snapshots, or for the same folder twice.
     """
     picture = png or folders[0] / "diagnostics.png"
+    snapshots = [_read_snapshots(folder) for folder in folders]
     check_picture(picture)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"inspect {folders[0]}: named twice; give one run, or two that differ")
-    snapshots = [_read_snapshots(folder) for folder in folders]
     names = [_name(folder) for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
@@ -56,6 +56,7 @@ def check_picture(path: Path) -> None:
     """Reject a picture's name with an ending that cannot be drawn."""
     if path.suffix not in PICTURE_ENDINGS:
         raise ConfigError(f"png={path}: the name must end in {' or '.join(PICTURE_ENDINGS)}")
+    require_writable(path, f"--png={path}")
 
 
 def _read_snapshots(folder: Path) -> list[Snapshot]:

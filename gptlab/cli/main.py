@@ -7,7 +7,11 @@ import time
 from collections.abc import Sequence
 
 from gptlab.cli.commands import VERBS
+from gptlab.cli.output import write_whatever_the_encoding
 from gptlab.config import ConfigError, did_you_mean
+from gptlab.config.environment import number_in_environment
+from gptlab.config.user_files import ComponentError
+from gptlab.files import FileError
 
 SECONDS_FOR_RANK_0 = 10.0
 EXIT_CODES = """exit codes:
@@ -19,21 +23,27 @@ EXIT_CODES = """exit codes:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits where it should raise
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits where it should raise
+    write_whatever_the_encoding()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
-    except ConfigError as e:
+    except (ConfigError, FileError) as e:
         _defer_to_rank_0(2)
         for line in str(e).splitlines():
             print(f"gptlab: {line}", file=sys.stderr)
         code = 2
+    except ComponentError as e:
+        _defer_to_rank_0(1)
+        print(f"gptlab: {e}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         _defer_to_rank_0(130)
         resumes = arguments[:1] in (["train"], ["sweep"])
         print(
-            f"gptlab: interrupted{'; the same command continues from the last checkpoint' * resumes}", file=sys.stderr
+            f"gptlab: interrupted{'; the same command goes on, from a checkpoint if there is one' * resumes}",
+            file=sys.stderr,
         )
         code = 130
     except BrokenPipeError:  # `gptlab list | head`
@@ -44,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _defer_to_rank_0(code: int) -> None:
     """Let only rank 0 report an error that occurs on all ranks. torchrun ends the other ranks when rank 0 has ended."""
-    if int(os.environ.get("RANK", 0)) > 0:
+    if os.environ.get("RANK", "0") != "0":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
         time.sleep(SECONDS_FOR_RANK_0)  # a rank that is still alive after this is the only one with the error
 
@@ -61,7 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if name not in VERBS:
         raise ConfigError(f"{name}: no such verb{did_you_mean(name, VERBS)}; choose from {', '.join(VERBS)}")
-    if name != "train" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if name != "train" and number_in_environment("WORLD_SIZE", 1) > 1:
         raise ConfigError(f"{name}: runs in one process; start it without torchrun, which is for `gptlab train`")
     if name == "train" and {"-m", "--multirun"} & set(arguments):
         name, arguments = "sweep", [argument for argument in arguments if argument not in ("-m", "--multirun")]

@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from gptlab.config import ConfigError, did_you_mean
-from gptlab.files import write_text
+from gptlab.files import require_writable, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 # An option of the slot to compare the new one with, in the command that `gptlab new` prints.
@@ -41,6 +41,7 @@ def write_template(kind: str, file: Path) -> list[str]:
         raise ConfigError(f"new {kind} {file}: exists already; give another name")
     if importlib.util.find_spec(file.stem) is not None:
         raise ConfigError(f"new {kind} {file}: there is another module named {file.stem!r}; give another name")
+    require_writable(file, f"new {kind} {file}")
     write_text(file, (TEMPLATES / f"{kind}.py").read_text(encoding="utf-8"))
     slot = "data" if kind == "task" else kind
     if other := COUNTERPARTS[kind]:

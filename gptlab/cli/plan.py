@@ -8,6 +8,7 @@ from rich.text import Text
 
 from gptlab.config.overrides import typed
 
+LABEL_WIDTH = len("literature") + 2  # the longest label
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -15,7 +16,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     """Print the document that gptlab.sweeps.plan.plan_document returned."""
 
     def line(title: str, text: str) -> None:
-        console.print(Text(f"{title:<9}{text}"), soft_wrap=True)
+        console.print(Text(f"{title:<{LABEL_WIDTH}}{text}"), soft_wrap=True)
 
     line("sweep", f"{plan['name']}, into {plan['folder']}")
     for title in ("question", "literature"):

@@ -134,15 +134,16 @@ SAMPLE = Verb(
 def _dashboard_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--entity", metavar="NAME", help="user or team in W&B (default: the owner of the API key)")
     parser.add_argument(
-        "--project", metavar="NAME", default="gptlab", help="the wandb.project of the runs (default: gptlab)"
+        "--project", metavar="NAME", help="the wandb.project of the runs (default: WANDB_PROJECT, otherwise gptlab)"
     )
     parser.add_argument("--name", metavar="SWEEP", help="show this sweep only (default: all, each with its own arms)")
 
 
 def _dashboard(args: Namespace) -> Result:
     from gptlab.runs.wandb_dashboard import save_dashboard
+    from gptlab.runs.wandb_tracker import resolve_project
 
-    workspace, report = save_dashboard(args.entity, args.project, args.name)
+    workspace, report = save_dashboard(args.entity, resolve_project(args.project), args.name)
     print(f"workspace  {workspace}\nreport     {report}")
     return Result()
 

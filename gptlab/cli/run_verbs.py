@@ -2,10 +2,13 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptlab.cli.verb import Result, Verb, add_overrides, result_console, wants_document
 from gptlab.config import ConfigError
+
+if TYPE_CHECKING:
+    from gptlab.config import Settings
 
 # The settings that people change most, with their meaning. A slot's default is the baseline's.
 COMMON_SETTINGS = {
@@ -36,6 +39,7 @@ def _common_settings() -> str:
 
 def _train(args: Namespace) -> Result:
     from gptlab.config.compose import load_config
+    from gptlab.config.user_files import ComponentError
     from gptlab.runs.lock import Busy
 
     cfg = load_config(args.overrides)
@@ -43,9 +47,24 @@ def _train(args: Namespace) -> Result:
 
     try:
         summary = train(cfg)
+    except ComponentError as e:
+        raise ComponentError(f"{e}; {_kept_traceback(cfg, e)}") from e
     except Busy as e:
         raise ConfigError(f"{e}; wait for it, or give another seed or runs_dir") from e
     return Result(summary)
+
+
+def _kept_traceback(cfg: "Settings", error: Exception) -> str:
+    """Add the traceback of an error to the log of its run; return where it is."""
+    import traceback
+
+    from gptlab.training.prepare import Memo, folder_of, match_to_baseline
+
+    memo = Memo()
+    log = folder_of(match_to_baseline(cfg, memo)[0], memo) / "log.txt"
+    with log.open("a", encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+    return f"the traceback is in {log}"
 
 
 TRAIN = Verb(

@@ -56,6 +56,11 @@ def compare_runs(
     for option, path in (("png", png), ("keep", keep)):
         if path is not None and Path(path).suffix not in SUFFIXES[option]:
             raise ConfigError(f"{option}={path}: the name must end in {' or '.join(SUFFIXES[option])}")
+    named = {option: Path(path).absolute() for option, path in outputs.items() if path is not None}
+    for option, file in named.items():
+        files.require_writable(file, f"--{option}={outputs[option]}")
+        if list(named.values()).count(file) > 1:
+            raise ConfigError(f"--{option}={outputs[option]}: is the file of two options; give each its own")
     console = console or Console()
     collected = collect_runs(paths)
     comparison = build(collected, **options)

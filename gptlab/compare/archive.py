@@ -23,9 +23,10 @@ from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
-ABOUT_ARMS = ("variants", "baseline", "against", "tune", "chosen", "judged_at", "matched")
+ABOUT_ARMS = ("variants", "baseline", "arms", "against", "tune", "chosen", "judged_at", "matched")
 SWEEP_KEYS = ("question", "literature", *ABOUT_ARMS, "planned")
-ENV_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
+MACHINE_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
+ENV_KEYS = (*MACHINE_KEYS, "data_hash", "tokenizer_hash", "components")
 PRIVATE_KEYS = ("runs_dir", "wandb")  # keys of the config
 RUN_PARTS = ("config", "summary", "env")
 AXIS_KEYS = [axis.key for axis in AXES.values()]
@@ -98,7 +99,8 @@ def _part(run: Run, part: str) -> dict[str, Any]:
     if part == "summary":
         return run.summary
     env = {key: run.env[key] for key in ENV_KEYS if key in run.env}
-    git = run.env.get("git") or {}
+    git, start = run.env.get("git") or {}, run.env.get("init_from") or {}
+    env |= {"init_from": {"sha256": start["sha256"]}} if "sha256" in start else {}
     return env | ({"git": {key: git[key] for key in ("commit", "dirty")}} if git else {})
 
 

@@ -41,6 +41,7 @@ class CollectedRuns:
     neighbours: list[Run]  # runs of tuned arms beside the chosen values
     sweep: dict[str, Any]  # the content of sweep.yaml
     repeats: int  # runs replaced by another with the same config and seed
+    first: frozenset[Path] = frozenset()  # the folders of the runs in the first path
 
     @property
     def runs(self) -> list[Run]:
@@ -59,8 +60,10 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
     folders = [path for path in paths if not is_archive(path)]
     runs = load_runs(folders) if folders else []
     sweep, repeats = load_sweep(runs) if runs else {}, 0
+    first = {run.folder for run in load_runs(paths[:1])} if folders[:1] == paths[:1] else set()
     for path in (path for path in paths if is_archive(path)):
         archive = read_archive(Path(path))
+        first |= {run.folder for run in archive.runs if path is paths[0]}
         sweep = archive.sweep if len(paths) == 1 else {}
         runs, repeats = runs + archive.runs, repeats + archive.repeats
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
@@ -76,6 +79,7 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         neighbours=[run for run in untuned if judged.is_beside(run)],
         sweep=sweep,
         repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
+        first=frozenset(first),
     )
 
 
@@ -111,8 +115,8 @@ def build(
     chosen_metric = choose_metric(metric, plan, collected.arms)
     _refuse_unknown(chosen_metric, collected.arms)
     arms = at_best_values(collected.arms, collected.neighbours, tuned, list(sweep.tune), chosen_metric)
-    usual = choose_baseline(arms, None, sweep, defaults)
-    first = choose_baseline(arms, baseline, sweep, defaults)
+    usual = choose_baseline(arms, None, sweep, defaults, collected.first)
+    first = choose_baseline(arms, baseline, sweep, defaults, collected.first)
     arms = [first, *(arm for arm in arms if arm is not first)]
     by_label = dict(zip(labels := names(arms), arms, strict=True))
     references = _references(labels, against or sweep.against or AGAINST[0])
@@ -150,7 +154,7 @@ def build(
         equal_budgets=compare_at_equal_budgets(Inputs(chosen_metric, metric_curves, results, speeds, judged.judging)),
         tuning=tuning,
         factorial=factorial(
-            results,
+            [_alike(result, judged.judging["unlike"]) for result in results],
             dependent,
             metric=chosen_metric,
             margin=margins.value,
@@ -219,6 +223,12 @@ def _result(arm: Arm, label: str, baseline: Arm, reference: str | None, judged: 
         without_stuck=judged.without_stuck.get(label),
         rates={outcome: rates[label] for outcome, rates in judged.rates.items() if label in rates},
     )
+
+
+def _alike(result: Result, unlike: Mapping[str, Mapping[int, str]]) -> Result:
+    """Return the result without the scores of runs that cannot be judged against those of the reference."""
+    seeds = [seed for seed in unlike.get(result.name, ()) if seed in result.scores]
+    return replace(result, scores=result.scores.drop(seeds))
 
 
 def _median(runs: Sequence[Run], key: str) -> float:

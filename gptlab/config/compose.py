@@ -68,6 +68,8 @@ def load_config(overrides: Iterable[str] = ()) -> Settings:
     template = _template(preset, size, tuple((slot, name, registry.entry(slot, name).schema) for slot, name in slots))
     values = [o for o in parsed if o.key_or_group not in GROUPS]
     cfg = template.settings
+    for slot in SLOTS:
+        registry.check_protocol(registry.entry(slot, cfg[slot].name))
     if any(
         o.key_or_group.startswith("budget.") for o in values
     ):  # it replaces the budget of the preset or the baseline

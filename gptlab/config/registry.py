@@ -3,22 +3,20 @@
 Parameters before `*` are supplied by the model builder, by name (CONTEXT); keyword-only ones are settings.
 """
 
-import ast
 import dataclasses
 import functools
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 
-from gptlab.config import COMMON, KINDS, SLOTS, ConfigError
+from gptlab.config import COMMON, KINDS, SLOTS, ConfigError, protocols, user_files
 from gptlab.config.foreign_names import setting_for
 
 # What gptlab.model.build supplies. Sizes: dim, head_dim, n_head, n_layer, layer_idx, max_len (tokens), vocab_size.
@@ -49,7 +47,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 T = TypeVar("T", bound=type)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Entry:
     """A registered component."""
 
@@ -75,9 +73,6 @@ class Entry:
 
 
 _entries: dict[tuple[str, str], Entry] = {}
-# module name -> the user's file as it was when imported: those of `use`, and the modules next to them that they import
-_contents: dict[str, bytes] = {}
-_imports: dict[str, list[str]] = {}  # name of a module in _contents -> those that it imports, itself first
 
 
 def register(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
@@ -105,6 +100,7 @@ def register(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
             bases=(COMMON[kind],) if kind in COMMON else (),
             namespace={"__module__": cls.__module__},
         )
+        user_files.components[f"{kind}={name}"] = cls
         _entries[kind, name] = Entry(kind, name, cls, source, wants, choices, schema)
         for slot_name, slot_kind in SLOTS.items():
             if slot_kind == kind:
@@ -188,13 +184,23 @@ def build(slot_name: str, chosen: Mapping[str, Any], context: Mapping[str, Any] 
     component = entry(slot_name, chosen["name"])
     provided = {**(context or {}), **more}
     settings = {f.name: chosen[f.name] for f in component.settings}
-    try:
-        return component.cls(**{k: provided[k] for k in component.wants}, **settings)
-    except ConfigError:
-        raise
-    except ValueError as e:
-        names_setting = str(e).split("=", 1)[0] in settings  # "eps=-1: ..."
-        raise ConfigError(f"{slot_name}.{e}" if names_setting else f"{slot_name}={component.name}: {e}") from e
+    with user_files.blaming():
+        try:
+            made = component.cls(**{k: provided[k] for k in component.wants}, **settings)
+        except ConfigError:
+            raise
+        except ValueError as e:
+            names_setting = str(e).split("=", 1)[0] in settings  # "eps=-1: ..."
+            raise ConfigError(f"{slot_name}.{e}" if names_setting else f"{slot_name}={component.name}: {e}") from e
+    protocols.check_made(component.kind, component.name, made)
+    return made
+
+
+@functools.cache
+def check_protocol(component: Entry) -> None:
+    """Check that a component has the methods of its kind. Raises ConfigError, one line with the mend."""
+    settings = [field.name for field in component.settings]
+    protocols.check_class(component.kind, component.name, component.cls, settings)
 
 
 def load(use: str | Path | Iterable[str | Path] | None = None) -> None:
@@ -220,14 +226,16 @@ def _load_file(given: Path) -> None:
     if not stem.isidentifier():
         raise ConfigError(f"use={given}: {stem!r} is not a module name; rename the file with letters, digits and _")
     if stem in sys.modules:
-        if _contents.get(stem, _content(getattr(sys.modules[stem], "__file__", None))) != content:
+        if (
+            user_files.contents.get(stem, user_files.content_of_file(getattr(sys.modules[stem], "__file__", None)))
+            != content
+        ):
             raise ConfigError(f"use={given}: another {stem!r} is imported already; rename it, or restart Python")
-        if stem not in _imports:  # imported by another user's file, or by Python
-            _contents[stem] = content
-            _note_imports(stem, path.parent)
+        if stem not in user_files.imports:  # imported by another user's file, or by Python
+            user_files.note(stem, content, path.parent)
         return  # the file itself or a run's copy of it
     existing = importlib.util.find_spec(stem)
-    if existing is not None and _content(existing.origin) != content:
+    if existing is not None and user_files.content_of_file(existing.origin) != content:
         raise ConfigError(f"use={given}: another module is named {stem!r}; rename the file")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
@@ -241,77 +249,4 @@ def _load_file(given: Path) -> None:
         raise ConfigError(
             f"use={given}: cannot be imported ({type(e).__name__}: {' '.join(str(e).split())}); fix it"
         ) from e
-    _contents[stem] = content
-    _note_imports(stem, path.parent)
-
-
-def _content(file: str | None) -> bytes | None:
-    """Return the content of a module's file; None for a built-in module."""
-    return Path(file).read_bytes() if file and Path(file).is_file() else None
-
-
-def _note_imports(stem: str, folder: Path) -> None:
-    """Note the modules in `folder` that a user's file imports, and that these import, with their content."""
-    found = [stem]
-    for name in found:
-        for other in _imported_names(_contents[name], name):
-            if other not in found and (content := _content_within(other, folder)) is not None:
-                _contents.setdefault(other, content)
-                found.append(other)
-    _imports[stem] = [stem, *sorted(found[1:])]
-
-
-def _imported_names(source: bytes, module: str) -> Iterator[str]:
-    """Yield the names that an import in `source` may give a module, also the packages above it."""
-    above = getattr(sys.modules.get(module), "__package__", "") or ""
-    for node in ast.walk(ast.parse(source)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            start = above.rsplit(".", node.level - 1)[0] if node.level else ""
-            base = ".".join(filter(None, [start, node.module]))
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
-
-
-def _content_within(name: str, folder: Path) -> bytes | None:
-    """Return the content of an imported module that lies in `folder`, next to a user's file or in a package there."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    is_installed = name.partition(".")[0] == "gptlab" or "site-packages" in str(file)
-    if file is None or is_installed or not Path(file).resolve().is_relative_to(folder):
-        return None
-    return _content(file)
-
-
-def source_hash(cls: type) -> str:
-    """Return the sha256, in hex, of the user's file that defines a class and of the modules next to it that it imports.
-
-    For a class of gptlab it is empty; for one of a notebook it is that of the class alone.
-    """
-    module = cls.__module__
-    if module.partition(".")[0] == "gptlab":
-        return ""
-    if module in _imports:
-        parts = [hashlib.sha256(_contents[name]).hexdigest() for name in _imports[module]]
-    else:
-        try:
-            parts = [hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()]
-        except (OSError, TypeError):  # typed into an interpreter, which keeps no source
-            parts = [cls.__qualname__]
-    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def files_of(use: Iterable[str | Path]) -> dict[str, bytes]:
-    """Return the user's files of `use` and the modules next to them that they import, as they were when imported.
-
-    The keys are paths relative to the folder of the file that `use` names.
-    """
-    files = {}
-    for module in dict.fromkeys(name for path in use for name in _imports.get(Path(path).stem, ())):
-        path = module.replace(".", "/")
-        is_package = Path(getattr(sys.modules.get(module), "__file__", None) or "").name == "__init__.py"
-        files[f"{path}/__init__.py" if is_package else f"{path}.py"] = _contents[module]
-    return files
+    user_files.note(stem, content, path.parent)

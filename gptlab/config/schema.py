@@ -101,7 +101,12 @@ class DataCommon:
 class ScheduleCommon:
     """Settings of every learning rate schedule."""
 
-    warmup: float = setting(0.05, "linear warm-up: steps, or a fraction of the run if below 1", at_least=0)
+    warmup: float | None = setting(
+        None,
+        "linear warm-up: steps, or a fraction of the run if below 1; null: 5 % of the run, but at least 150 steps and"
+        " at most half of it",
+        at_least=0,
+    )
 
 
 @dataclass
@@ -165,7 +170,7 @@ class WandbSection:
         "null: WANDB_MODE, otherwise online if there is an API key",
         choices=("online", "offline", "disabled"),
     )
-    project: str = setting("gptlab", "project of the runs")
+    project: str | None = setting(None, "project of the runs; null: WANDB_PROJECT, otherwise gptlab")
     entity: str | None = setting(None, "user or team; null: the API key's default")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -63,6 +64,11 @@ def to_yaml(cfg: Settings) -> str:
 def read_yaml(path: Path) -> Settings:
     """Read a file that `to_yaml` has written. Raises ConfigError if it is not readable."""
     try:
-        return as_settings(OmegaConf.load(path))
-    except OmegaConfBaseException as e:
-        raise ConfigError(f"{path}: not readable ({str(e).splitlines()[0]})") from e
+        cfg = as_settings(OmegaConf.load(path))
+    except ConfigError:
+        raise ConfigError(f"{path}: is not a config but a list") from None
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: not readable ({' '.join(str(e).split())})") from e
+    if not cfg:
+        raise ConfigError(f"{path}: is empty; restore it, or delete its folder")
+    return cfg

@@ -8,6 +8,10 @@ from gptlab.config import SLOTS, Config, ConfigError, Settings, did_you_mean, re
 from gptlab.config.schema import Range
 
 UNLIMITED = Range()
+TRACKERS_FOLDERS = ("wandb", "trackio")
+MOST_TOKENS = 2**36  # of a step; their ids alone would take half a terabyte
+MOST_LAYERS = 100_000  # more would take hours to build, and have no use
+LONGEST_NAME = 255  # bytes, on every common file system
 
 
 def validate(cfg: Settings) -> None:
@@ -18,13 +22,28 @@ def validate(cfg: Settings) -> None:
             raise ConfigError(f"{key}={value}: {broken}")
     _validate_optimizer(cfg)
     _validate_budget({f"budget.{k}": v for k, v in cfg.budget.items()})
-    if not (name := cfg.name) or "/" in name or name.startswith("."):
-        raise ConfigError(f"name={name}: must be the name of a folder; leave out / and a leading dot")
+    _validate_name(cfg.name)
     if not (lengths := cfg.eval.lengths) or min(lengths) < 1:
         raise ConfigError(f"eval.lengths={lengths}: must be multiples of data.window, such as [1,2,4]")
+    if cfg.size.n_layer > MOST_LAYERS:
+        raise ConfigError(f"size.n_layer={cfg.size.n_layer}: must be at most {MOST_LAYERS:,}")
     micro, batch = cfg.train.micro_batch_size, cfg.train.batch_size
+    if batch * cfg.data.window > MOST_TOKENS:
+        raise ConfigError(
+            f"train.batch_size={batch}: {batch * cfg.data.window:,} tokens in a step are too many; set less"
+        )
     if micro is not None and batch % micro:
         raise ConfigError(f"train.micro_batch_size={micro}: must divide train.batch_size={batch}")
+
+
+def _validate_name(name: str) -> None:
+    """Check the name of a folder in runs_dir, where the trackers have folders too."""
+    if "/" in name or name.startswith("."):
+        raise ConfigError(f"name={name}: must be the name of a folder; leave out / and a leading dot")
+    if name.lower() in TRACKERS_FOLDERS:
+        raise ConfigError(f"name={name}: is the folder of the tracker's own files; give another name")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ConfigError(f"name={name[:40]}...: must have at most {LONGEST_NAME} bytes, as all names of folders")
 
 
 def _validate_choices(cfg: Settings) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
 
 from gptlab.config import ConfigError, Settings, to_yaml
 from gptlab.config.compose import edit, load_config
@@ -32,6 +31,7 @@ from gptlab.model.build import build_model
 from gptlab.model.cost import non_embedding
 from gptlab.model.gpt import LanguageModel
 from gptlab.runs import checkpoint
+from gptlab.runs.checkpoint import open_safetensors
 from gptlab.runs.environment import environment
 from gptlab.runs.folder import open_config
 from gptlab.runs.load import open_tokenizer
@@ -179,6 +179,9 @@ def open_transformers(folder: Path, key: str) -> LanguageModel:
         ConfigError: The folder cannot be read or converted, or a weight is missing, unexpected or of another shape.
     """
     files = weights_files(folder, key)[1:]
+    for file in files:
+        with open_safetensors(file):
+            pass  # names the file that is cut off, which transformers does not
     read_transformers(folder, key)  # refuses what cannot be converted before gigabytes are read
     from transformers import AutoModelForCausalLM
 
@@ -201,7 +204,7 @@ def _dtype(files: list[Path]) -> torch.dtype:
     """Return the dtype of the weights; if they have several, the one that holds them all."""
     names = set()
     for path in files:
-        with safe_open(path, "pt") as file:
+        with open_safetensors(path) as file:
             names |= {file.get_slice(k).get_dtype() for k in file.keys()} & set(DTYPES)  # noqa: SIM118
     return DTYPES[names.pop()] if len(names) == 1 else DTYPES["F64" if "F64" in names else "F32"]
 

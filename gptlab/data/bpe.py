@@ -1,11 +1,13 @@
 """Byte-level BPE as a tiktoken.Encoding: vocabularies that OpenAI published, and one trained on the text."""
 
 import base64
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import regex
 
 from gptlab.config import ConfigError
 from gptlab.config.registry import register
@@ -16,6 +18,9 @@ if TYPE_CHECKING:  # listing the options must not cost the import
 
 # How GPT-2 splits a text before it merges bytes (encoder.py of github.com/openai/gpt-2).
 GPT2_SPLIT = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+LONGEST_SPACE = 10_000  # characters of white space that are encoded at once
+LONGEST_WORD = 1000  # characters that BPE is trained on at once
 
 
 class EncodingTokenizer(Tokenizer):
@@ -32,7 +37,10 @@ class EncodingTokenizer(Tokenizer):
             return 0
 
     def encode(self, text: str, place: str = "text") -> np.ndarray:
-        return np.array(self.encoding.encode_ordinary(text), dtype=self.dtype)
+        # The library's stack overflows at a million spaces; no ordinary text is cut here.
+        pieces = re.split(rf"(\s{{{LONGEST_SPACE}}})", text)
+        ids = itertools.chain.from_iterable(map(self.encoding.encode_ordinary, pieces))
+        return np.fromiter(ids, dtype=self.dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.encoding.decode([int(i) for i in ids], errors="replace")
@@ -130,10 +138,26 @@ def _train_bpe(text: str, vocab_size: int) -> list[bytes]:
         vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     # In one piece the text would take 80 times its size in memory. GPT2_SPLIT always splits at these line ends too.
-    tokenizer.train_from_iterator(re.split(r"(?<=\S\n)(?=\S)", text), trainer)
+    lines = re.split(r"(?<=\S\n)(?=\S)", text)
+    tokenizer.train_from_iterator(itertools.chain.from_iterable(map(_cut_long_words, lines)), trainer)
     vocabulary = tokenizer.get_vocab()
     byte_of = byte_of_character()
     return [bytes(byte_of[c] for c in token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+
+
+def _cut_long_words(line: str) -> Iterator[str]:
+    """Cut what GPT2_SPLIT leaves in one piece after every LONGEST_WORD characters; other texts stay whole.
+
+    The time of a merge grows with the square of the length of a word, and a million letters without a space, such as
+    DNA, are one word.
+    """
+    start = 0
+    if len(line) > LONGEST_WORD:
+        for word in regex.finditer(GPT2_SPLIT, line):
+            for cut in range(word.start() + LONGEST_WORD, word.end(), LONGEST_WORD):
+                yield line[start:cut]
+                start = cut
+    yield line[start:]
 
 
 def byte_of_character() -> dict[str, int]:

@@ -187,7 +187,7 @@ class HuggingFaceCorpus:
                 f"or use data=text or data=pystdlib, which need no network"
             ) from e
 
-    def _documents(self) -> Iterator[str]:
+    def _documents(self) -> Iterator[str | None]:
         try:
             from datasets import load_dataset
         except ImportError as e:

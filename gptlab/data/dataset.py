@@ -147,12 +147,27 @@ def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_f
 def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:
     """Fit the tokenizer and write an entry of the cache."""
     tokenizer = option.fit(train, val)
+    _check_fitted(option, tokenizer)
     meta: dict[str, Any] = {"tokenizer": tokenizer.to_json(), "dtype": np.dtype(tokenizer.dtype).name}
     for split, text in zip(SPLITS, (train, val), strict=True):
         tokens = tokenizer.encode(text)
+        if not isinstance(tokens, np.ndarray) or tokens.dtype != tokenizer.dtype:
+            got = f"an array of {tokens.dtype}" if isinstance(tokens, np.ndarray) else type(tokens).__name__
+            name = type(tokenizer).__name__
+            raise ConfigError(f"tokenizer: {name}.encode() returned {got}; return a numpy array of type self.dtype")
         meta[split] = len(tokens)
         write_cached(_tokens_file(folder, split), tokens.data)
     write_cached(folder / META, json.dumps(meta).encode())  # last, so its presence means that the others are complete
+
+
+def _check_fitted(option: TokenizerOption, fitted: object) -> None:
+    """Reject what a user's `fit` returned if it is no tokenizer."""
+    place = f"tokenizer: {type(option).__name__}.fit() returned {type(fitted).__name__}"
+    if not isinstance(fitted, Tokenizer):
+        raise ConfigError(f"{place}; return one that is derived from gptlab.data.tokenizers.Tokenizer")
+    token_bytes = getattr(fitted, "token_bytes", None)
+    if not isinstance(token_bytes, np.ndarray) or token_bytes.ndim != 1:
+        raise ConfigError(f"{place} without token_bytes; set it to the bytes of each token, (V,) int64")
 
 
 def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, Tokenizer] | None:

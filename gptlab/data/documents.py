@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.config import ConfigError
+from gptlab.files import FileError, decode_utf8
 
 
 def find_files(path: str) -> list[Path]:
@@ -34,29 +35,39 @@ def find_files(path: str) -> list[Path]:
     return files
 
 
-def read_documents(file: Path, field: str) -> Iterator[str]:
-    """Return the documents of one file; `field` names the text in a record of a .jsonl or .parquet file."""
+def read_documents(file: Path, field: str) -> Iterator[str | None]:
+    """Return the documents of one file, None for a null record.
+
+    `field` names the text in a record of a .jsonl or .parquet file.
+    """
     return READERS[file.suffix.lower()](file, field)
 
 
 def read_utf8(file: Path) -> str:
-    """Return a file's text with its line ends unchanged; ConfigError if it is not UTF-8."""
+    """Return a file's text without a byte-order mark, its line ends unchanged; ConfigError if it is not UTF-8."""
     try:
-        return file.read_bytes().decode()
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"data.path={file}: byte {e.start} is not UTF-8; convert the file to UTF-8") from e
+        return decode_utf8(file.read_bytes(), f"data.path={file}")
+    except FileError as e:
+        raise ConfigError(str(e)) from e
     except OSError as e:
         raise ConfigError(f"data.path={file}: {e.strerror}; give a file that can be read") from e
 
 
-def text_of(record: Any, field: str, source: str) -> str:
-    """Return a record's text; `source` names the record in a ConfigError."""
+def text_of(record: Any, field: str, source: str) -> str | None:
+    """Return a record's text, or None for a record that is null or whose text is; `source` names it in a ConfigError.
+
+    Data sets mark absent texts with null; such a record is no document.
+    """
+    if record is None:
+        return None
     if not isinstance(record, dict) or field not in record:
         has = (
             f"choose from {', '.join(record)}" if isinstance(record, dict) else f"it is not a record but {record!r:.40}"
         )
         raise ConfigError(f"data.field={field}: not in {source}; {has}")
     text = record[field]
+    if text is None:
+        return None
     if not isinstance(text, str):
         raise ConfigError(
             f"data.field={field}: not text but {text!r:.40} in {source}; choose a field that is always text"
@@ -70,9 +81,12 @@ def text_of(record: Any, field: str, source: str) -> str:
     return text
 
 
-def join_documents(documents: Iterable[str], source: str) -> str:
-    """Join documents with a blank line between them; `source` names them in the ConfigError for an empty text."""
-    text = "\n\n".join(documents)
+def join_documents(documents: Iterable[str | None], source: str) -> str:
+    """Join documents with a blank line between them, without those that are None.
+
+    `source` names them in the ConfigError for an empty text.
+    """
+    text = "\n\n".join(document for document in documents if document is not None)
     if not text:
         raise ConfigError(f"{source}: the text is empty; give one that is not")
     return text
@@ -82,35 +96,41 @@ def _read_text(file: Path, field: str) -> Iterator[str]:
     yield read_utf8(file)
 
 
-def _read_jsonl(file: Path, field: str) -> Iterator[str]:
+def _read_jsonl(file: Path, field: str) -> Iterator[str | None]:
     """Read one JSON object per line; blank lines are skipped."""
     for number, line in enumerate(read_utf8(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise ConfigError(f"data.path={file}: line {number} is not JSON ({e}); give one object per line") from e
         yield text_of(record, field, f"{file} line {number}")
 
 
-def _read_parquet(file: Path, field: str) -> Iterator[str]:
+def _read_parquet(file: Path, field: str) -> Iterator[str | None]:
     try:
         import pyarrow.parquet
     except ImportError as e:
         raise ConfigError(f"data.path={file}: .parquet needs pyarrow; pip install 'gptlab[hf]'") from e
+    damaged = f"data.path={file}: cannot be read as parquet; give a whole parquet file"
     try:
         table = pyarrow.parquet.ParquetFile(file)
     except (OSError, ValueError) as e:
-        raise ConfigError(f"data.path={file}: cannot be read as parquet; give a whole parquet file") from e
+        raise ConfigError(damaged) from e
     if field not in table.schema_arrow.names:
         raise ConfigError(f"data.field={field}: not in {file}; choose from {', '.join(table.schema_arrow.names)}")
     rows = (row for batch in table.iter_batches(columns=[field]) for row in batch.to_pylist())
-    for number, row in enumerate(rows, 1):
-        yield text_of(row, field, f"{file} row {number}")
+    try:
+        for number, row in enumerate(rows, 1):
+            yield text_of(row, field, f"{file} row {number}")
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as e:  # a damaged page, or text that is not UTF-8
+        raise ConfigError(damaged) from e
 
 
-READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+READERS: dict[str, Callable[[Path, str], Iterator[str | None]]] = {
     ".txt": _read_text,
     ".md": _read_text,
     ".py": _read_text,

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gptlab.config import ConfigError, Settings, registry
+from gptlab.config.user_files import blaming, source_hash
 from gptlab.data import corpora, documents
 from gptlab.data.cache import Stamp, cache_folder
 from gptlab.data.corpora import Corpus
@@ -31,7 +32,9 @@ def content_of(cfg: Settings) -> dict[str, str]:
     data = registry.build("data", cfg.data)
     if isinstance(data, Task):
         return {}
-    return {"data": identify(data)[0], "tokenizer": registry.build("tokenizer", cfg.tokenizer).cache_key}
+    with blaming():
+        text_hash = identify(data)[0]
+    return {"data": text_hash, "tokenizer": registry.build("tokenizer", cfg.tokenizer).cache_key}
 
 
 def identify(data: Corpus) -> tuple[str, int, str | None]:
@@ -81,7 +84,7 @@ def _cache_file(cls: type, stamp: Hashable) -> Path:
 def _code(cls: type) -> str:
     """Return a hash of the code that makes texts: another version of it may read the same files differently."""
     own = [Path(module.__file__).read_bytes() for module in (corpora, documents)]  # type: ignore[arg-type]
-    return hashlib.sha256(b"".join([*own, registry.source_hash(cls).encode()])).hexdigest()
+    return hashlib.sha256(b"".join([*own, source_hash(cls).encode()])).hexdigest()
 
 
 def _newest(stamp: Hashable) -> float:

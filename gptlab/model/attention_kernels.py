@@ -16,6 +16,10 @@ from gptlab.model.dropout import draws_here
 from gptlab.model.position import Position
 
 MAX_PRODUCTS_WINDOW = 2048  # tokens; `attend_by_products` keeps all weights, which grow with the square of the window
+MIN_FLEX_WIDTH = 16  # D
+FLEX, EXPLICIT, PRODUCTS = "flex_attention", "explicit", "products"
+SDPA = "scaled_dot_product_attention"  # torch chooses among its own
+kernels_used: set[str] = set()  # by this process; a run clears it at its start
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,39 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule = PLAIN, *, dropout:
     """
     for listener in _listeners:
         listener(q, k, rule)
-    if q.is_cuda and not rule.is_plain and not dropout:
+    kernel = _choose_kernel(q, k, rule, dropout)
+    note_kernel(kernel)
+    if kernel == FLEX:
         return attend_by_flex(q, k, v, rule)
-    if rule.softcap is not None:  # scaled_dot_product_attention has no soft cap
+    if kernel == EXPLICIT:
         return attend_explicitly(q, k, v, rule, dropout=dropout)
     k, v = _repeat_kv(q, k), _repeat_kv(q, v)
     T_q, T_k = q.shape[-2], k.shape[-2]
-    if T_q == T_k <= MAX_PRODUCTS_WINDOW and _products_are_faster(q, dropout):
+    if kernel == PRODUCTS:
         mask = None if rule.is_plain else _additive(_mask(q, T_k, rule), q.dtype)
         return attend_by_products(q, k, v, mask, scale=rule.scale_for(q), window=rule.window, dropout=dropout)
     if rule.is_plain and T_q == T_k:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=rule.scale)
     mask = _mask(q, T_k, rule) if T_q > 1 or not rule.is_plain else None
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=rule.scale)
+
+
+def _choose_kernel(q: Tensor, k: Tensor, rule: ScoreRule, dropout: float) -> str:
+    """Return the name of the fastest kernel that can compute the rule."""
+    T_q, T_k, D = q.shape[-2], k.shape[-2], q.shape[-1]
+    # flex_attention's compiled kernel refuses narrower heads, and would be compiled anew for every T_k of a cache.
+    if q.is_cuda and not rule.is_plain and not dropout and D >= MIN_FLEX_WIDTH and T_q == T_k:
+        return FLEX
+    if rule.softcap is not None:  # scaled_dot_product_attention has no soft cap
+        return EXPLICIT
+    if T_q == T_k <= MAX_PRODUCTS_WINDOW and _products_are_faster(q, dropout):
+        return PRODUCTS
+    return SDPA
+
+
+def note_kernel(kernel: str) -> None:
+    """Add to `kernels_used`. A compiler calls it when it traces the model: see `prepare_compiler`."""
+    kernels_used.add(kernel)
 
 
 def _products_are_faster(q: Tensor, dropout: float) -> bool:

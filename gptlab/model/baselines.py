@@ -180,6 +180,7 @@ class Recurrent(nn.Module):
     """h_t = cell(x_t, h_(t-1)), then the norm: (B, T, C) -> (B, T, C)."""
 
     GATES = {"gru": 3, "lstm": 4, "tanh": 1}
+    loops_over_time = True  # so that NextTokenLoss does not compile the model
 
     def __init__(self, dim: int, cell: str, bias: bool, dropout: float, norm: nn.Module):
         super().__init__()

@@ -10,8 +10,11 @@ from torch import nn
 from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, as_settings, plain, registry
 from gptlab.config.diff import diff_from_baseline
 from gptlab.config.overrides import typed
+from gptlab.config.user_files import blaming
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.init import initialise, seed_number
+from gptlab.model.roles import HIDDEN, role_of
+from gptlab.model.untold_roles import complete_roles
 
 
 def build_model(cfg: Any) -> LanguageModel:
@@ -28,8 +31,13 @@ def build_model(cfg: Any) -> LanguageModel:
     _reject_settings_of_missing_slots(tree, used)
     _reject_leaks(tree, used)
     tree = with_switches(tree)
-    model = _make(tree, _context(tree, used), "model")
-    initialise(model, build_init(tree), tree["seed"])
+    model, init = _make(tree, _context(tree, used), "model"), build_init(tree)
+    classes = {registry.entry(slot, tree[slot]["name"]).cls: slot for slot in ("model", *sorted(SLOTS.keys() & used))}
+    names = {slot: f"{slot}={tree[slot]['name']}" for slot in classes.values()}
+    with blaming():
+        complete_roles(model, classes, names, bias=tree["bias"])
+    _reject_unknown_gains(model, init, tree["init"]["name"])
+    initialise(model, init, tree["seed"])
     model.cfg = cfg
     return model
 
@@ -81,6 +89,18 @@ def _reject_leaks(tree: dict[str, Any], used: set[str]) -> None:
             raise ConfigError(
                 f"{slot}={tree[slot]['name']}: in training its statistics let a token see later ones; "
                 f"set {slot}.allow_leak=true to use it in model={tree['model']['name']} all the same"
+            )
+
+
+def _reject_unknown_gains(model: nn.Module, init: Any, name: str) -> None:
+    """Reject an init that scales by the gain of a non-linearity if a component does not say it for its matrices."""
+    if not getattr(init, "uses_gain", False):
+        return
+    for path, p in model.named_parameters():
+        if not getattr(p, "is_told", True) and role_of(p) in HIDDEN:
+            raise ConfigError(
+                f"init={name}: scales {path} by the gain of the non-linearity before it, which nobody says; use "
+                f'tag(parameter, "{role_of(p)}", gain=1.0) of gptlab.model.roles with the right gain, or another init'
             )
 
 

@@ -5,7 +5,7 @@ A check takes a Subject and returns a remark for the report. It raises CheckFail
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -114,21 +114,16 @@ def has_roles(subject: Subject) -> str:
     """Check that initialisation and weight decay know what each parameter is for."""
     parameters = subject.own_parameters(subject.model())
     for name, p in parameters.items():
-        role, is_tagged = role_of(p), hasattr(p, "role")
-        if role not in ROLES:
-            raise CheckFailed(f"{name} has the role {role!r}; choose from {', '.join(ROLES)}")
-        if not is_tagged and p.ndim >= 2:
-            raise CheckFailed(
-                f"{name} is a matrix without a role, so its initial scale is a guess; use gptlab.model.roles.Linear"
-                f"(n_in, n_out, bias, role=...) or tag(parameter, role): residual if its output is added to the stream"
-            )
-        if not is_tagged and "bias" in name.rpartition(".")[2]:
-            raise CheckFailed(
-                f"{name} is a bias without a role, so it counts as a gain; use gptlab.model.roles.Linear, or "
-                f'tag(parameter, "bias")'
-            )
-    roles = sorted({role_of(p) for p in parameters.values()})
-    return ", ".join(roles) or "no parameters"
+        if role_of(p) not in ROLES:
+            raise CheckFailed(f"{name} has the role {role_of(p)!r}; choose from {', '.join(ROLES)}")
+    by_role = {role: [name for name, p in parameters.items() if role_of(p) == role] for role in ROLES}
+    roles = [f"{role}: {_last_names(names)}" for role, names in by_role.items() if names]
+    return "; ".join(roles) or "no parameters"
+
+
+def _last_names(names: Sequence[str]) -> str:
+    """Return the parameters of one layer by their last two names: `up.weight, down.weight`."""
+    return ", ".join(dict.fromkeys(".".join(name.split(".")[-2:]) for name in names))
 
 
 def is_causal(subject: Subject) -> str:

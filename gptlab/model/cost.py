@@ -4,7 +4,6 @@ Counting takes about 50 ms. The thousands of cells of a sweep have few architect
 once per process.
 """
 
-import copy
 import functools
 import json
 from collections import Counter, defaultdict
@@ -19,9 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from gptlab.config import ARCHITECTURE, SLOTS, Settings, plain, registry
+from gptlab.config.user_files import blaming, source_hash
 from gptlab.model.build import build_model
 from gptlab.model.gpt import LanguageModel
 from gptlab.model.roles import role_of
+from gptlab.model.try_components import try_components
+from gptlab.model.untold_roles import zeros_like
 
 MAX_FLOPS_TO_RUN = 1e11  # FLOPs of a window; below, real tensors are counted, above, shapes on the meta device
 PARTS = ("embedding", "position", "attention", "ffn", "hidden", "input", "state")  # as they occur in parameters' names
@@ -38,12 +40,23 @@ def flops_per_token(model: LanguageModel, window: int) -> float:
     """Return the FLOPs of all matrix products per training token, forward and backward, counted as they run.
 
     `model` is on the meta device. Attention counts as the full T x T, mask or not, as in arXiv:2204.02311, appendix B.
-    Blocks whose parameters have the same shapes are counted once and multiplied.
+    Blocks whose parameters have the same shapes are counted once and multiplied. If a block cannot run alone, because
+    it reads what another one has left, such as the values of the first layer, the whole model is counted.
     """
-    if 6 * window * sum(p.numel() for p in model.parameters()) < MAX_FLOPS_TO_RUN:
-        with suppress(Exception):  # an error of a user's component, which training will report; or no formula
-            return _count_by_blocks(_zeros_like(model), window)
-    return _count_by_blocks(model, window)
+    in_memory = [zeros_like(model)] if _is_small(model, window) else []
+    for count in (_count_by_blocks, _count_whole):
+        for counted in (*in_memory, model):
+            with suppress(Exception):  # no formula, or no block alone, or a fault of a user's component, raised below
+                return count(counted, window)
+    return _count_whole(model, window)
+
+
+def _is_small(model: nn.Module, window: int) -> bool:
+    return 6 * window * sum(p.numel() for p in model.parameters()) < MAX_FLOPS_TO_RUN
+
+
+def _count_whole(model: LanguageModel, window: int) -> float:
+    return _flops(model, list(model.blocks), window) / window
 
 
 def _count_by_blocks(model: LanguageModel, window: int) -> float:
@@ -53,11 +66,6 @@ def _count_by_blocks(model: LanguageModel, window: int) -> float:
     outside = _flops(model, [], window)
     inside = sum(n * (_flops(model, [one_of[shapes]], window) - outside) for shapes, n in count_by_shapes.items())
     return (outside + inside) / window
-
-
-def _zeros_like(model: LanguageModel) -> LanguageModel:
-    """Return the model in memory, with weights of 0. Running it is faster than importing the meta device's compiler."""
-    return copy.deepcopy(model)._apply(lambda t: torch.zeros(t.shape, dtype=t.dtype, device="cpu"))
 
 
 def _flops(model: LanguageModel, blocks: list[nn.Module], window: int) -> int:
@@ -163,13 +171,25 @@ class Architecture:
     def __init__(self, settings: dict[str, Any]):
         self._settings = settings
         self._model = meta_model(settings)
+        self._try_components()
         self.parameters = sum(p.numel() for p in self._model.parameters())
         self.parameters_non_embedding = non_embedding(self._model)
         self.kinds = _kinds(self._model)
 
+    def _try_components(self) -> None:
+        """Run the model once if a component is the user's, so that its errors are found before a run is planned."""
+        slots = [slot for slot in ("model", *ARCHITECTURE) if slot in SLOTS]
+        entries = {slot: registry.entry(slot, self._settings[slot]["name"]) for slot in slots}
+        own = {e.cls: (slot, f"{slot}={e.name}") for slot, e in entries.items() if source_hash(e.cls)}
+        if own:
+            with blaming():
+                is_small = _is_small(self._model, self._settings["data"]["window"])
+                try_components(self._model, own, in_memory=is_small)
+
     @functools.cached_property
     def flops_per_token(self) -> float:
-        return flops_per_token(self._model, self._settings["data"]["window"])
+        with blaming():
+            return flops_per_token(self._model, self._settings["data"]["window"])
 
 
 def architecture(cfg: Settings) -> Architecture:

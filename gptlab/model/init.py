@@ -2,7 +2,7 @@
 
 Vectors are not drawn: gains start at 1 (or at what their component says) and biases at 0, except in torch's default.
 An option may also have `with_settings(tree)`, which returns the config with the settings of other components that it
-changes, `lr_scale(role)`, and `describe()`, a line for the user.
+changes, `lr_scale(role)`, `uses_gain`, and `describe()`, a line for the user.
 
 fan_in and fan_out of an (n_out, n_in) matrix are n_in and n_out; a table (V, C) counts as the matrix that it is in the
 head.
@@ -186,6 +186,8 @@ class ZeroOutputInit:
 @register("init", "kaiming", source="arXiv:1502.01852, equation 10")
 class KaimingInit:
     """Standard deviation gain / sqrt(fan_in), where gain belongs to the non-linearity before it: sqrt(2) for ReLU."""
+
+    uses_gain = True
 
     def __init__(self, *, distribution: Literal["normal", "uniform"] = "normal"):
         self.distribution = distribution

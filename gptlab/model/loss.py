@@ -25,7 +25,11 @@ class NextTokenLoss(nn.Module):
     Args:
         model: The model.
         chunk: Number of tokens whose logits exist at a time; None: as many as fit in LOGIT_BYTES.
-        compile: Compile the model and the loss.
+        compile: Compile training steps: the model, unless it loops over time, and the loss. Evaluation runs uncompiled:
+            compiling it takes longer than it saves.
+
+    Attributes:
+        compiled: What is compiled: "model" (and the loss), "loss only", or False.
     """
 
     def __init__(self, model: LanguageModel, chunk: int | None, *, compile: bool = False):
@@ -35,7 +39,13 @@ class NextTokenLoss(nn.Module):
         self.chunk = chunk or max(1, LOGIT_BYTES // (4 * vocab_size))
         if model.has_auxiliary_loss_outside_head():
             self.chunk = 2**62  # such a loss may depend on the logits of all tokens
-        self.stream: Callable[..., Tensor] = torch.compile(model.stream, dynamic=False) if compile else model.stream
+        # torch unrolls a loop over time: minutes until the first step.
+        loops = any(getattr(module, "loops_over_time", False) for module in model.modules())
+        self.compiled: str | bool = ("loss only" if loops else "model") if compile else False
+        compile_stream = self.compiled == "model"
+        self.stream: Callable[..., Tensor] = (
+            torch.compile(model.stream, dynamic=False) if compile_stream else model.stream
+        )
         self.of_chunk = torch.compile(_loss, dynamic=False) if compile else _loss
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Any:
@@ -46,7 +56,8 @@ class NextTokenLoss(nn.Module):
         likeliest token is the right one, (B, T) each.
         """
         shape = targets.shape
-        x, targets = self.stream(inputs).flatten(0, 1), targets.flatten()  # (B T, C), (B T)
+        stream = self.stream if self.training else self.model.stream
+        x, targets = stream(inputs).flatten(0, 1), targets.flatten()  # (B T, C), (B T)
         if not self.training:
             parts = [_each(self.model.logits(x[c]), targets[c]) for c in self.chunks(len(targets))]
             nats, hits = (torch.cat(part).view(shape) for part in zip(*parts, strict=True))

@@ -1,12 +1,13 @@
 """Equal costs: widen or narrow an arm's FFN until the arm costs what the baseline costs.
 
 The cost is an affine function of `ffn.hidden`, so the costs at two widths give the width that matches. An arm within
-`match.tolerance` stays as it is. Other arms get the nearest multiple of `ffn.multiple_of`, and are rejected if that is
-not near enough.
+`match.tolerance` stays as it is. Other arms get the nearest multiple of `ffn.multiple_of`. If that is not near enough,
+as happens in small models, and `ffn.multiple_of` is at its default, it is halved until one is. Arms without a width
+that is near enough are rejected.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from gptlab.config import ConfigError, Settings, registry
@@ -15,7 +16,7 @@ from gptlab.config.registry import register
 from gptlab.model.build import slots_used
 from gptlab.model.cost import figure
 
-WIDTH = "ffn.hidden"
+WIDTH, MULTIPLE = "ffn.hidden", "ffn.multiple_of"
 
 
 class Match:
@@ -69,18 +70,30 @@ class CostMatch:
     width_before: int
     reached: float  # the same after matching
     width: int
+    multiple_before: int  # ffn.multiple_of before and after; 1 for an FFN without it
+    multiple: int
 
     @property
     def off(self) -> float:
         """The relative difference from the baseline's cost that is left."""
         return self.reached / self.reference - 1
 
+    @property
+    def changed(self) -> dict[str, list[int]]:
+        """The settings that matching has changed: key -> values before and after."""
+        pairs = {WIDTH: [self.width_before, self.width], MULTIPLE: [self.multiple_before, self.multiple]}
+        return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+    def apply(self, cfg: Settings) -> Settings:
+        """Return the config with the changed settings."""
+        return edit(cfg, **{key.replace(".", "__"): after for key, (_, after) in self.changed.items()})
+
     def record(self) -> dict[str, Any]:
         return asdict(self) | {"off": self.off}
 
     def describe(self) -> str:
         """Return one line for the user."""
-        change = f"{WIDTH} {self.width_before} -> {self.width}" if self.width != self.width_before else "as it is"
+        change = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in self.changed.items()) or "as it is"
         return f"{self.to}: {change}; {self.reached:,.0f} for the baseline's {self.reference:,.0f} ({self.off:+.2%})"
 
 
@@ -96,15 +109,25 @@ def apply_cost_match(cfg: Settings) -> tuple[Settings, CostMatch | None]:
         raise ConfigError(f"match={cfg.match.name}: model={cfg.model.name} has no ffn to make wider; leave it out")
     reference = match.reference or figure(_baseline_like(cfg), match.figure)
     before, width_before, slope = _line(cfg, match.figure)
-    result = CostMatch(cfg.match.name, reference, before, width_before, before, width_before)
-    if abs(result.off) > match.tolerance:
-        width = _nearest(width_before + (reference - before) / slope, cfg.ffn.get("multiple_of", 1))
-        reached = figure(_with_width(cfg, width), match.figure)
-        result = CostMatch(cfg.match.name, reference, before, width_before, reached, width)
-        if abs(result.off) > match.tolerance:
-            raise ConfigError(_refusal(result, match))
-        cfg = _with_width(cfg, width)
-    return cfg, result
+    multiple = cfg.ffn.get("multiple_of", 1)
+    result = CostMatch(cfg.match.name, reference, before, width_before, before, width_before, multiple, multiple)
+    if abs(result.off) <= match.tolerance:
+        return cfg, result
+    wanted = width_before + (reference - before) / slope
+    for finer in _multiples(cfg):
+        width = _nearest(wanted, finer)
+        result = replace(result, reached=figure(_with_width(cfg, width), match.figure), width=width, multiple=finer)
+        if abs(result.off) <= match.tolerance:
+            return result.apply(cfg), result
+    raise ConfigError(_refusal(result, match))
+
+
+def _multiples(cfg: Settings) -> list[int]:
+    """Return the multiples of which the width may be one: ffn.multiple_of, and if it is the default its halves."""
+    multiple = cfg.ffn.get("multiple_of", 1)
+    if multiple != getattr(registry.entry("ffn", cfg.ffn.name).schema(), "multiple_of", None):
+        return [multiple]
+    return [multiple >> i for i in range(multiple.bit_length()) if multiple % 2**i == 0]
 
 
 def _baseline_like(cfg: Settings) -> Settings:

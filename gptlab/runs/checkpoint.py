@@ -6,17 +6,18 @@ several names (tied weights) is stored under the first; the header's `tied` maps
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gptlab.distributed import gather_on_rank0, shard_like
-from gptlab.files import replacing
+from gptlab.files import FileError, replacing
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -45,9 +46,22 @@ def save_training(path: str | Path, model: nn.Module, optimizers: list[Any], pro
     _write(path, tensors, header | {"progress": json.dumps(progress), "numbers": json.dumps(numbers)})
 
 
+@contextmanager
+def open_safetensors(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file. Raises FileError, which names it, if it is empty, cut off or something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as e:
+        raise FileError(f"{path}: is not a whole safetensors file ({' '.join(str(e).split())}); give another") from e
+
+
 def load_weights(path: str | Path, model: nn.Module) -> None:
-    """Load the weights of a checkpoint into a model; RuntimeError if names or shapes differ."""
-    model.load_state_dict(read_weights(path, model.state_dict()))
+    """Load the weights of a checkpoint into a model. Raises FileError if names or shapes differ."""
+    try:
+        model.load_state_dict(read_weights(path, model.state_dict()))
+    except RuntimeError as e:
+        raise FileError(f"{path}: does not fit the model of its config ({' '.join(str(e).split())[:200]})") from e
 
 
 def read_weights(path: str | Path, held: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -56,14 +70,14 @@ def read_weights(path: str | Path, held: Mapping[str, Tensor] | None = None) -> 
     They are whole; a weight that this process holds a shard of in `held` is cut to that shard.
     """
     held = held or {}
-    with safe_open(path, "pt") as file:
+    with open_safetensors(path) as file:
         weights = {name: file.get_tensor(stored) for name, stored in _stored_names(file).items()}
     return {name: shard_like(weight, held.get(name)) for name, weight in weights.items()}
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of every weight that `read_weights` would return, without reading the weights."""
-    with safe_open(path, "pt") as file:
+    with open_safetensors(path) as file:
         return {name: tuple(file.get_slice(stored).get_shape()) for name, stored in _stored_names(file).items()}
 
 
@@ -71,7 +85,7 @@ def load_training(path: str | Path, model: nn.Module, optimizers: list[Any]) -> 
     """Restore model and optimizers from `save_training`'s file and return the progress that was saved."""
     load_weights(path, model)
     params = dict(model.named_parameters())
-    with safe_open(path, "pt") as file:
+    with open_safetensors(path) as file:
         header = file.metadata()
         tensors = ((k, file.get_tensor(k)) for k in file.keys() if k.startswith("optimizer/"))  # noqa: SIM118
         for entry, value in chain(tensors, json.loads(header["numbers"]).items()):

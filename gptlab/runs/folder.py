@@ -11,12 +11,14 @@ from typing import Any
 
 from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, Settings, plain, read_yaml, registry
 from gptlab.config.diff import short_diff
+from gptlab.config.user_files import source_hash
 from gptlab.data.identity import content_of
 from gptlab.runs.weights import weights_hash
 
 SLUG_LENGTH = 80  # characters
 NOT_IN_SLUG = ("seed", "use")
 BY_CONTENT = ("data", "tokenizer")  # slots whose settings may name files, which count by what is in them
+SECTIONS = ("norm", "size", "data", "budget", "train", "eval")  # that every run's config has
 
 
 def run_dir(cfg: Settings, content: Mapping[str, str] | None = None) -> Path:
@@ -52,10 +54,11 @@ def _slug_part(key: str, value: Any) -> str:
     if key == "train.init_from":
         value = Path(value).name
     elif isinstance(value, float):
-        value = f"{value:g}"
+        value = re.sub(r"e\+0*", "e", f"{value:g}")  # 2e6, since the slug has no room for a plus sign
     elif isinstance(value, bool) or value is None:
         value = {True: "on", False: "off", None: "none"}[value]
-    return re.sub(r"[^\w.]+", "-", f"{key}-{value}").strip("-")
+    name, text = (re.sub(r"[^\w.]+", "-", str(part)) for part in (key, value))
+    return f"{name}-{text}".rstrip("-")  # -1 is a dash and -1
 
 
 def digest(cfg: Settings, content: Mapping[str, str] | None = None) -> str:
@@ -80,7 +83,7 @@ def components_of(cfg: Settings) -> dict[str, str]:
     `match` is not among them: the width that it chooses is a setting of the run.
     """
     chosen = {slot: registry.entry(slot, cfg[slot]["name"]) for slot in SLOTS if slot not in BOOKKEEPING}
-    hashes = {f"{slot}.{entry.name}": registry.source_hash(entry.cls) for slot, entry in chosen.items()}
+    hashes = {f"{slot}.{entry.name}": source_hash(entry.cls) for slot, entry in chosen.items()}
     return {component: found for component, found in hashes.items() if found}
 
 
@@ -97,4 +100,6 @@ def open_config(folder: str | Path) -> Settings:
         raise ConfigError(f"{folder}: not a run's folder; there is no config.yaml in it")
     registry.load(sorted((folder / "components").glob("*.py")))
     cfg = read_yaml(folder / "config.yaml")
+    if missing := [section for section in ("model", *SECTIONS) if not isinstance(cfg.get(section), dict)]:
+        raise ConfigError(f"{folder / 'config.yaml'}: is cut off, without {missing[0]}; restore it")
     return cfg if "name" in cfg.model else cfg.edited("model.name", "gpt")  # old runs had no other model

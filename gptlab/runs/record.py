@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from gptlab.files import read_json, read_json_lines, whole_lines, write_bytes, write_json, write_text
+from gptlab.files import FileError, read_json, read_json_lines, write_bytes, write_json, write_text
 from gptlab.runs.signals import Stopped
 from gptlab.runs.states import OUTCOMES, RunState
 from gptlab.runs.trackers import RunInfo, Tracker, TrackerSettings, logged_history, to_tracker
@@ -48,11 +48,15 @@ class Recorder:
         self._resume_step = resume_step
         self._metrics: TextIO | None = None
         self._tracker: Tracker | None = None
-        previous = read_status(run_dir) if resume_step is not None else {}
+        resumes = resume_step is not None
+        # A run that was stopped before its first checkpoint starts from scratch and keeps its id: under a new one, what
+        # the tracker has of the first try would stay there as a second run of this arm and seed.
+        previous = read_status(run_dir)
+        previous = previous if resumes or previous.get("state") not in OUTCOMES else {}
         self._status: dict[str, Any] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "started": previous.get("started") or _now(),
+            "started": (previous.get("started") if resumes else None) or _now(),
             "wandb_id": agents_run_id() or previous.get("wandb_id") or new_id(run_dir.name),  # Trackio's id too
         }
 
@@ -181,14 +185,15 @@ def write_run_files(
 
 def read_status(run_dir: str | Path) -> dict[str, Any]:
     """Return status.json, or {}. After a kill its state is still `running`; `lock.state_of` corrects that."""
-    status: dict[str, Any] = read_json(Path(run_dir) / STATUS)
+    status = read_json(Path(run_dir) / STATUS)
+    if status.get("state", RunState.WAITING) not in list(RunState):
+        raise FileError(f"{Path(run_dir) / STATUS}: state={status['state']} is none of {', '.join(RunState)}")
     return status
 
 
 def read_summary(run_dir: str | Path) -> dict[str, Any]:
     """Return summary.json, or {} for a run without an outcome."""
-    summary: dict[str, Any] = read_json(Path(run_dir) / SUMMARY)
-    return summary
+    return read_json(Path(run_dir) / SUMMARY)
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
@@ -210,7 +215,9 @@ def _write_line(file: TextIO, content: Mapping[str, Any], path: Path) -> None:
 
 
 def _lines_up_to(path: Path, step: int | None) -> list[str]:
-    return [line for line in whole_lines(path) if json.loads(line)["step"] <= step] if step is not None else []
+    if step is None:
+        return []
+    return [json.dumps(line) + "\n" for line in read_json_lines(path) if line["step"] <= step]
 
 
 def _state_after(error: BaseException) -> tuple[RunState, str]:

@@ -3,9 +3,12 @@
 import signal
 import sys
 import threading
+import time
+from types import FrameType
 from typing import Any, Self
 
 USER_SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+SAME_KEY = 0.5  # seconds
 
 
 class Stopped(SystemExit):
@@ -20,7 +23,10 @@ class Stopped(SystemExit):
 
 
 class Stop:
-    """A context that notes SIGTERM, and SIGUSR1 and SIGUSR2 if they already have a handler.
+    """A context that notes SIGTERM, SIGINT (Ctrl-C), and SIGUSR1 and SIGUSR2 if they already have a handler.
+
+    A second SIGINT raises KeyboardInterrupt at once, without a checkpoint. One that follows within SAME_KEY seconds is
+    the same Ctrl-C: torchrun and a sweep send their processes the SIGINT that the terminal has sent them too.
 
     submitit has one: on SIGUSR2 (time limit or preemption) it requeues the job and exits. It ignores SIGTERM, which
     SLURM also sends when it requeues a job itself. Either way the job goes on from the run's checkpoint, so the
@@ -29,13 +35,23 @@ class Stop:
 
     def __init__(self) -> None:
         self._received: list[int] = []
+        self._interrupted_at = 0.0  # seconds of time.monotonic
         self._previous: dict[int, Any] = {}  # signal -> the handler it had before
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
-            for number in (signal.SIGTERM, *(n for n in USER_SIGNALS if callable(signal.getsignal(n)))):
-                self._previous[number] = signal.signal(number, lambda number, _: self._received.append(number))
+            if_handled = (signal.SIGINT, *USER_SIGNALS)  # SIGINT is ignored after `nohup` or by a shell's `&`
+            for number in (signal.SIGTERM, *(n for n in if_handled if callable(signal.getsignal(n)))):
+                self._previous[number] = signal.signal(number, self._note)
         return self
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and number in self._received:
+            if time.monotonic() - self._interrupted_at > SAME_KEY:
+                raise KeyboardInterrupt
+            return
+        self._interrupted_at = time.monotonic()
+        self._received.append(number)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
@@ -48,7 +64,8 @@ class Stop:
     def pass_on(self) -> None:
         """Call the previous handlers of the signals that arrived.
 
-        Raises Stopped if a signal had no handler or its handler exits; otherwise the run goes on.
+        Raises Stopped if a signal had no handler or its handler exits, and KeyboardInterrupt for SIGINT, whose handler
+        is Python's own; otherwise the run goes on.
         """
         while self._received:
             number = self._received.pop(0)

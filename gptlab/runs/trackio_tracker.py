@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
+from gptlab.files import require_writable
 from gptlab.runs.states import RunState
 from gptlab.runs.trackers import MINIMA, RunInfo, Tracker, one_line, with_histograms
 
@@ -29,6 +30,8 @@ class TrackioSettings:
     def __post_init__(self) -> None:
         if importlib.util.find_spec("trackio") is None:
             raise ConfigError("record=trackio: needs Trackio; pip install 'gptlab[trackio]', or use record=wandb")
+        if folder := os.environ.get("TRACKIO_DIR"):
+            require_writable(Path(folder) / "file", f"TRACKIO_DIR={folder}")
 
     def start(
         self, info: RunInfo, run_id: str, config: Mapping[str, Any], history: Iterable[Mapping[str, Any]] = ()

@@ -12,9 +12,16 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
+from gptlab.files import require_writable
 from gptlab.runs.states import RunState
 from gptlab.runs.trackers import MINIMA, RunInfo, Tracker, one_line, with_histograms
 
+DEFAULT_PROJECT = "gptlab"
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+OWN = {
+    "WANDB_ERROR_REPORTING": "false",  # it looks up a host even for an offline run
+    "WANDB_SILENT": "true",  # exceptions are still raised; gptlab prints where the run is
+}
 MODES = ("online", "offline", "disabled")
 INIT_TIMEOUT = 20  # seconds until an unreachable server is an error
 FINISH_TIMEOUT = 30  # seconds for the last uploads; without a limit a lost network would block the end of the run
@@ -34,12 +41,16 @@ class WandbSettings:
     title: ClassVar[str] = "W&B"
     mode: str
     dir: Path
-    project: str = "gptlab"
+    project: str = DEFAULT_PROJECT
     entity: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
             raise ConfigError(f"wandb.project={self.project}: must be 1 to 128 characters, none of them / \\ # ? % :")
+        if self.mode != "disabled":
+            _check_environment()
+            if folder := os.environ.get("WANDB_DIR"):
+                require_writable(Path(folder) / "wandb" / "run", f"WANDB_DIR={folder}")
 
     def start(
         self, info: RunInfo, run_id: str, config: Mapping[str, Any], history: Iterable[Mapping[str, Any]] = ()
@@ -49,12 +60,12 @@ class WandbSettings:
 
 
 def resolve_mode(mode: str | None) -> str:
-    """Return `mode`, else WANDB_MODE, else online if an API key is configured, else offline.
+    """Return `mode`, else WANDB_MODE or WANDB_DISABLED, else online if an API key is configured, else offline.
 
     Asks neither the user nor the network. Raises ConfigError for an unknown mode, and for online without a key.
     """
     source = "wandb.mode" if mode else "WANDB_MODE"
-    wanted = mode or os.environ.get("WANDB_MODE")
+    wanted = mode or os.environ.get("WANDB_MODE") or ("disabled" if _disabled_in_environment() else None)
     if wanted and wanted not in MODES:
         raise ConfigError(f"{source}={wanted}: must be one of {', '.join(MODES)}")
     if wanted in ("offline", "disabled"):
@@ -64,6 +75,32 @@ def resolve_mode(mode: str | None) -> str:
     if wanted == "online":
         raise ConfigError(f"{source}=online: no API key is configured; run `wandb login` or use wandb.mode=offline")
     return "offline"
+
+
+def resolve_project(project: str | None) -> str:
+    """Return `project`, else WANDB_PROJECT, else gptlab."""
+    return project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT
+
+
+def _disabled_in_environment() -> bool:
+    text = os.environ.get("WANDB_DISABLED", "").lower()
+    if text not in ("", *TRUE, *FALSE):
+        raise ConfigError(f"WANDB_DISABLED={text}: must be true or false; WANDB_MODE=disabled does the same")
+    return text in TRUE
+
+
+def _check_environment() -> None:
+    """Refuse a WANDB_* variable that wandb would reject once the run has begun; an empty one is as none."""
+    for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+        del os.environ[name]
+    wandb = import_wandb()
+    for name, value in os.environ.items():
+        if name.startswith("WANDB_"):
+            try:
+                wandb.Settings().update_from_env_vars({name: value})
+            except Exception as error:  # pydantic's, and others of wandb's own
+                reason = error.errors()[0]["msg"] if hasattr(error, "errors") else one_line(error)
+                raise ConfigError(f"{name}={value}: W&B rejects it ({reason}); correct or unset it") from error
 
 
 def new_id(folder: str) -> str:
@@ -133,8 +170,8 @@ class WandbRun(Tracker):
 
 def import_wandb() -> ModuleType:
     """Import wandb with error reports and messages off."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it looks up a host even for an offline run
-    os.environ.setdefault("WANDB_SILENT", "true")  # exceptions are still raised; gptlab prints where the run is
+    for name, value in OWN.items():
+        os.environ.setdefault(name, value)
     import wandb
 
     return wandb
@@ -150,6 +187,7 @@ def has_api_key(source: str = "wandb.mode=online", fix: str = "run `wandb login`
     from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
 
+    _check_environment()
     # Not wandb.login(prompt=False), which asks the server, nor wandb.setup(), whose service every child would inherit.
     host = wandb_setup.singleton().settings.base_url
     try:

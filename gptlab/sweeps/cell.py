@@ -91,7 +91,8 @@ def check_sweep(plan: SweepPlan, *, device_is_here: bool = True) -> CheckedSweep
 def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo: Memo | None = None) -> list[Cell]:
     """Prepare the run of every cell: compose it, count its model's cost, tokenise its text unless it is in the cache.
 
-    Cells of one arm with the same folder, such as equal values to try, are one run, which is returned once.
+    Cells of one arm with the same folder, such as equal values to try, are one run, which is returned once, as the
+    first of them.
 
     Args:
         specs: the cells.
@@ -112,7 +113,7 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
             problems.setdefault(str(e), f"{e}   [{spec.label}]" if len(specs) > 1 else str(e))
         else:
             device = str(run.device.device) if device_is_here else run.cfg.device
-            cells[run.folder] = Cell(spec, run.folder, run.budget, device, run.match)
+            cells.setdefault(run.folder, Cell(spec, run.folder, run.budget, device, run.match))
     if problems:
         raise ConfigError("\n".join(problems.values()))
     return list(cells.values())
@@ -123,7 +124,7 @@ def _refuse_equal_arms(cell: Cell | None, spec: CellSpec) -> None:
 
     A grid may have `match=` among its keys, which changes nothing in the arm that it matches the others to.
     """
-    if cell is None or cell.spec.arm.name == spec.arm.name:
+    if cell is None or cell.spec.arm is spec.arm:
         return
     one, other = cell.spec.arm, spec.arm
     if not spec.arm.variant and one.overrides.get("match") != other.overrides.get("match"):

@@ -9,7 +9,7 @@ import yaml
 
 from gptlab.config import ConfigError
 from gptlab.config.overrides import expand_home, typed
-from gptlab.files import decode_utf8
+from gptlab.files import FileError, decode_utf8
 from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
@@ -76,7 +76,7 @@ def read_experiment(path: Path) -> Experiment:
         text = decode_utf8(path.read_bytes(), str(path))
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read ({e.strerror}); give a file that can be read") from e
-    except ValueError as e:
+    except FileError as e:
         raise ConfigError(str(e)) from e
     tree = _parse(path, text)
     first_line = text.split("\n", 1)[0]

@@ -120,10 +120,20 @@ def _name(given: Sequence[Override], experiment: Experiment) -> str:
 def _seeds(given: Sequence[Override], experiment: Experiment) -> list[str]:
     """Return the seeds of the command line, or else those of the experiment."""
     last = [override for override in given if override.key_or_group == "seed"][-1:]
-    seeds = _values(last[0]) if last else [str(seed) for seed in experiment.seeds] or [""]
+    typed_seeds = _values(last[0]) if last else [str(seed) for seed in experiment.seeds] or [""]
+    seeds = [_whole(seed) for seed in typed_seeds]
     if twice := next((seed for seed in seeds if seeds.count(seed) > 1), None):
         raise ConfigError(f"seed={','.join(seeds)}: {twice} is given twice, which would be one run; leave one out")
     return seeds
+
+
+def _whole(seed: str) -> str:
+    """Return a whole number as digits: 1 for 1.0 and 1e0. Other text, which the check of the cells refuses, stays."""
+    try:
+        number = float(seed)
+        return str(int(number)) if number.is_integer() and not seed.lstrip("+-").isdigit() else seed
+    except ValueError:
+        return seed
 
 
 def _shared(given: Sequence[Override], experiment: Experiment) -> list[Override]:

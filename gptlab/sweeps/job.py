@@ -1,8 +1,12 @@
 """A job of a launcher, often in a process of its own: some cells of a sweep, trained one after the other."""
 
+import functools
 import os
+import signal
+import threading
+import time
 import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -12,11 +16,15 @@ from gptlab.config.compose import load_config
 from gptlab.runs.lock import Busy
 from gptlab.runs.signals import Stopped
 from gptlab.sweeps.cell import note_failure
+from gptlab.sweeps.ctrl_c import stopped_worker_waits
 from gptlab.sweeps.gpu_slots import gpu_slot
 from gptlab.sweeps.launcher import decode, one_line
 from gptlab.training.device import choose_device
 from gptlab.training.prepare import Memo, folder_of, match_to_baseline
 from gptlab.training.train import train_matched
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at the parent
+SECONDS_TO_SAVE = 60.0  # for the end of the step and the checkpoint
 
 
 def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
@@ -27,15 +35,33 @@ def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
     """
     if job.threads is not None:
         torch.set_num_threads(job.threads)
+        _end_with_parent()
     errors = []
     memo = Memo()
-    for overrides in decode(job.cells):
-        try:
-            run_cell(overrides, per_gpu, memo, stops_worker=job.threads is not None)
-            errors.append("")
-        except Exception as e:
-            errors.append(one_line(e))
+    in_worker = job.threads is not None
+    with stopped_worker_waits() if in_worker else nullcontext():
+        for overrides in decode(job.cells):
+            try:
+                run_cell(overrides, per_gpu, memo, stops_worker=in_worker)
+                errors.append("")
+            except Exception as e:
+                errors.append(one_line(e))
     return errors
+
+
+@functools.cache  # one watch for each worker, which runs many jobs
+def _end_with_parent() -> None:
+    """Stop this worker, as SIGTERM does, once the sweep that started it is gone, however that was ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)  # a run saves its checkpoint first
+        time.sleep(SECONDS_TO_SAVE)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_worker: bool) -> None:

@@ -59,7 +59,8 @@ def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | N
         "literature": experiment.literature,
         "command": _command(),
         "variants": experiment.variants or ({arm.name: [] for arm in plan.arms} if labelled else {}),
-        "baseline": plan.arms[0].name if labelled else None,
+        "baseline": plan.arms[0].name,
+        "arms": _folders(checked, entries),
         "against": "previous" if experiment.ladder else "baseline",
         "tune": {"grid": _values_tried(plan), "seeds": plan.tune_seeds} if plan.tune else None,
         "chosen": None if chosen is None else {arm: as_texts(values) for arm, values in chosen.items()},
@@ -83,6 +84,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     known = [field.name for field in fields(CellEntry)]
     entries = [{key: (absent | entry)[key] for key in known} for entry in content["cells"]]
     return content | {"cells": [CellEntry(**entry) for entry in entries]}
+
+
+def _folders(checked: CheckedSweep, entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the folders of the compared runs by arm, the baseline's first: [] for an arm that is yet to be tuned."""
+    compared = entries[len(checked.tuning) : len(checked.tuning) + len(checked.cells)]
+    folders: dict[int, list[str]] = {id(arm): [] for arm in checked.plan.arms}  # two arms may have the same name
+    for cell, entry in zip(checked.cells, compared, strict=True):
+        folders[id(cell.spec.arm)] += [entry["folder"]] if entry["folder"] else []
+    return list(folders.values())
 
 
 def _command() -> str:
@@ -134,7 +144,7 @@ def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         {
             "arm": arm,
             "to": match.to,
-            "changed": {} if match.width == match.width_before else {"ffn.hidden": [match.width_before, match.width]},
+            "changed": match.changed,
             "reference": match.reference,
             "before": match.before,
             "reached": match.reached,

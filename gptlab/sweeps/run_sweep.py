@@ -17,6 +17,7 @@ from gptlab.runs.record import read_status
 from gptlab.runs.states import SETTLED, RunState
 from gptlab.sweeps.arms import Overrides, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep, check_cells, check_sweep
+from gptlab.sweeps.ctrl_c import cells_save_on_ctrl_c
 from gptlab.sweeps.gpu_slots import gpus_for
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.job import run_cells
@@ -28,6 +29,7 @@ from gptlab.sweeps.tuning import best_values, extended, recentred
 SECONDS_BETWEEN_TRIES = 1.0
 PER_GPU = "sweep.per_gpu"
 MAX_DEATHS = 2  # deaths of a cell's process that fail it; after the first one the cell continues from its checkpoint
+MAX_RETURNS = 2  # returns without an outcome that fail a cell; a first one may be due to another process that died
 
 
 def sweep(
@@ -129,22 +131,27 @@ def _run(cells: list[Cell], *, launch: Launch, console: Console, retry: bool) ->
 
 
 def _run_until_settled(cells: list[Cell], launch: Launch, display: SweepDisplay) -> None:
-    """Run the cells without an outcome. Wait for those of other processes, and take them over if these die."""
+    """Run the cells without an outcome. Wait for those of other processes, and take them over if these die.
+
+    It ends: a cell is launched until it has an outcome or has failed, at most MAX_DEATHS + MAX_RETURNS times.
+    """
     deaths: Counter[Path] = Counter()
+    returns: Counter[Path] = Counter()
     pending = cells
     while pending := [cell for cell in pending if cell.state not in SETTLED]:
         free = [cell for cell in pending if not is_locked(cell.folder)]
         if free:
-            _launch_once(free, launch, deaths)
+            _launch_once(free, launch, deaths, returns)
         else:
             display.waiting_for_others(len(pending))
             time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def _launch_once(cells: list[Cell], launch: Launch, deaths: Counter[Path]) -> None:
-    """Launch the cells, and count the deaths of their processes; one that dies repeatedly has failed."""
+def _launch_once(cells: list[Cell], launch: Launch, deaths: Counter[Path], returns: Counter[Path]) -> None:
+    """Launch the cells; one whose process dies repeatedly, or comes back repeatedly without an outcome, has failed."""
     try:
-        errors = launch([cell.spec.overrides for cell in cells])
+        with cells_save_on_ctrl_c([cell.folder for cell in cells]):
+            errors = launch([cell.spec.overrides for cell in cells])
     except WorkerDied as e:
         deaths.update(cell.folder for cell in cells if cell.state == RunState.INTERRUPTED)
         if not deaths:
@@ -154,8 +161,13 @@ def _launch_once(cells: list[Cell], launch: Launch, deaths: Counter[Path]) -> No
                 cell.fail(f"its process died {MAX_DEATHS} times ({e})")
         return
     for cell, error in zip(cells, errors, strict=True):
-        if error and cell.state not in SETTLED:
-            cell.fail(error)
+        if cell.state in SETTLED or is_locked(cell.folder):
+            continue
+        returns[cell.folder] += 1
+        if error or returns[cell.folder] >= MAX_RETURNS:
+            cell.fail(
+                error or f"came back {MAX_RETURNS} times without an outcome; its files may have changed meanwhile"
+            )
 
 
 def _print_chosen(chosen: Mapping[str, Overrides], console: Console) -> None:

@@ -32,6 +32,8 @@ SECONDS_BETWEEN_READS = 2.0
 SECONDS_BETWEEN_OWN_READS = 0.5  # the interval of the running sweep itself
 SHARE_OF_TIME = 0.02  # the most that a sweep spends on reading the states of its cells
 MEASURABLE_SHARE = 0.02  # a cell that has spent less of its budget says nothing about its pace
+SECONDS_BETWEEN_LINES = 60.0  # of a sweep without a terminal
+RUNNING_IN_LINE = 4  # cells that such a line names
 LOG_TAIL_BYTES = 4096
 
 
@@ -210,15 +212,18 @@ def _pace(status: CellStatus) -> float | None:
 def render(folder: Path, statuses: Sequence[CellStatus], *, can_continue: bool = True) -> Group:
     """Return counts, the running cells and the failures; `can_continue` adds how to continue it if nothing runs."""
     counts = Counter(status.state for status in statuses)
-    described = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     left = seconds_left(statuses)
     time_left = "" if left is None else f"; {_duration(left)} left"
-    lines: list[Text | Table] = [Text(f"{folder}: {len(statuses)} cells: {described}{time_left}")]
+    lines: list[Text | Table] = [Text(f"{folder}: {len(statuses)} cells: {_counts(counts)}{time_left}")]
     if counts[RunState.RUNNING]:
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")  # a label is told from others by its end, which must not be cut
+        for _ in range(3):
+            table.add_column(no_wrap=True)
         for status in statuses:
             if status.state == RunState.RUNNING:
-                table.add_row("running", status.label, f"{status.share:.0%}", *_loss_and_speed(status.metrics))
+                table.add_row("running", Text(status.label), f"{status.share:.0%}", *_loss_and_speed(status.metrics))
         lines.append(table)
     for status in statuses:
         if status.state == RunState.FAILED:
@@ -227,6 +232,22 @@ def render(folder: Path, statuses: Sequence[CellStatus], *, can_continue: bool =
     if can_continue and not counts[RunState.RUNNING] and counts[RunState.WAITING] + counts[RunState.INTERRUPTED]:
         lines.append(Text("nothing is running; the same `gptlab sweep` continues it"))
     return Group(*lines)
+
+
+def progress_line(statuses: Sequence[CellStatus]) -> str:
+    """Return one line for a log: counts, the running cells with their share, and the time left."""
+    running = [status for status in statuses if status.state == RunState.RUNNING]
+    shown = [f"{status.label} {status.share:.0%}" for status in running[:RUNNING_IN_LINE]]
+    more = [f"{len(running) - len(shown)} more"] if len(running) > len(shown) else []
+    left = seconds_left(statuses)
+    parts = [_counts(Counter(status.state for status in statuses))]
+    parts += [f"running: {', '.join(shown + more)}"] if running else []
+    parts += [] if left is None else [f"{_duration(left)} left"]
+    return f"{len(statuses)} cells: {'; '.join(parts)}"
+
+
+def _counts(counts: Counter[RunState]) -> str:
+    return ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
 
 
 def _loss_and_speed(metrics: dict[str, Any]) -> tuple[str, str]:
@@ -245,6 +266,7 @@ def _duration(seconds: float) -> str:
 class SweepDisplay:
     """The display of a running sweep: the table of `gptlab status` on a terminal, and a line for each cell that ends.
 
+    Without a terminal it prints a line about the running cells after each minute in which none has ended.
     It reads the cells' folders in a thread of its own, because a launcher returns only when all its cells have ended.
     """
 
@@ -257,6 +279,7 @@ class SweepDisplay:
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.announced_waiting = False
+        self.last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         if self.ended:
@@ -300,11 +323,14 @@ class SweepDisplay:
                 self._line(f"[{len(self.ended)}/{len(self.cells)}] {status.state}{_final_loss(status)}  {status.label}")
         if self.live:
             self.live.update(self._render())
+        elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES and not self.stop.is_set():
+            self._line(progress_line(self.statuses))
 
     def _render(self) -> Group:
         return render(self.folder, self.statuses, can_continue=False)
 
     def _line(self, text: str) -> None:
+        self.last_line = time.monotonic()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

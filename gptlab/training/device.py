@@ -27,6 +27,7 @@ class Device:
     device: torch.device
     precision: str  # a value of PRECISIONS
     compile: bool
+    why_compile: str = "as set"  # the reason for `compile`
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass."""
@@ -45,7 +46,9 @@ def choose_device(cfg: Settings) -> Device:
     """Return the device, precision and compilation to use. Raises ConfigError if this machine lacks the device."""
     device = _device(cfg.device)
     precision = _fastest_precision(device) if cfg.precision == "auto" else cfg.precision
-    return Device(device, PRECISIONS[precision], device.type == "cuda" if cfg.compile is None else cfg.compile)
+    if cfg.compile is None:
+        return Device(device, PRECISIONS[precision], device.type == "cuda", f"compile=null, device={device.type}")
+    return Device(device, PRECISIONS[precision], cfg.compile, f"compile={str(cfg.compile).lower()}")
 
 
 def _fastest_precision(device: torch.device) -> str:

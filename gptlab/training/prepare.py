@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import ConfigError, Settings, as_settings, registry
+from gptlab.config import ConfigError, Settings, as_settings, flatten, registry
 from gptlab.config.compose import edit
+from gptlab.config.user_files import blaming
 from gptlab.data import AnyDataset, Task, load_dataset, open_task
 from gptlab.data.identity import content_of
 from gptlab.distributed import ProcessGroup, find_processes
@@ -14,11 +15,14 @@ from gptlab.model.cost import architecture
 from gptlab.model.match_cost import CostMatch, apply_cost_match
 from gptlab.runs.folder import run_dir
 from gptlab.runs.trackio_tracker import TrackioSettings
-from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode
+from gptlab.runs.wandb_tracker import WandbSettings, resolve_mode, resolve_project
 from gptlab.training.budget import Budget, make_budget
 from gptlab.training.device import Device, choose_device
 from gptlab.training.init_from import Start, plan_start
 from gptlab.training.lr_schedule import LearningRate, make_learning_rate
+from gptlab.training.try_recipe import try_recipe
+
+NOT_A_SIZE = ("seed", "budget", "eval", "train")
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,7 @@ def match_to_baseline(cfg: Settings, memo: Memo) -> tuple[Settings, CostMatch | 
     if cfg.match.name == "none":
         return cfg, None
     _, match = apply_cost_match(with_vocabulary(cfg, _dataset(cfg, memo)))
-    if match and match.width != match.width_before:
-        cfg = edit(cfg, ffn__hidden=match.width)
-    return cfg, match
+    return match.apply(cfg) if match else cfg, match
 
 
 def prepare_matched(
@@ -116,7 +118,8 @@ def prepare_matched(
         device = memo.call(choose_device, cfg, reads=[cfg.device, cfg.precision, cfg.compile])
     dataset = _dataset(cfg, memo)
     complete = with_vocabulary(cfg, dataset)
-    budget = make_budget(complete)
+    memo.call(try_recipe, complete, reads=[cfg.optimizer, cfg.schedule, architecture(complete)])
+    budget = _countable(complete, make_budget)
     learning_rate = make_learning_rate(complete, budget.steps)
     start = None
     if cfg.train.init_from is not None:
@@ -145,24 +148,38 @@ def _dataset(cfg: Settings, memo: Memo) -> AnyDataset:
     return memo.call(open_dataset, cfg, reads=[cfg.data, cfg.tokenizer, cfg.eval.lengths])
 
 
+def _countable(cfg: Settings, make: Callable[[Settings], Budget]) -> Budget:
+    """Return the budget. Raises ConfigError for a model whose sizes torch cannot count."""
+    try:
+        return make(cfg)
+    except (RuntimeError, TypeError, OverflowError) as e:
+        if "overflow" not in str(e).lower():
+            raise
+        sizes = {k: v for k, v in flatten(cfg).items() if type(v) is int and k.split(".")[0] not in NOT_A_SIZE}
+        key = max(sizes, key=lambda name: sizes[name])
+        raise ConfigError(f"{key}={sizes[key]}: too large a model for numbers of 64 bits; set a smaller one") from e
+
+
 def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
     """Return the settings of the tracker that `record` names."""
+    folder, project = Path(cfg.runs_dir), resolve_project(cfg.wandb.project)
     if cfg.record == "trackio":
-        return TrackioSettings(Path(cfg.runs_dir), cfg.wandb.project)
-    return WandbSettings(resolve_mode(cfg.wandb.mode), Path(cfg.runs_dir), cfg.wandb.project, cfg.wandb.entity)
+        return TrackioSettings(folder, project)
+    return WandbSettings(resolve_mode(cfg.wandb.mode), folder, project, cfg.wandb.entity)
 
 
 def open_dataset(cfg: Settings) -> AnyDataset:
     """Open the text or task that `cfg` names; tokenise a text that is not in the cache yet."""
     data = registry.build("data", cfg.data)
-    if isinstance(data, Task):
-        return open_task(data, cfg)
-    dataset = load_dataset(
-        data,
-        registry.build("tokenizer", cfg.tokenizer),
-        window=cfg.data.window,
-        val_fraction=cfg.data.val_fraction,
-    )
+    with blaming():
+        if isinstance(data, Task):
+            return open_task(data, cfg)
+        dataset = load_dataset(
+            data,
+            registry.build("tokenizer", cfg.tokenizer),
+            window=cfg.data.window,
+            val_fraction=cfg.data.val_fraction,
+        )
     if dataset.n_val <= (longest := cfg.data.window * max(cfg.eval.lengths)):
         raise ConfigError(
             f"eval.lengths={list(cfg.eval.lengths)}: the val split has {dataset.n_val:,} tokens, no more than"

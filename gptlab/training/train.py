@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, registry, to_yaml
+from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, to_yaml
 from gptlab.config.diff import diff_from_baseline
 from gptlab.config.overrides import typed
+from gptlab.config.user_files import ComponentError, blame, files_of
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json
@@ -55,6 +56,7 @@ def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: 
 
     Raises:
         ConfigError: if the config cannot be satisfied, before anything is written in the run's folder.
+        ComponentError: if a component of the user's failed while training; its cause is the error itself.
     """
     memo = memo or Memo()
     return train_matched(*match_to_baseline(as_settings(cfg), memo), quiet=quiet, job_type=job_type, memo=memo)
@@ -88,12 +90,17 @@ def train_matched(
             run.start.apply(trainer.model)
         recorder: Recorder = NoRecorder()
         if processes.is_first:
-            _write_before(run)
+            _write_before(run, trainer)
             info = run_info(run.cfg, job_type)
             recorder = Recorder(folder, config=_recorded(run.cfg), settings=run.tracker, info=info, resume_step=resumed)
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
             _print_header(display, run, trainer, resumed)
-            summary = trainer.run(recorder, display, folder, stop)
+            try:
+                summary = trainer.run(recorder, display, folder, stop)
+            except Exception as e:
+                if place := blame(e):
+                    raise ComponentError(place) from e
+                raise
             display.line(_closing_lines(summary, folder, recorder.tracker_hint()))
     return summary | {"run_dir": str(folder)}
 
@@ -126,7 +133,8 @@ def _print_header(display: Display, run: PreparedRun, trainer: Trainer, resumed:
     tokens = f", {cfg.tokenizer.name} tokens" if data.tokenizer else ""
     display.line(f"data     {cfg.data.name}{tokens}: {data.describe()}")
     display.line(f"budget   {run.budget.describe()}")
-    display.line(f"machine  {run.device.describe()}{run.processes.describe()}")
+    partly = " (loss only)" if trainer.objective.compiled == "loss only" else ""
+    display.line(f"machine  {run.device.describe()}{partly}{run.processes.describe()}")
     for line in run.start.describe() if run.start else []:
         display.line(f"start    {line}")
     if resumed is not None:
@@ -135,7 +143,7 @@ def _print_header(display: Display, run: PreparedRun, trainer: Trainer, resumed:
 
 def _closing_lines(summary: dict[str, Any], folder: Path, address: str | None) -> str:
     if summary["state"] == "diverged":
-        outcome = f"diverged at step {summary['diverged_step']:,}"
+        outcome = f"diverged at step {summary['diverged_step']:,}; lower optimizer.lr, or lengthen schedule.warmup"
     else:
         outcome = headline(summary)
     speed = f"{summary['speed/tokens_per_s']:,.0f} tokens/s" if summary["speed/tokens_per_s"] else ""
@@ -143,20 +151,22 @@ def _closing_lines(summary: dict[str, Any], folder: Path, address: str | None) -
     return "\n".join(lines + ([address] if address else []))
 
 
-def _write_before(run: PreparedRun) -> None:
+def _write_before(run: PreparedRun, trainer: Trainer) -> None:
     """Write the files that are known before the first step."""
     overrides = [f"{k}={typed(v)}" for k, v in diff_from_baseline(run.cfg).items()]
-    env = environment(run.dataset.hash, components_of(run.cfg)) | {
-        "device": str(run.device.device),
-        "precision": run.device.precision,
-    }
+    env = environment(run.dataset.hash, components_of(run.cfg))
+    env |= {"device": str(run.device.device), "precision": run.device.precision}
     if run.dataset.tokenizer:
         env["tokenizer_hash"] = hashlib.sha256(run.dataset.content["tokenizer"].encode()).hexdigest()
+    why = run.device.why_compile
+    if trainer.objective.compiled == "loss only":
+        why += "; the model loops over time, which torch.compile unrolls"
+    env |= {"compiled": trainer.objective.compiled, "compiled_why": why}
     if run.start:
         env["init_from"] = run.start.record()
     if run.match:
         env["match"] = run.match.record()
-    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, registry.files_of(use_files(run.cfg)))
+    write_run_files(run.folder, to_yaml(run.cfg), overrides, env, files_of(use_files(run.cfg)))
     if run.dataset.tokenizer:
         write_json(run.folder / "tokenizer.json", run.dataset.tokenizer.to_json())
 

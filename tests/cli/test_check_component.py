@@ -138,21 +138,22 @@ BROKEN = {
         "cost",
         "is not in the FLOP count",
     ),
-    "an FFN that ignores bias=false": (
-        FFN.format("", GOOD_FFN),
+    "a bias that bias=false cannot remove": (
+        NORM.format("x * self.gain + self.my_bias").replace(
+            "self.gain =", "self.my_bias = nn.Parameter(torch.zeros(dim)); self.gain ="
+        ),
         "bias=false",
-        "ffn.up.bias is still there; make it depend on a setting `bias: bool = True`",
+        "norm.my_bias of norm=broken is a bias; make it depend on a setting `bias: bool = True`",
     ),
-    "an FFN of plain nn.Linear": (
-        FFN.format("", "nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)"),
-        "roles",
-        "ffn.up.weight is a matrix without a role",
+    "a matrix that is in no known layer": (
+        FFN.format("", "nn.Conv1d(dim, dim, 1), nn.Linear(dim, dim)"),
+        "builds",
+        "ffn.up.weight is a matrix whose role is not said",
     ),
-    "a bias that is not tagged": (
-        FFN.format(", bias: bool", "Linear(dim, dim, bias), tag_weight(nn.Linear(dim, dim, bias))")
-        + "\ndef tag_weight(linear):\n    tag(linear.weight, 'residual')\n    return linear\n",
-        "roles",
-        "ffn.down.bias is a bias without a role",
+    "a matrix that may be the last before the stream": (
+        FFN.format("", "nn.Linear(dim, dim), nn.Linear(dim, dim)").replace("return self.down(", "return F.gelu("),
+        "builds",
+        "whether what blocks.0.ffn.up.weight gives is added to the residual stream cannot be told",
     ),
     "a head whose weights are the same for every seed": (
         HEAD.format("table(vocab_size, dim, 'head')")
@@ -243,6 +244,15 @@ def run(capsys, *words):
     with pytest.raises(SystemExit) as exit:
         main(["check", *words])
     return exit.value.code, *capsys.readouterr()
+
+
+def test_plain_layers_of_torch_pass(write):
+    assert failures(write(HEADER + FFN.format("", "nn.Linear(dim, dim), nn.Linear(dim, dim)"))) == {}
+
+
+def test_the_roles_that_a_component_has_are_shown(write, capsys):
+    use = write(HEADER + FFN.format("", "nn.Linear(dim, dim), nn.Linear(dim, dim)"))
+    assert "input: up.weight; residual: down.weight; bias: up.bias, down.bias" in run(capsys, use)[1]
 
 
 def test_each_check_is_a_line_and_the_exit_code_says_whether_all_passed(write, capsys):

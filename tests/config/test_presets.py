@@ -38,7 +38,9 @@ def test_every_preset_trains(preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("".join(f"{i} and {i + 1} are {2 * i + 1}. " for i in range(400)))
     words = "size=tiny data=text data.path=text.txt data.window=16 train.batch_size=4 eval.tokens=200 tokenizer=byte"
-    cfg = load_config([f"preset={preset}", *words.split(), "budget.steps=5", "wandb.mode=disabled"])
+    cfg = load_config(
+        [f"preset={preset}", *words.split(), "budget.steps=5", "schedule.warmup=null", "wandb.mode=disabled"]
+    )
     assert train(cfg, quiet=True)["state"] == "finished"
 
 

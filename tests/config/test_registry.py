@@ -49,7 +49,7 @@ def test_settings_common_to_a_kind_do_not_belong_to_its_components():
         def __init__(self, *, power: float = 2.0): ...
 
     assert [f.name for f in entry("schedule", "made_up").settings] == ["power"]
-    assert entry("schedule", "made_up").schema().warmup == 0.05
+    assert entry("schedule", "made_up").schema().warmup is None
 
 
 def test_a_list_is_nobody_elses():

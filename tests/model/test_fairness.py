@@ -12,10 +12,14 @@ import scipy.stats
 import torch
 
 import gptlab.data.dataset
+from gptlab import load_config, train
 from gptlab.compare import compare
 from gptlab.config import registry
 from gptlab.data import tokenizer_from_json
 from gptlab.model.roles import role_of
+from gptlab.sweeps.cell import check_sweep
+from gptlab.sweeps.grid import plan_sweep
+from gptlab.sweeps.manifest import write_manifest
 from gptlab.training.trainer import Trainer
 from tiny import (
     BLOCKS,
@@ -351,6 +355,19 @@ def test_7_differences_are_taken_pair_by_pair(train_tiny, tmp_path):
     )
 
 
+def test_7_what_is_paired_is_equal_in_everything_but_the_arm(train_tiny, tmp_path):
+    arms = ("norm=layernorm", "norm=rmsnorm")
+    runs = [Path(train_tiny(f"seed={seed}", arm)["run_dir"]) for arm in arms for seed in range(2)]
+    for key, value in {"data_hash": "0" * 64, "precision": "bf16", "device": "cuda"}.items():
+        for folder in runs[2:]:
+            env = json.loads((folder / "env.json").read_text())
+            (folder / "env.json").write_text(json.dumps(env | {key: value}))
+        row = compare([tmp_path / "runs"], baseline="norm=layernorm").iloc[1]
+        assert row["verdict"] == "no verdict" and row["pairs"] == 0 and row["note"], key
+        for folder in runs[2:]:
+            (folder / "env.json").write_text(json.dumps(json.loads((runs[0] / "env.json").read_text())))
+
+
 # 8. Divergence is an outcome.
 
 EXPLODING = "optimizer=sgd optimizer.lr=1e30 train.grad_clip=null norm=none"
@@ -376,3 +393,20 @@ def test_8_a_diverged_run_is_a_row_of_the_table_and_is_not_run_again(train_tiny,
     table = compare([tmp_path / "runs"])
     assert sorted(table["diverged"]) == [0, 1] and len(table) == 2
     assert train_tiny(*EXPLODING.split()) == diverged
+
+
+# 9. The baseline is what the user wrote first, or named; never what happened to start first.
+
+
+@pytest.mark.parametrize("first", ["ffn=swiglu,geglu", "ffn=geglu,swiglu", "norm=rmsnorm,layernorm"])
+def test_9_the_baseline_is_what_was_written_first(first, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["size=tiny", "data=recall", "data.window=24", "budget.steps=1", "eval.tokens=48", "wandb.mode=disabled"]
+    checked = check_sweep(plan_sweep([first, *words, "device=cpu", "precision=float32", "seed=0,1", "name=s"]))
+    write_manifest(checked)
+    for cell in checked.cells[::-1]:  # the last one starts first
+        train(load_config(cell.spec.overrides), quiet=True)
+    slot, values = first.split("=")
+    baseline, other = (f"{slot}={value}" for value in values.split(","))
+    assert list(compare(["runs/s"])["arm"]) == [baseline, other]
+    assert list(compare(["runs/s"], baseline=other)["arm"]) == [other, baseline]

@@ -76,6 +76,31 @@ def test_an_arm_that_cannot_be_matched_is_refused_with_the_nearest_width(baselin
     assert apply_cost_match(configure(arm, f"match.tolerance={tolerance}"))[1].width == 288  # the mend works
 
 
+@pytest.mark.parametrize(
+    ("first", "arm"),
+    [
+        ("bias=false", "ffn=swiglu bias=false"),
+        ("bias=false ffn=swiglu", "ffn=gelu bias=false"),
+        ("ffn=gelu", "ffn=geglu norm=rmsnorm"),
+    ],
+)
+def test_a_small_arm_is_matched_with_a_finer_multiple_than_the_default(first, arm):
+    """At size=tiny a step of 8 in a gated FFN's width is 2.6 % of the parameters; these arms were refused."""
+    tiny = load_config(["size=tiny", "model.vocab_size=256"])
+    wanted = cost(configure(tiny, first))["parameters_non_embedding"]
+    arm = configure(tiny, arm, f"match=params match.reference={wanted}")
+    cfg, done = apply_cost_match(arm)
+    assert (cfg.ffn.multiple_of, done.multiple, done.multiple_before) == (4, 4, 8)
+    assert abs(cost(cfg)["parameters_non_embedding"] / wanted - 1) <= 0.01
+    assert cfg.ffn.hidden == done.width and done.width % 8 == 4
+    for coarser in (done.width - 4, done.width + 4):
+        assert abs(cost(configure(arm, f"ffn.hidden={coarser}"))["parameters_non_embedding"] / wanted - 1) > 0.01
+    assert done.changed == {"ffn.hidden": [done.width_before, done.width], "ffn.multiple_of": [8, 4]}
+    assert "ffn.multiple_of 8 -> 4" in done.describe()
+    with pytest.raises(ConfigError, match=r"^match=params: ffn.hidden=\d+ is the nearest"):
+        apply_cost_match(configure(arm, "ffn.multiple_of=16"))  # what the user asks for stays
+
+
 @pytest.mark.parametrize("knob", ["tolerance=0", "reference=-1"])
 def test_its_settings_have_ranges(baseline, knob):
     with pytest.raises(ConfigError, match=f"^match.{knob.split('=')[0]}="):

@@ -11,6 +11,7 @@ from torch import nn
 
 from gptlab import build_model, load_config
 from gptlab.config import registry
+from gptlab.files import FileError
 from gptlab.runs.checkpoint import (
     load_training,
     load_weights,
@@ -107,7 +108,7 @@ def test_weights_can_be_read_from_a_training_checkpoint(tmp_path):
 
 def test_weights_of_another_model_are_refused(tmp_path):
     save_weights(tmp_path / "best.safetensors", build_model(load_config(["size=tiny"])))
-    with pytest.raises(RuntimeError, match="bias"):
+    with pytest.raises(FileError, match="bias"):
         load_weights(tmp_path / "best.safetensors", build_model(load_config(["size=tiny", "bias=false"])))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptlab import load_config
-from gptlab.config import ConfigError, registry
+from gptlab.config import ConfigError, registry, user_files
 from gptlab.data import corpora, identity
 from gptlab.runs.folder import components_of, digest, run_dir
 from gptlab.runs.record import read_status
@@ -196,10 +196,10 @@ def again(own_registry):
     """Forget the user's modules, as a new process would."""
 
     def forget():
-        for name in registry._contents:
+        for name in user_files.contents:
             sys.modules.pop(name, None)
-        registry._contents.clear()
-        registry._imports.clear()
+        user_files.contents.clear()
+        user_files.imports.clear()
         for key in [k for k, e in registry._entries.items() if not e.cls.__module__.startswith("gptlab.")]:
             del registry._entries[key]
 
@@ -249,7 +249,7 @@ def test_what_a_component_imports_from_next_to_it_counts(again, imports, file):
     write("norm_c.py", NORM.format(name="c", imports=imports, factor=1))
     write(file, "f = 1\n")
     before = component_digest(again, "use=norm_c.py", "norm=c")
-    assert file in registry.files_of(["norm_c.py"])
+    assert file in user_files.files_of(["norm_c.py"])
     assert component_digest(again, "use=norm_c.py", "norm=c") == before
     write(file, "f = 2\n")
     assert component_digest(again, "use=norm_c.py", "norm=c") != before

@@ -168,7 +168,9 @@ def test_an_impossible_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     done = run(tmp_path, RUN + "recorder().__enter__()", TRACKIO_DIR="file")
     line = done.stderr.splitlines()[-1]
-    assert line == "gptlab.config.schema.ConfigError: TRACKIO_DIR=file: cannot be written (File exists); give another"
+    assert line == "gptlab.files.FileError: TRACKIO_DIR=file: {} is a file, not a folder; give another name".format(
+        tmp_path / "file"
+    )
 
 
 def test_a_notebooks_own_run_is_left_alone_and_the_network_is_not_asked_for_the_user(tmp_path):

@@ -204,6 +204,49 @@ print(record.tracker_hint())
     assert [record.exit.exit_code for record in records if record.HasField("exit")] == [0]
 
 
+SLOW_KILLS = [("INT", False), ("TERM", False), ("KILL", True), ("INT", True)]
+KILLED = """
+record = recorder({resume})
+record.__enter__()
+log(record, range({steps}))
+import os, signal, time
+time.sleep(1.5)  # wandb has written it by then
+os.kill(os.getpid(), signal.SIG{signal})
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal", "online"),
+    [("KILL", False), *(pytest.param(*given, marks=pytest.mark.slow) for given in SLOW_KILLS)],
+)
+def test_a_run_that_is_killed_twice_before_its_first_checkpoint_leaves_no_second_run(tmp_path, signal, online):
+    """From scratch, killed; from scratch, killed after a checkpoint; resumed to its end."""
+    with standin() as server:
+        env = server.env if online else {}
+        for resume, steps in (("", "1, 4"), ("", "1, 5"), ("resume_step=2", "3, 6")):
+            assert run(tmp_path, KILLED.format(resume=resume, steps=steps, signal=signal), env).returncode != 0
+        done = run(
+            tmp_path,
+            """
+with recorder(resume_step=2) as record:
+    log(record, range(3, 6))
+    record.finish("finished", {"val/loss": 2.0})
+""",
+            env,
+        )
+        assert done.returncode == 0, done.stderr
+        folders = list((tmp_path / "wandb").glob("*run-*"))
+        if online:
+            [(run_id, sent)] = server.runs.items()
+            assert run_id == read_status(tmp_path / "lab" / "arm one")["wandb_id"]
+            assert sent.summary["state"] == "finished"
+            return
+    [folder] = folders
+    records = list(offline_records(next(folder.glob("*.wandb"))))
+    history = [values(record.history.item) for record in records if record.HasField("history")]
+    assert [line["step"] for line in history] == [1, 2, 3, 4, 5]
+
+
 def test_disabled_does_not_import_wandb_and_keeps_the_plain_files(tmp_path):
     script = """
 with recorder() as record:

@@ -13,6 +13,7 @@ from gptlab import register
 from gptlab.config import ConfigError
 from gptlab.config.compose import load_config
 from gptlab.model import cost as measure
+from gptlab.model.roles import tag
 from gptlab.runs.folder import run_dir
 from gptlab.sweeps import status
 from gptlab.sweeps.cell import check_cells, check_sweep
@@ -103,7 +104,7 @@ def test_costs_are_memoised_by_component_and_not_by_its_name(own_registry):
         class Gains(nn.Module):
             def __init__(self, dim: int):
                 super().__init__()
-                self.gains = nn.Parameter(torch.ones(n, dim))
+                self.gains = tag(nn.Parameter(torch.ones(n, dim)), "gain")
 
             def forward(self, x):
                 return x * self.gains.sum(0)

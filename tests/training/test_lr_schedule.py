@@ -3,8 +3,9 @@ import math
 import pytest
 
 from gptlab.config import ConfigError
-from gptlab.training.lr_schedule import LearningRate, make_learning_rate
-from tiny import component
+from gptlab.runs.record import read_metrics
+from gptlab.training.lr_schedule import MIN_SHARE, WARMUP_STEPS, LearningRate, make_learning_rate, warmup_steps
+from tiny import component, tiny_config
 
 
 def rates(schedule, warmup=0.0, steps=None, lr=1e-3, **settings):
@@ -45,8 +46,10 @@ def test_the_factor_is_the_formula(name):
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
-def test_the_end_is_a_tenth_of_the_peak_unless_set(name):
-    assert component("schedule", name).factor(1.0, 3e-4) == pytest.approx(0.1)
+def test_the_end_is_a_share_of_the_peak_unless_a_rate_is_set(name):
+    assert component("schedule", name).factor(1.0, 3e-4) == pytest.approx(MIN_SHARE, abs=1e-12)
+    assert component("schedule", name, min_share=0.02).factor(1.0, 3e-4) == pytest.approx(0.02)
+    assert component("schedule", name, min_share=0.02, min_lr=3e-5).factor(1.0, 3e-4) == pytest.approx(0.1)
     assert component("schedule", name, min_lr=0.0).factor(1.0, 3e-4) == pytest.approx(0, abs=1e-12)
 
 
@@ -70,6 +73,7 @@ def test_a_budget_in_seconds_is_followed_by_the_clock():
     ("name", "settings", "line"),
     [
         ("cosine", {"min_lr": -1.0}, r"^schedule.min_lr=-1: must not be negative$"),
+        ("cosine", {"min_share": 1.5}, r"^schedule.min_share=1.5: must be from 0 to 1, the peak$"),
         ("wsd", {"decay": 0.0}, r"^schedule.decay=0.0: must be above 0 and at most 1$"),
     ],
 )
@@ -79,9 +83,61 @@ def test_a_setting_that_makes_no_sense_is_refused(name, settings, line):
 
 
 def test_what_only_shows_when_the_parts_are_together_is_refused_before_the_run():
-    from tiny import tiny_config
-
     with pytest.raises(ConfigError, match=r"^schedule.min_lr=0.01: must not exceed optimizer.lr=0.001$"):
         make_learning_rate(tiny_config("schedule.min_lr=0.01"), 10)
     with pytest.raises(ConfigError, match=r"^schedule.warmup=5: with budget.seconds the number of steps is unknown"):
         make_learning_rate(tiny_config("budget.steps=null budget.seconds=3 schedule.warmup=5"), None)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, 0.5), (100, 50), (300, 150), (1000, 150), (3000, 150), (4000, 200), (100_000, 5000)]
+)
+def test_the_default_warm_up_is_a_share_with_a_floor_in_steps_and_at_most_half_a_run(steps, expected):
+    assert WARMUP_STEPS == 150 and warmup_steps(None, steps) == expected
+    found = [rates("constant", warmup=None, steps=steps).at(step, 0.0) for step in range(steps)]
+    assert found == [rates("constant", warmup=expected, steps=steps).at(step, 0.0) for step in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "warm_at"),
+    [(20, 0.5), (200, 0.5), (1000, 0.15), (10_000, 0.05)],  # half of a short run, 150 steps, 5 % of a long one
+)
+def test_the_default_warm_up_by_the_clock_is_as_long_as_one_in_steps(steps, warm_at):
+    ours = rates("constant", warmup=None)
+    found = [ours.at(step, step / steps) for step in range(steps)]
+    assert found == sorted(found) and 0 < found[0] <= 1e-3 / 50
+    assert next(i for i, rate in enumerate(found) if rate == 1e-3) / steps == pytest.approx(warm_at, rel=0.02)
+
+
+WARMUPS = [None, 0, 1e-9, 1e-5, 1e-3, 0.05, 0.5, 0.999999, 1, 2, 99]
+
+
+@pytest.mark.parametrize("warmup", WARMUPS)
+@pytest.mark.parametrize("name", FACTORS)
+@pytest.mark.parametrize("steps", [None, 1, 2, 3, 100, 5000])
+def test_no_rate_is_above_the_peak_or_below_0(name, warmup, steps):
+    if warmup is not None and warmup >= (steps or 1):
+        return  # refused, below
+    for settings in [{}] if name == "constant" else [{}, {"min_lr": 0.0}, {"min_share": 0.0}, {"min_lr": 1e-3}]:
+        ours = rates(name, warmup=warmup, steps=steps, **settings)
+        for i in range(0, (steps or 400) + 2, 1 if not steps or steps < 1000 else 37):
+            for progress in (0.0, 1e-6, i / 400, (i / 400) ** 2, 1.0, 1.3):  # 1.3: the last step was slow
+                assert 0 <= ours.at(i, progress) <= 1e-3
+        assert ours.at(0, 0.0) > 0
+
+
+@pytest.mark.parametrize("warmup", ["4", "5", "1000"])
+def test_a_warm_up_as_long_as_the_run_is_refused(warmup):
+    line = rf"^schedule.warmup={warmup}: must be shorter than the run, which has 4 steps; set a fraction"
+    with pytest.raises(ConfigError, match=line):
+        make_learning_rate(tiny_config(f"schedule.warmup={warmup}"), 4)
+    assert make_learning_rate(tiny_config("schedule.warmup=3"), 4).at(3, 0.0) == pytest.approx(1e-3)
+
+
+def test_the_first_rates_of_a_run_by_the_clock_are_small(train_tiny):
+    """A short fraction once made the first rate 100 times the peak."""
+    words = "budget.steps=null budget.seconds=0.3 train.log_every=1 optimizer.lr=1e-3 eval.every=1000000"
+    for warmup in ("1e-5", "null"):
+        logged = read_metrics(train_tiny(words, f"schedule.warmup={warmup}")["run_dir"])
+        assert all(0 < line["train/lr"] <= 1e-3 for line in logged if "train/lr" in line)
+    assert logged[0]["train/lr"] == pytest.approx(1e-3 / 151)

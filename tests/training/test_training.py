@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptlab.config import ConfigError
+from gptlab.config import ConfigError, registry
 from gptlab.config.compose import load_config
 from gptlab.files import write_json
 from gptlab.runs.folder import run_dir
@@ -145,3 +145,14 @@ def test_a_run_on_a_text_that_was_replaced_starts_anew_in_another_folder(words, 
     second = Path(train(cfg, quiet=True)["run_dir"])
     assert second != first and read_metrics(second)[0]["step"] == 1
     assert read_status(first)["state"] == "running"
+
+
+INITS = [name for name in registry.names("init") if name != "torch"]
+
+
+@pytest.mark.parametrize("head", ["head.tied=true", "head.tied=false"])
+@pytest.mark.parametrize("init", [*INITS, "torch"])
+def test_only_a_start_that_is_far_off_is_warned_of(init, head, words, capsys):
+    train(load_config([*words, "budget.steps=1", f"init={init}", head, "size.dim=128", "tokenizer=byte"]))
+    warned = "warning: initial loss" in capsys.readouterr().out
+    assert warned == (init == "torch" and head == "head.tied=true")

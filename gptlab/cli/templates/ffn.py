@@ -24,7 +24,8 @@ class MyFFN(nn.Module):
     ):
         super().__init__()
         width = hidden or max(1, round(2 / 3 * expansion * dim))  # three matrices with the parameters of two
-        # The role of a matrix decides its initial scale and its weight decay (gptlab/model/roles.py).
+        # The role of a matrix decides its initial scale and its weight decay (gptlab/model/roles.py). Plain nn.Linear
+        # works too: the last one before the stream is then found by what follows it, and its bias obeys `bias=false`.
         self.gate = Linear(dim, width, bias, role="gate")
         self.up = Linear(dim, width, bias, role="input")  # reads the stream
         self.down = Linear(width, dim, bias, role="residual")  # is added to the stream

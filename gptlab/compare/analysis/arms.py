@@ -2,8 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from gptlab.compare.read.runs import Run, SweepFile
@@ -13,6 +14,9 @@ NOT_OF_ARM = ("seed", *BOOKKEEPING)  # the runs of one arm may differ in these
 # Settings of a slot whichever component is chosen, such as data.window
 SLOT_SETTINGS = {f"{slot}.{f.name}" for slot, kind in SLOTS.items() if kind in COMMON for f in fields(COMMON[kind])}
 VOCABULARY_SLOTS = ("tokenizer", "data")
+BY_CONTENT = ("data", "tokenizer", "train.init_from")  # settings that may name files, which count by what is in them
+SHA256 = "sha256"  # data.sha256=3fa1c2d4 tells two texts apart that have the same path
+SHOWN = 8  # hex digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +42,84 @@ class Arm:
 
 
 def group_arms(runs: Iterable[Run], sweep: SweepFile) -> list[Arm]:
-    """Return the arms in the order of the sweep's variants, then of their first runs.
+    """Return the arms in the order of the sweep's arms or variants, then of their first runs.
 
-    Several runs of an arm may have the same seed, as when two sweeps share a cell. Then the one written last is used,
-    but a run that has ended takes precedence over one that is still unfinished.
+    The runs of an arm read the same text, tokenizer and weights, wherever these lie, and use the same source of the
+    user's components. Several of them may have the same seed, as when two sweeps share a cell. Then the one written
+    last is used, but a run that has ended takes precedence over one that is still unfinished.
     """
     groups: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
-        groups.setdefault(frozenset(as_text(run.config).items()), []).append(run)
-    settings = differing([as_text(group[0].config) for group in groups.values()])
+        groups.setdefault(identity(run), []).append(run)
+    settings = differing(_shown_settings([group[0] for group in groups.values()]))
     arms = [
         Arm(group[0].config.get("variant"), differs, _one_per_seed(group))
         for group, differs in zip(groups.values(), settings, strict=True)
     ]
-    order = {label: i for i, label in enumerate(sweep.labels)}
-    return sorted(arms, key=lambda arm: order.get(arm.label or "", len(order)))
+    return sorted(arms, key=lambda arm: _place(arm, sweep))
+
+
+def identity(run: Run, without: Collection[str] = ()) -> frozenset[tuple[str, str]]:
+    """Return what the runs of one arm have in common: their settings, and the content of the files that these name.
+
+    `without` are settings to leave out, such as tuned ones.
+    """
+    settings = {key: text for key, text in as_text(run.config).items() if key not in without}
+    for key in BY_CONTENT:
+        if key in run.content:
+            settings = {k: v for k, v in settings.items() if not _names_file(k, key)}
+    if "components" in run.env:  # else only their paths are known
+        settings.pop("use", None)
+    return frozenset((settings | {f"{key}.{SHA256}": sha for key, sha in run.content.items()}).items())
+
+
+def _names_file(setting: str, key: str) -> bool:
+    """Return whether a setting is `key` or one of a component's own in that slot."""
+    return setting == key or (setting.startswith(f"{key}.") and setting not in SLOT_SETTINGS)
+
+
+def _shown_settings(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Return the settings of each run as they are shown: as_text, in which equal content has equal settings.
+
+    Files are named by their paths, those of the first run that has the content. Where different content has the same
+    settings, or a component has several sources, the beginning of the sha256 tells them apart.
+    """
+    shown = [as_text(run.config) for run in runs]
+    for run, settings in zip(runs, shown, strict=True):
+        if "components" in run.env:
+            settings.pop("use", None)
+    for key in dict.fromkeys([*BY_CONTENT, *(key for run in runs for key in run.content)]):
+        if key in BY_CONTENT:
+            _name_by_content(key, runs, shown)
+        else:
+            for run, settings in zip(runs, shown, strict=True):
+                settings[f"{key}.{SHA256}"] = run.content.get(key, "unknown")[:SHOWN]
+    return shown
+
+
+def _name_by_content(key: str, runs: Sequence[Run], shown: Sequence[dict[str, str]]) -> None:
+    """Give runs with the same content of `key` the same settings in `shown`, and runs with other content others."""
+    names: dict[str, dict[str, str]] = {}  # content -> its settings
+    contents = []
+    for run, settings in zip(runs, shown, strict=True):
+        own = {k: text for k, text in settings.items() if _names_file(k, key)}
+        contents.append(run.content.get(key) or f"unknown {own}")
+        named = names.setdefault(contents[-1], own)
+        if named != own:
+            others = {k: text for k, text in settings.items() if k not in own}
+            settings.clear()
+            settings |= others | named
+    if len({json.dumps(own, sort_keys=True) for own in names.values()}) < len(names):
+        for content, settings in zip(contents, shown, strict=True):
+            settings[f"{key}.{SHA256}"] = content.partition(" ")[0][:SHOWN]
+
+
+def _place(arm: Arm, sweep: SweepFile) -> int:
+    """Return an arm's place in the sweep: that of its runs, or else of its label, or else the last."""
+    folders = {run.folder.name for run in arm.runs}
+    by_runs = [i for i, names in enumerate(sweep.arms) if folders & set(names)]
+    by_label = [len(sweep.arms) + i for i, label in enumerate(sweep.labels) if label == arm.label]
+    return min(by_runs or by_label or [len(sweep.arms) + len(sweep.labels)])
 
 
 def as_text(config: dict[str, Any]) -> dict[str, str]:
@@ -93,16 +160,31 @@ def _one_per_seed(runs: list[Run]) -> list[Run]:
     return sorted({run.seed: run for run in ordered}.values(), key=lambda run: run.seed)
 
 
-def choose_baseline(arms: list[Arm], wanted: str | None, sweep: SweepFile, defaults: dict[str, Any] | None) -> Arm:
-    """Return the arm `wanted`, or else the sweep's baseline, the arm nearest to `defaults`, or the first arm."""
+def choose_baseline(
+    arms: list[Arm],
+    wanted: str | None,
+    sweep: SweepFile,
+    defaults: dict[str, Any] | None,
+    first: Collection[Path] = (),
+) -> Arm:
+    """Return the arm that the others are compared with; which of them started first never matters.
+
+    It is the arm `wanted`, or else the sweep's baseline, which is its first arm as written. Without a sweep it is the
+    arm of the folders `first`; if these have several arms, the one of them that is nearest to `defaults`, or without
+    these the first.
+    """
     if wanted is not None:
         return _find(arms, wanted)
-    if sweep.baseline in {arm.label for arm in arms if arm.label}:
-        return _find(arms, str(sweep.baseline))
+    baselines = [arm for arm in arms if sweep.arms and {run.folder.name for run in arm.runs} & set(sweep.arms[0])]
+    labelled = [arm for arm in arms if arm.label and arm.label == sweep.baseline]
+    if len(baselines) == 1 or (labelled and not baselines):
+        return baselines[0] if baselines else _find(arms, str(sweep.baseline))
+    candidates = [arm for arm in arms if any(run.folder in first for run in arm.runs)] or arms
     if defaults is None:
-        return arms[0]
+        return candidates[0]
     usual = as_text(defaults)
-    return min(arms, key=lambda arm: sum(usual.get(key, "null") != value for key, value in arm.settings.items()))
+    distance = {id(arm): sum(usual.get(k, "null") != v for k, v in arm.settings.items()) for arm in candidates}
+    return min(candidates, key=lambda arm: (distance[id(arm)], sorted(arm.settings.items())))
 
 
 def _find(arms: list[Arm], wanted: str) -> Arm:

@@ -10,6 +10,7 @@ from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.comparison import Effect
 from gptlab.compare.analysis.effects import compare_scores
 from gptlab.compare.analysis.outcomes import Rate, compare_rates, stuck_seeds
+from gptlab.compare.analysis.provenance import unlike_pairs
 from gptlab.compare.analysis.text_share import block_deviations
 from gptlab.compare.read.runs import Run
 from gptlab.runs.states import RunState
@@ -62,12 +63,14 @@ def judge(
         "deviations": {label: _deviations(runs, metric) for label, runs in finished.items()},
         "marks": marks,
         "edge": _at_edges(references, edge),
+        "unlike": unlike_pairs(arms, references),
     }
     first, last = next(iter(arms)), list(arms)[-1]
     ladder = len(arms) >= LONG_LADDER and references.get(last, first) != first
+    whole = f"{last} against {first}"
     if ladder:
         judging["family"] += 1
-    whole = f"{last} against {first}"
+        judging["unlike"] |= unlike_pairs({first: arms[first], whole: arms[last]}, {whole: first})
     effects = _effects(scores, references, whole if ladder else None, metric, judging)
     without = {label: series.drop(stuck[label], errors="ignore") for label, series in scores.items()}
     touched = [arm for arm, other in references.items() if stuck[arm] or stuck[other]]

@@ -1,4 +1,4 @@
-"""The origin of the numbers: a table of the runs, and the machines that they ran on."""
+"""The origin of the numbers: a table of the runs, the machines that they ran on, and the pairs that are not alike."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,9 @@ from gptlab.compare.analysis.tuning_curves import arm_of
 from gptlab.compare.read.anonymise import shown_address, shown_folder
 from gptlab.compare.read.runs import Run
 from gptlab.runs.states import RunState
+
+BY_SETTING = ("precision", "device")  # facts that a setting of the same name may ask for
+SAME_TEXT = 0.001  # share of the bytes by which two evaluations of one text may differ: tokenizers cut it elsewhere
 
 
 def list_runs(arms: Mapping[str, Arm], runs: Sequence[Run], settings: Sequence[str], metric: str) -> pd.DataFrame:
@@ -70,3 +73,72 @@ def _machine(env: Mapping[str, Any]) -> str:
         f"commit {git['commit'][:10]}{' with changes' * bool(git.get('dirty'))}" if git else None,
     ]
     return ", ".join(filter(None, parts))
+
+
+def unlike_pairs(arms: Mapping[str, Arm], references: Mapping[str, str]) -> dict[str, dict[int, str]]:
+    """Return, for each arm and seed, why its run cannot be judged against that of the arm's reference."""
+    by_seed = {label: {run.seed: run for run in arm.runs} for label, arm in arms.items()}
+    reasons = {
+        label: {
+            seed: unlike(run, by_seed[reference][seed])
+            for seed, run in by_seed[label].items()
+            if seed in by_seed[reference]
+        }
+        for label, reference in references.items()
+    }
+    return {label: {seed: reason for seed, reason in of.items() if reason} for label, of in reasons.items()}
+
+
+def unlike(run: Run, reference: Run) -> str:
+    """Return why two runs cannot be judged as a pair: `other text`, `bf16 against float32`; "" if they can.
+
+    What their configs set differently, such as precision=float32 and precision=bf16, is the question that is asked, not
+    a fault; but losses on different texts, or on different parts of one, can never be compared. What an older version
+    did not record is taken to be equal.
+    """
+    if found := _other_text(run, reference) or _other_evaluation(run, reference):
+        return found
+    others = _facts(reference)
+    for name, fact in _facts(run).items():
+        asked = name in BY_SETTING and run.config.get(name) != reference.config.get(name)
+        if fact and others[name] and fact != others[name] and not asked:
+            return f"{fact} against {others[name]}"
+    return ""
+
+
+def _other_text(run: Run, reference: Run) -> str:
+    own, other = run.env.get("data_hash"), reference.env.get("data_hash")
+    return "other text" if own and other and own != other else ""
+
+
+def _other_evaluation(run: Run, reference: Run) -> str:
+    """Return how much of the text the last evaluations read, if that differs; "" if it does not."""
+    fractions = [(r.config.get("data") or {}).get("val_fraction") for r in (run, reference)]
+    if fractions[0] != fractions[1] and None not in fractions:
+        return f"val_fraction {fractions[0]} against {fractions[1]}"
+    read = [sum(r.summary.get("val/block_bytes") or ()) for r in (run, reference)]
+    if all(read):
+        far = abs(read[0] - read[1]) > SAME_TEXT * max(read)
+        return f"evaluated on {read[0]:,.0f} bytes of text against {read[1]:,.0f}" if far else ""
+    sections = [r.config.get("eval") or {} for r in (run, reference)]
+    tokens = [section.get("final_tokens", section.get("tokens")) for section in sections]
+    if tokens[0] != tokens[1] and all(sections):
+        return f"evaluated on {_count(tokens[0])} tokens against {_count(tokens[1])}"
+    return ""
+
+
+def _count(tokens: float | None) -> str:
+    return "all" if tokens is None else f"{tokens:,.0f}"
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """Return what the machine gave the run, by the setting that asks for it, or by the name of a package."""
+    packages = run.env.get("packages") or {}
+    return {
+        "precision": run.env.get("precision") or "",
+        "device": str(run.env.get("device") or "").partition(":")[0],
+        **{
+            name: f"{name} {'.'.join(packages[name].split('.')[:2])}" if name in packages else ""
+            for name in ("torch", "gptlab")
+        },
+    }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from gptlab.compare.analysis.arms import Arm, as_text
+from gptlab.compare.analysis.arms import Arm, as_text, identity
 from gptlab.compare.analysis.comparison import Tuning
 from gptlab.compare.read.runs import Run, SweepFile
 from gptlab.runs.metrics import metric_named
@@ -61,15 +61,11 @@ def arm_of(run: Run, arms: Sequence[Arm], settings: Sequence[str]) -> int | None
     """
     label = run.config.get("variant")
     named = [i for i, arm in enumerate(arms) if label and arm.label == label]
-    if len(named) == 1:
+    if len(named) == 1 and arms[named[0]].runs[0].content == run.content:
         return named[0]
-    untuned = _without(run, settings)
-    matches = [i for i in named or range(len(arms)) if _without(arms[i].runs[0], settings) == untuned]
+    untuned = identity(run, settings)
+    matches = [i for i in named or range(len(arms)) if identity(arms[i].runs[0], settings) == untuned]
     return matches[0] if matches else None
-
-
-def _without(run: Run, settings: Sequence[str]) -> dict[str, str]:
-    return {key: text for key, text in as_text(run.config).items() if key not in settings}
 
 
 def as_value(text: str) -> float | str:

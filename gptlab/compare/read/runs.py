@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from gptlab.config import ConfigError
-from gptlab.files import read_json
+from gptlab.files import FileError, decode_utf8, read_json
 
 SECTION = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # where a top-level key begins
 RUN_FILES = {"config.yaml", "status.json"}  # both, since a folder of W&B has a config.yaml too
@@ -63,6 +63,20 @@ class Run:
         """`tune` for a run that was made only to choose a setting, "" for the others."""
         return self.config.get("phase") or ""
 
+    @functools.cached_property
+    def content(self) -> dict[str, str]:
+        """The sha256 of what the run read from files, by setting; without those that an older version did not record.
+
+        The settings are `data` (the text), `tokenizer` (its file), `train.init_from` (weights), and the slots with a
+        component of the user's (its source).
+        """
+        env, tokenizer = self.env, self.config.get("tokenizer") or {}
+        start = {"train.init_from": (env.get("init_from") or {}).get("sha256")}
+        reads_file = any(isinstance(value, str) for key, value in tokenizer.items() if key != "name")
+        files = {"data": env.get("data_hash"), "tokenizer": env.get("tokenizer_hash") if reads_file else None} | start
+        sources = {component.partition(".")[0]: sha for component, sha in (env.get("components") or {}).items()}
+        return sources | {key: sha for key, sha in files.items() if sha}
+
     def when(self, event: str) -> str:
         """Return the time at which the run was "started" or "updated", in a form that sorts."""
         return str(self.status.get(event, ""))
@@ -70,7 +84,11 @@ class Run:
     def number(self, key: str) -> float:
         """Return a number of the summary, or NaN if it is absent."""
         value = self.summary.get(key)
-        return float("nan") if value is None else float(value)
+        if value is None:
+            return float("nan")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"metric={key}: is {value!r:.60} in {self.folder / 'summary.json'}; give a number")
+        return float(value)
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,7 @@ class SweepFile:
     command: str | None = None
     labels: tuple[str, ...] = ()  # the names of the variants, in their order
     baseline: str | None = None  # a label
+    arms: tuple[tuple[str, ...], ...] = ()  # the names of the folders of each arm's runs, the baseline's first
     against: str | None = None  # "baseline" or "previous"
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> the values tried
     matched: list[dict[str, Any]] = field(default_factory=list)  # what match= changed in which arm
@@ -96,6 +115,7 @@ class SweepFile:
             command=content.get("command"),
             labels=labels,
             baseline=content.get("baseline") or next(iter(labels), None),
+            arms=tuple(map(tuple, content.get("arms") or ())),
             against=content.get("against"),
             tune=(content.get("tune") or {}).get("grid") or {},
             matched=content.get("matched") or [],
@@ -137,11 +157,16 @@ def _load_config(path: Path) -> dict[str, Any]:
 
     Thousands of runs of a sweep have only a few different sections.
     """
-    text = path.read_text(encoding="utf-8")
+    text = decode_utf8(path.read_bytes(), str(path))
     sections = [_load_section(section) for section in SECTION.split(text) if section]
     if all(isinstance(section, dict) and len(section) == 1 for section in sections):
         return {key: value for section in sections for key, value in section.items()}
-    config: dict[str, Any] = _load_yaml(text)  # written by hand
+    try:
+        config = _load_yaml(text)  # written by hand
+    except yaml.YAMLError as e:
+        raise FileError(f"{path}: not readable as YAML ({' '.join(str(e).split())}); delete the run's folder") from e
+    if not isinstance(config, dict):
+        raise FileError(f"{path}: is empty or no config; delete the run's folder")
     return config
 
 
@@ -164,12 +189,16 @@ def load_sweep(runs: list[Run]) -> dict[str, Any]:
     path = above.pop() / "sweep.yaml"
     if above or not path.exists():
         return {}
-    text = path.read_text(encoding="utf-8")
-    sweep: dict[str, Any]
+    text = decode_utf8(path.read_bytes(), str(path))
     try:
         sweep = json.loads(text)  # gptlab writes JSON, which is valid YAML and 50 times as fast to parse
     except ValueError:
-        sweep = _load_yaml(text)
+        try:
+            sweep = _load_yaml(text)
+        except yaml.YAMLError:
+            sweep = None
+    if not isinstance(sweep, dict):
+        raise FileError(f"{path}: is empty, cut off or not readable; the same `gptlab sweep` writes it again")
     return sweep
 
 
