@@ -7,15 +7,11 @@ import pandas as pd
 from gptlab.compare.analysis.comparison import (
     CONFIDENCE,
     Comparison,
-    EqualBudgetComparison,
-    Reading,
     Result,
     Tuning,
 )
-from gptlab.compare.analysis.equal_budget import shifted
 from gptlab.compare.analysis.verdict import EXPLORATORY, INTERIM, MIN_PAIRS, NOT_SHOWN
 from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, seed_range, si
-from gptlab.compare.read.runs import AXES
 from gptlab.runs.metrics import metric_named
 
 MOST_LISTED = 4  # arms; for more arms only the range is given
@@ -29,12 +25,16 @@ def verdict_of(comparison: Comparison, result: Result) -> str:
         return effect.verdict if effect else ""
     if len(effect.note) <= SHORT_NOTE:
         return f"{effect.verdict} ({effect.note})"
-    return f"{effect.verdict} [{_long_notes(comparison).index((result.name, effect.note)) + 1}]"
+    return f"{effect.verdict} [{list(_long_notes(comparison)).index(effect.note) + 1}]"
 
 
-def _long_notes(comparison: Comparison) -> list[tuple[str, str]]:
-    noted = [(r.name, r.effect.note) for r in comparison.results if r.effect]
-    return [(name, note) for name, note in noted if len(note) > SHORT_NOTE]
+def _long_notes(comparison: Comparison) -> dict[str, list[str]]:
+    """Return the notes that stand below the table, each with the arms that have it."""
+    arms: dict[str, list[str]] = {}
+    for result in comparison.results:
+        if result.effect and len(result.effect.note) > SHORT_NOTE:
+            arms.setdefault(result.effect.note, []).append(result.name)
+    return arms
 
 
 def difference_of(result: Result) -> str:
@@ -66,8 +66,8 @@ def standing_lines(comparison: Comparison) -> Iterator[str]:
 
 def outcome_lines(comparison: Comparison) -> Iterator[str]:
     """Yield the long notes of the verdicts, the rates of divergence, what stuck seeds change, and a ladder's whole."""
-    for number_, (name, note) in enumerate(_long_notes(comparison), start=1):
-        yield f"[{number_}] {name}: {note}."
+    for place, (note, arms) in enumerate(_long_notes(comparison).items(), start=1):
+        yield f"[{place}] {', '.join(arms)}: {note}."
     for outcome in ("diverged", "stuck"):
         yield from _rates(comparison, outcome)
     for result in comparison.results:
@@ -163,61 +163,6 @@ def _sensitivity(compared: list[Result], family: int) -> Iterator[str]:
     if needed:
         text = ", ".join(f"{name} {seed_range(e.seeds_low, e.seeds_high)}" for name, e in needed.items())
         yield f"To settle whether the difference is as large as the margin, with 80% power: {text} seeds."
-
-
-def equal_budget_lines(comparison: Comparison, *, in_table: bool = False) -> Iterator[str]:
-    """Say what the runs show at equal budgets, and for which arms it is shown to matter what is held equal.
-
-    `in_table`: whether a table shows the numbers, which these lines then do not repeat.
-    """
-    ends = [AXES[equal.axis].word for equal in comparison.equal_budgets if _all_judged(equal)]
-    if ends:
-        yield f"All runs end at equal {', '.join(ends)}: there, the verdicts are those above."
-    for equal in comparison.equal_budgets:
-        if equal.readings and not _all_judged(equal):
-            yield from _numbers(equal, in_table)
-        yield from _shifts(equal)
-        if equal.note:
-            yield f"Equal {AXES[equal.axis].word}: {equal.note}."
-
-
-def _all_judged(equal: EqualBudgetComparison) -> bool:
-    return bool(equal.readings) and not any(reading.why for reading in equal.readings.values())
-
-
-def _numbers(equal: EqualBudgetComparison, in_table: bool) -> Iterator[str]:
-    """Yield the differences at an equal budget, and why some of them get no word."""
-    word = AXES[equal.axis].word
-    each = [f"{arm} {reading_of(reading)}" for arm, reading in equal.readings.items()]
-    reasons: dict[str, list[str]] = {}
-    for arm, reading in equal.readings.items():
-        if reading.why:
-            reasons.setdefault(reading.why, []).append(arm)
-    if not in_table and len(each) > MOST_LISTED:
-        n = sum(map(len, reasons.values()))
-        yield f"At equal {word} {n} of {len(each)} arms get no word; --markdown and --html have the numbers."
-        return
-    if not in_table:
-        yield f"At equal {word}: {'; '.join(each)}."
-    yield from (f"No word for {', '.join(arms)} at equal {word}: {why}." for why, arms in reasons.items())
-
-
-def _shifts(equal: EqualBudgetComparison) -> Iterator[str]:
-    for arm, reading in equal.readings.items():
-        if shifted(reading) and reading.shift:
-            moved = plus_minus(reading.shift.mean, reading.shift.half, "+")
-            yield (
-                f"What is held equal matters for {arm}: at equal {AXES[equal.axis].word} its difference lies {moved}"
-                f" from that at the end of the runs (p {p_value(reading.shift.p_holm)}), in part since a schedule had"
-                " not ended."
-            )
-
-
-def reading_of(reading: Reading) -> str:
-    """Return `-0.0210 ± 0.0040 (31.2), better`, with the budget; or `no word` in place of the verdict."""
-    effect = reading.effect
-    word = "no word" if reading.why else effect.verdict
-    return f"{plus_minus(effect.mean, effect.half, '+')} at {si(reading.budget)}, {word}"
 
 
 def tuning_lines(tunings: list[Tuning]) -> Iterator[str]:

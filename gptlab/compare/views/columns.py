@@ -12,7 +12,8 @@ from gptlab.compare.analysis.comparison import (
 from gptlab.compare.columns import SHOWN_COLUMNS, Column
 from gptlab.compare.formatting import number, p_value, percent, plus_minus
 from gptlab.compare.read.runs import AXES
-from gptlab.compare.views.captions import difference_of, reading_of, verdict_of
+from gptlab.compare.views.budget_captions import reading_of
+from gptlab.compare.views.captions import difference_of, verdict_of
 
 Cells = dict[str, list[str]]  # title -> cells; a title may be broken at "\n"
 TEXT_TITLES = ("verdict", "levels")  # columns of text, which is aligned at the left and may be folded

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import DEFINITIONS
+from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
     captions,
-    equal_budget_lines,
     matched_lines,
     outcome_lines,
     standing_lines,

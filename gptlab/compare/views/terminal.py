@@ -10,9 +10,9 @@ from rich.text import Text
 
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, EXPLORATORY, INTERIM, UNSTABLE, WORSE
+from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
     captions,
-    equal_budget_lines,
     matched_lines,
     outcome_lines,
     standing_lines,
