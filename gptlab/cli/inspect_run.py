@@ -31,11 +31,11 @@ def inspect(folders: Sequence[Path], png: Path | None, console: Console) -> dict
     The picture goes to diagnostics.png in the first run's folder unless `png` names a file. Raises ConfigError for a
     folder without snapshots, or for the same folder twice.
     """
-    picture = png or folders[0] / "diagnostics.png"
-    snapshots = [_read_snapshots(folder) for folder in folders]
-    check_picture(picture)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"inspect {folders[0]}: named twice; give one run, or two that differ")
+    picture = png or folders[0] / "diagnostics.png"
+    check_picture(picture)
+    snapshots = [_read_snapshots(folder) for folder in folders]
     names = [_name(folder) for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]

@@ -59,7 +59,8 @@ def short_diff(cfg: Settings) -> dict[str, Any]:
     diff = _diff(flat, cfg)
     file = None
     if any(k.startswith("size.") for k in diff):
-        file, diff = presets.best_fit(list(files_of("size").values()), flat, _without_baselines_size(diff, flat))
+        file, named = presets.best_fit(list(files_of("size").values()), flat, _without_baselines_size(diff, flat))
+        diff = named if file else diff
     first = "size" if file and presets.preset_of(file) else None
     return {k: diff[k] for k in sorted(diff, key=lambda k: (k != first, _importance(k)))}
 

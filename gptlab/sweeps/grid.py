@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Glob, Override
 from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, ConfigError, flatten, plain, registry
 from gptlab.config.compose import files_in, load_config
 from gptlab.config.overrides import parse, quoted, text_of, typed, values_as_typed
-from gptlab.sweeps.arms import Arm, SweepPlan
+from gptlab.sweeps.arms import Arm, SweepPlan, as_texts
 from gptlab.sweeps.experiment import FIRST_TUNING_SEED, Experiment, is_experiment, read_experiment
 from gptlab.sweeps.fractional_design import balanced
 from gptlab.sweeps.ladder import knock_outs, rungs
@@ -208,9 +208,24 @@ def _with_tuning(plan: SweepPlan, given: Sequence[Override], flags: Sequence[str
     seeds = plan.experiment.tune_seeds or [FIRST_TUNING_SEED + i for i in range(DEFAULT_TUNING_SEEDS)]
     if both := set(map(str, seeds)) & {seed or "0" for seed in plan.seeds}:
         raise ConfigError(f"tune_seeds: {min(both)} is also a seed of the comparison, which would bias it; give others")
-    arms = [replace(arm, variant=arm.name) for arm in plan.arms]
+    arms = [replace(arm, variant=name) for arm, name in zip(plan.arms, _unique_names(plan.arms), strict=True)]
     grids = {arm.name: _first_grid(arm, tune) for arm in arms}
     return replace(plan, arms=arms, tune=tune, tune_seeds=[str(seed) for seed in seeds], grids=grids)
+
+
+def _unique_names(arms: Sequence[Arm]) -> list[str]:
+    """Return the names of the arms; variants of a grid that have a name in common get the values that differ, too."""
+    groups: dict[str, list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(arm.name, []).append(arm)
+    names = []
+    for arm in arms:
+        first, *others = groups[arm.name]
+        differing = {
+            k: v for k, v in arm.varying.items() if any(a.varying.get(k) != first.varying.get(k) for a in others)
+        }
+        names.append(" ".join([arm.name, *as_texts(differing)]))
+    return names
 
 
 def _first_grid(arm: Arm, tune: Mapping[str, list[str]]) -> TuningGrid:

@@ -56,7 +56,7 @@ def test_a_damaged_file_is_named_by_compare(name, content, run, capsys):
 
 
 def test_a_metric_that_is_no_number_is_refused(run, capsys):
-    assert "metric=device: is 'cpu' in " in refusal(capsys, "compare", "runs/a", "--metric", "device")
+    assert "metric=device: is no number in runs/a/" in refusal(capsys, "compare", "runs/a", "--metric", "device")
 
 
 @pytest.mark.parametrize("flag", ["csv", "markdown", "html"])

@@ -310,6 +310,7 @@ WRITTEN = [
 @pytest.mark.parametrize("text", WRITTEN)
 def test_a_config_read_by_its_sections_is_the_config(text, tmp_path):
     folder = write_run(tmp_path / "a")
+    text += "seed: 0\n" + "name: a\n" * ("name" not in text)  # which every config has
     (folder / "config.yaml").write_text(text)
     (run,) = load_runs([folder])
     assert run.config == yaml.safe_load(text) and list(run.config) == list(yaml.safe_load(text))

@@ -108,7 +108,7 @@ def test_a_size_without_its_preset_is_refused_if_it_does_not_fit(words, message)
         ("size=gpt2-124m data.window=64", "size-gpt2-124m_data.window-64_seed-0"),
         (
             "size=gpt2-124m size.dim=96 data.window=64 model.vocab_size=256",
-            "size.n_layer-12_size.n_head-12_size.dim-96_seed-0",
+            "size.n_layer-12_size.n_head-12_size.dim-96_optimizer.lr-0.001_seed-0",
         ),
         ("preset=falcon size=falcon-rw-1b", "size-falcon-rw-1b_head.z_loss-0.0001_seed-0"),
         ("preset=falcon size=falcon-rw-1b position=rope", "size-falcon-rw-1b_position-rope_head.z_loss-0.0001_seed-0"),

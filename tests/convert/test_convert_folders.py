@@ -265,7 +265,7 @@ SPOILT = {
         "unexpected keys for GPTNeoXForCausalLM: a and 1 more;",
     ),
     "shape": (lambda f: edit_json(f / "config.json", vocab_size=300), "transformers cannot read it"),
-    "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 20), "transformers cannot read it"),
+    "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 20), "is not a whole safetensors file"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "is not a file of the tokenizers library"),
 }
 

@@ -13,6 +13,7 @@ from gptlab import register
 from gptlab.diagnostics.activations import effective_rank, histogram, probe_activations
 from gptlab.diagnostics.watch import PAST_LOSSES, Watch
 from gptlab.model.attention_kernels import attend, attend_explicitly, scores
+from gptlab.model.roles import tag
 from gptlab.runs.record import read_metrics, read_snapshots
 from gptlab.runs.trackers import to_tracker
 from tiny import ATTENTIONS, LAYERS, WIRINGS, telling_model, tiny_model, tokens
@@ -162,6 +163,7 @@ def test_a_users_own_component_is_measured_as_far_as_it_has_the_parts(own_regist
         def __init__(self, dim):
             super().__init__()
             self.a = nn.Linear(dim, dim)
+            tag(self.a.weight, "input")
 
         def forward(self, x):
             return torch.tanh(100 * self.a(x))

@@ -93,6 +93,12 @@ def test_the_default_seed_of_a_comparison_is_refused_for_tuning_too(tmp_path):
         plan_sweep([str(tmp_path / "q.yaml")])
 
 
+def test_the_variants_of_a_tuned_grid_have_names_of_their_own(file):
+    plan = plan_sweep([file, "bias=true,false"])
+    assert [arm.name for arm in plan.arms] == ["a bias=true", "a bias=false", "b bias=true", "b bias=false"]
+    assert len(plan.grids) == 4 and len({cell.label for cell in plan.tuning_cells}) == 4 * 3 * 2
+
+
 def test_a_setting_given_on_the_command_line_is_not_tuned(file):
     plan = plan_sweep([file, "optimizer.lr=5e-4"])
     assert not plan.tune and not plan.tuning_cells and len(plan.cells) == 4

@@ -53,7 +53,9 @@ def test_warm_up_then_cosine_is_nanogpts_curve(warmup):
 
 
 def test_a_budget_in_seconds_warms_up_and_decays_by_the_clock():
-    rates = rates_of("budget.seconds=10", "schedule.warmup=0.1", "schedule.min_lr=0", "schedule=linear")
+    rates = rates_of(
+        "budget.seconds=10", "schedule.warmup=0.1", "schedule.min_lr=0", "schedule=linear", "optimizer.lr=1e-3"
+    )
     assert rates.at(0, 0.0) < rates.at(3, 0.05) < rates.at(9, 0.1) == pytest.approx(1e-3)
     assert rates.at(50, 0.55) == pytest.approx(0.5e-3) and rates.at(99, 1.0) == pytest.approx(0, abs=1e-9)
     with pytest.raises(ConfigError, match="schedule.warmup=100"):

@@ -83,7 +83,7 @@ def test_a_setting_that_makes_no_sense_is_refused(name, settings, line):
 
 
 def test_what_only_shows_when_the_parts_are_together_is_refused_before_the_run():
-    with pytest.raises(ConfigError, match=r"^schedule.min_lr=0.01: must not exceed optimizer.lr=0.001$"):
+    with pytest.raises(ConfigError, match=r"^schedule.min_lr=0.01: must not exceed optimizer.lr=0.005$"):
         make_learning_rate(tiny_config("schedule.min_lr=0.01"), 10)
     with pytest.raises(ConfigError, match=r"^schedule.warmup=5: with budget.seconds the number of steps is unknown"):
         make_learning_rate(tiny_config("budget.steps=null budget.seconds=3 schedule.warmup=5"), None)
@@ -131,7 +131,9 @@ def test_a_warm_up_as_long_as_the_run_is_refused(warmup):
     line = rf"^schedule.warmup={warmup}: must be shorter than the run, which has 4 steps; set a fraction"
     with pytest.raises(ConfigError, match=line):
         make_learning_rate(tiny_config(f"schedule.warmup={warmup}"), 4)
-    assert make_learning_rate(tiny_config("schedule.warmup=3"), 4).at(3, 0.0) == pytest.approx(1e-3)
+    assert make_learning_rate(tiny_config("schedule.warmup=3", "optimizer.lr=1e-3"), 4).at(3, 0.0) == pytest.approx(
+        1e-3
+    )
 
 
 def test_the_first_rates_of_a_run_by_the_clock_are_small(train_tiny):

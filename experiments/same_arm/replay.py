@@ -1,0 +1,164 @@
+"""Draw comparisons of an arm with itself from the kept runs, and count how often gptlab calls it better or worse.
+
+fixed   Both arms have one learning rate; each gets seeds of its own.
+tuned   Both arms search their rate on two tuning seeds, are judged around it and re-centred, as `tune: auto` does,
+        among the four rates that were run. An experiment that asks for another rate gives no verdict.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gptlab.compare import build_comparison
+from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.text_share import block_deviations
+from gptlab.compare.analysis.verdict import BETTER, WORSE
+from gptlab.compare.build import collect_runs
+from gptlab.sweeps.arms import CellSpec, SweepPlan
+from gptlab.sweeps.grid import plan_sweep
+from gptlab.sweeps.tuning import best_values, extended, recentred
+
+HERE = Path(__file__).parent
+METRIC, SETTING, OWN = "val/loss", "optimizer.lr", "1e-2"
+SEEDS = (3, 5, 10)
+TUNING_SEEDS = 2
+DRAWS = 600
+CLAIMS = (BETTER, WORSE)
+
+
+@dataclass
+class Ended:
+    """The part of a Cell that the tuning reads."""
+
+    spec: CellSpec
+    loss: float
+    state: str = "finished"
+
+
+class Kept:
+    """The final losses of the kept runs and their deviations by block of text, by rate and seed."""
+
+    def __init__(self, path: Path):
+        self.loss: dict[tuple[float, int], float] = {}
+        self.deviations: dict[tuple[float, int], np.ndarray | None] = {}
+        for run in collect_runs([path]).runs:
+            key = float(run.config["optimizer"]["lr"]), run.seed
+            self.loss[key], self.deviations[key] = run.number(METRIC), block_deviations(run.summary, METRIC)
+        self.rates = sorted({rate for rate, _ in self.loss})
+        self.seeds = sorted({seed for _, seed in self.loss})
+
+    def word(self, arms: Sequence[Sequence[tuple[float, int]]]) -> str:
+        """Return the verdict on two arms, each given as the runs of its seeds."""
+        named = dict(zip("ab", arms, strict=True))
+        scores = {arm: pd.Series([self.loss[run] for run in runs]) for arm, runs in named.items()}
+        deviations = {arm: {i: self.deviations[run] for i, run in enumerate(runs)} for arm, runs in named.items()}
+        nothing: dict[str, list[int]] = {"a": [], "b": []}
+        margin = float("nan")
+        return compare_scores(scores, {"b": "a"}, nothing, metric=METRIC, margin=margin, deviations=deviations)[
+            "b"
+        ].word
+
+
+def main() -> dict[str, bytes]:
+    """Return the page made from the kept runs."""
+    kept, rng = Kept(HERE / "kept.json"), np.random.default_rng(0)
+    comparison = build_comparison([HERE / "kept.json"])
+    lines = [
+        f"# {comparison.question}",
+        "",
+        comparison.literature or "",
+        "",
+        f"{len(kept.seeds)} seeds at each of {len(kept.rates)} learning rates; {DRAWS} comparisons drawn for each number.",
+        "Different comparisons share runs, so the numbers are less certain than independent draws would be.",
+        "",
+        f"| better or worse, though the same arm | {' | '.join(f'{n} seeds' for n in SEEDS)} |",
+        f"| --- | {' | '.join('---:' for _ in SEEDS)} |",
+    ]
+    for rate in kept.rates:
+        shares = [f"{_fixed(kept, rate, n, rng):.1%}" for n in SEEDS]
+        lines.append(f"| fixed at {rate:g} | {' | '.join(shares)} |")
+    tuned = [_tuned(kept, n, rng) for n in SEEDS]
+    lines.append(f"| tuned | {' | '.join(f'{claimed:.1%}' for claimed, _ in tuned)} |")
+    lines += [
+        "",
+        "Experiments of tuned arms that asked for a rate beyond the four, which are not counted: "
+        + ", ".join(f"{edge:.0%}" for _, edge in tuned)
+        + ".",
+        "",
+        "| learning rate | val/loss, mean ± sd over the seeds |",
+        "| ---: | ---: |",
+    ]
+    for rate in kept.rates:
+        losses = np.array([kept.loss[rate, seed] for seed in kept.seeds])
+        lines.append(f"| {rate:g} | {losses.mean():.4f} ± {losses.std(ddof=1):.4f} |")
+    return {"RESULTS.md": ("\n".join(lines) + "\n").encode()}
+
+
+def row() -> dict[str, str]:
+    """Return what stands in place of verdicts on the page of all experiments."""
+    return {"verdicts": "measures how often equal arms are told apart; see its page"}
+
+
+def _fixed(kept: Kept, rate: float, n: int, rng: np.random.Generator) -> float:
+    """Return the share of claims between two halves of 2 n seeds at one rate."""
+    claims = 0
+    for _ in range(DRAWS):
+        seeds = rng.permutation(kept.seeds)[: 2 * n]
+        claims += kept.word([[(rate, int(seed)) for seed in half] for half in (seeds[:n], seeds[n:])]) in CLAIMS
+    return claims / DRAWS
+
+
+def _tuned(kept: Kept, n: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the share of claims between two tuned arms, and the share of experiments that left the four rates."""
+    words = ["norm=layernorm,rmsnorm", f"{SETTING}={OWN}", f"seed={','.join(map(str, range(n)))}"]
+    plan = plan_sweep(words, tune=[f"{SETTING}=auto"])
+    claims = edges = 0
+    for _ in range(DRAWS):
+        seeds = rng.permutation(kept.seeds)[: 2 * (n + TUNING_SEEDS)].reshape(2, -1)
+        replay = _Replay(kept, plan, {arm.name: own.tolist() for arm, own in zip(plan.arms, seeds, strict=True)})
+        try:
+            claims += kept.word(replay.best_runs()) in CLAIMS
+        except KeyError:  # a rate that was not run
+            edges += 1
+    return claims / (DRAWS - edges), edges / DRAWS
+
+
+class _Replay:
+    """A tuned sweep whose runs are taken from the kept ones; `seeds` holds those of each arm, for the tuning first."""
+
+    def __init__(self, kept: Kept, plan: SweepPlan, seeds: dict[str, list[int]]):
+        self.kept, self.plan, self.seeds = kept, plan, seeds
+
+    def best_runs(self) -> list[list[tuple[float, int]]]:
+        """Tune both arms, and return the run that counts for each of their seeds. KeyError: one was never made."""
+        plan = self.plan
+        while True:
+            chosen = best_values(self._cells(plan.tuning_cells))
+            wider = extended(plan, chosen)
+            if wider is plan:
+                break
+            plan = wider
+        while (better := recentred(chosen, self._cells(plan.cells_with(chosen)))) != chosen:
+            chosen, plan = better, extended(plan, better)
+        best: dict[tuple[str, str], tuple[float, tuple[float, int]]] = {}
+        for spec in plan.cells_with(chosen):
+            found = self.kept.loss[self._run(spec)], self._run(spec)
+            key = spec.arm.name, spec.seed
+            best[key] = min(found, best.get(key, found))
+        return [[best[arm.name, seed][1] for seed in plan.seeds] for arm in plan.arms]
+
+    def _cells(self, specs: Sequence[CellSpec]) -> list[Ended]:
+        return [Ended(spec, self.kept.loss[self._run(spec)]) for spec in specs]
+
+    def _run(self, spec: CellSpec) -> tuple[float, int]:
+        own, tuning = self.seeds[spec.arm.name], self.plan.tune_seeds
+        seed = own[tuning.index(spec.seed)] if spec.seed in tuning else own[len(tuning) + int(spec.seed)]
+        return float(spec.tuned[SETTING]), seed
+
+
+if __name__ == "__main__":
+    for name, content in main().items():
+        (HERE / name).write_bytes(content)
