@@ -71,7 +71,7 @@ def main() -> dict[str, bytes]:
         "",
         comparison.literature or "",
         "",
-        f"{len(kept.seeds)} seeds at each of {len(kept.rates)} learning rates; {DRAWS} comparisons drawn for each number.",
+        f"{len(kept.seeds)} seeds at each of {len(kept.rates)} learning rates; {DRAWS} comparisons for each number.",
         "Different comparisons share runs, so the numbers are less certain than independent draws would be.",
         "",
         f"| better or worse, though the same arm | {' | '.join(f'{n} seeds' for n in SEEDS)} |",

@@ -1,5 +1,7 @@
 """The same runs at equal steps, tokens, FLOPs and seconds: a budget for each pair, and words only where runs end."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -152,6 +154,20 @@ def test_a_metric_whose_curve_does_not_end_in_its_final_number_has_no_equal_budg
     assert not build_comparison([tmp_path]).equal_budgets
     top = write(tmp_path / "more")
     assert not build_comparison([top], metric="speed/tokens_per_s").equal_budgets
+
+
+def test_a_final_number_from_more_of_the_text_is_that_of_runs_that_end_at_the_budget(tmp_path):
+    """The curve is measured on a part of the text; a shift over the whole of it changes no reading inside a schedule."""
+    plain = readings(write(tmp_path / "plain", flops=(FLOPS, 2 * FLOPS)))
+    longer = write(tmp_path / "longer", flops=(FLOPS, 2 * FLOPS))
+    for path in longer.glob("other-*/summary.json"):
+        summary = json.loads(path.read_text())
+        share = 1 + 0.5 / summary["val/loss"]
+        path.write_text(json.dumps(summary | {key: summary[key] * share for key in ("val/loss", "val/bpb")}))
+    found = readings(longer)
+    assert found["steps"].effect.mean == pytest.approx(plain["steps"].effect.mean + 0.5)
+    assert found["flops"].why and found["flops"].effect.mean == pytest.approx(plain["flops"].effect.mean)
+    assert found["flops"].shift == plain["flops"].shift
 
 
 def test_an_axis_that_not_all_runs_recorded_is_left_out(tmp_path):

@@ -30,7 +30,8 @@ STEADY = 0.1  # the largest coefficient of variation of an arm's tokens/s for wh
 TOLERANCE = 0.01  # a run that spent at most this share more than the budget ends there
 SETTINGS = {axis: f"budget.{axis}=" for axis in AXES}  # what trains an arm for a budget
 
-Curve = dict[str, np.ndarray]  # the evaluations of one run, by column
+Curve = dict[str, np.ndarray]  # the evaluations of one run, by column; FINAL has its final number alone
+FINAL = "final"
 Curves = Mapping[tuple[str, int], Curve]  # by arm and seed
 
 
@@ -48,25 +49,33 @@ class Inputs:
 def compare_at_equal_budgets(inputs: Inputs) -> list[EqualBudgetComparison]:
     """Return a comparison for each of AXES.
 
-    The list is empty if the curve of a finished run does not end in the run's own final number, or if no run finished.
+    The list is empty if the curve of a finished run does not reach the end of the run, or if no run finished.
     """
     finished = _finished_curves(inputs)
     return [_compare_at(axis, finished, inputs) for axis in AXES] if finished else []
 
 
 def _finished_curves(inputs: Inputs) -> dict[tuple[str, int], Curve]:
-    """Return the curve of each finished run by arm and seed; {} if any curve does not end in its run's final number."""
+    """Return the curve of each finished run by arm and seed; {} if any curve stops before its run's end.
+
+    The last point of a curve may differ from the run's final number, which is measured on more of the text.
+    """
     finished: dict[tuple[str, int], Curve] = {}
     metric = inputs.metric
     for result in inputs.results:
         frame = inputs.curves[result.name]
         rows: Any = frame.groupby("seed").indices
         columns = {name: frame[name].to_numpy() for name in (*(axis.column for axis in AXES.values()), metric)}
+        steps = {run.seed: run.number("step") for run in result.arm.runs}
         seed: Any
         for seed, score in result.scores.dropna().items():
-            if seed not in rows or columns[metric][rows[seed][-1]] != score:
+            if seed not in rows:
                 return {}
-            finished[result.name, seed] = {name: values[rows[seed]] for name, values in columns.items()}
+            last = {name: values[rows[seed][-1]] for name, values in columns.items()}
+            if last[metric] != score and last["step"] != steps.get(seed):
+                return {}
+            curve = {name: values[rows[seed]] for name, values in columns.items()}
+            finished[result.name, seed] = curve | {FINAL: np.array([score])}
     return finished
 
 
@@ -77,6 +86,7 @@ class _Pair:
     budget: float
     scores: pd.Series
     reference: pd.Series
+    at_end: pd.Series  # the difference at the ends of both curves, which are read on the same text as the rest of them
     why: str  # why they must not be judged
     reliable: bool  # False for seconds if the machine was shared
 
@@ -113,9 +123,9 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
     scores = {
         name: pd.Series(
             {
-                seed: curve[-1] if ends else float(np.interp(budget, spent[name, seed], curve))
+                seed: curve[FINAL][0] if ends else float(np.interp(budget, spent[name, seed], curve[inputs.metric]))
                 for seed in seeds
-                for curve in (finished[name, seed][inputs.metric],)
+                for curve in (finished[name, seed],)
             },
             dtype=float,
         )
@@ -123,7 +133,9 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
     }
     why = "" if ends else _inside(axis, share)
     shared = _unsteady(inputs.speeds, (arm, reference)) if axis == "seconds" else ""
-    return _Pair(budget, scores[arm], scores[reference], shared or why, not shared)
+    last = {run: curve[inputs.metric][-1] for run, curve in finished.items()}
+    at_end = pd.Series({seed: last[arm, seed] - last[reference, seed] for seed in seeds}, dtype=float)
+    return _Pair(budget, scores[arm], scores[reference], at_end, shared or why, not shared)
 
 
 def _inside(axis: str, share: Mapping[str, float]) -> str:
@@ -152,7 +164,7 @@ def _judge(pairs: Mapping[str, _Pair], inputs: Inputs) -> dict[str, Reading]:
     beside = {arm: pair.reference for arm, pair in pairs.items()}
     judging, metric = inputs.judging, inputs.metric
     effects = compare_scores(scores, references, reference_scores=beside, metric=metric, **judging)
-    at_end = {arm: ends[arm].scores - ends[other].scores for arm, other in references.items() if pairs[arm].why}
+    at_end = {arm: pair.at_end for arm, pair in pairs.items() if pair.why}
     shifts = compare_scores(
         {arm: pairs[arm].scores - pairs[arm].reference for arm in at_end},
         {arm: arm for arm in at_end},
