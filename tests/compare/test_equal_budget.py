@@ -157,7 +157,7 @@ def test_a_metric_whose_curve_does_not_end_in_its_final_number_has_no_equal_budg
 
 
 def test_a_final_number_from_more_of_the_text_is_that_of_runs_that_end_at_the_budget(tmp_path):
-    """The curve is measured on a part of the text; a shift over the whole of it changes no reading inside a schedule."""
+    """The curve is measured on a part of the text; a shift over all of it changes no reading inside a schedule."""
     plain = readings(write(tmp_path / "plain", flops=(FLOPS, 2 * FLOPS)))
     longer = write(tmp_path / "longer", flops=(FLOPS, 2 * FLOPS))
     for path in longer.glob("other-*/summary.json"):
