@@ -30,6 +30,7 @@ from gptlab.runs.states import SETTLED
 
 AGAINST = ("baseline", "previous")
 TUNE = "tune"  # the phase of a run that only chooses a value
+NEIGHBOUR = "neighbour"  # the phase of a run of a tuned arm beside the value that was chosen
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ class CollectedRuns:
 
 
 def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
-    """Load the runs in `paths`: folders of runs, folders above them, or files written by --keep."""
+    """Load the runs in `paths`: folders of runs, folders above them, or files written by --keep.
+
+    Raises:
+        ConfigError: there are no runs to compare, or runs of tuned arms without the sweep that says their values.
+    """
     paths = list(paths)
     folders = [path for path in paths if not is_archive(path)]
     runs = load_runs(folders) if folders else []
@@ -68,6 +73,8 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         runs, repeats = runs + archive.runs, repeats + archive.repeats
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
     judged = JudgedValues.of(sweep)
+    if not judged.beside and any(run.phase == NEIGHBOUR for run in runs):
+        raise ConfigError(_without_values(paths, tuned=bool(sweep.get("tune"))))
     untuned = [run for run in runs if run.phase != TUNE]
     compared = [run for run in untuned if judged.is_chosen(run)]
     if not compared:
@@ -81,6 +88,15 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
         first=frozenset(first),
     )
+
+
+def _without_values(paths: Sequence[str | Path], tuned: bool) -> str:
+    """Return why tuned arms cannot be judged if nothing says which values their sweep has chosen."""
+    named = " ".join(map(str, paths))
+    if tuned:
+        return f"compare {named}: the values of the tuned arms are not chosen again yet; run `gptlab sweep` to its end"
+    rule = "tuned arms are judged at the values in the sweep.yaml of their sweep"
+    return f"compare {named}: {rule}; name one sweep alone, or its file from --keep"
 
 
 def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:
