@@ -134,17 +134,30 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _points(run: Run, comparison: Comparison) -> dict[str, Any]:
-    """Return a selection of the run's evaluations, by column."""
-    metric = comparison.curve_metric
+    """Return a selection of the run's evaluations, by column.
+
+    A metric without a curve has its own rows too, since equal budgets are read there.
+    """
+    columns = _rows(run, comparison.curve_metric, comparison)
+    if comparison.metric == comparison.curve_metric or not comparison.equal_budgets:
+        return columns
+    more = _rows(run, comparison.metric, comparison)
+    length, n = len(columns.get("step", [])), len(more.get("step", []))
+    keys = dict.fromkeys([*columns, *more])
+    return {key: [*columns.get(key, [None] * length), *more.get(key, [None] * n)] for key in keys}
+
+
+def _rows(run: Run, metric: str, comparison: Comparison) -> dict[str, Any]:
+    """Return a selection of the points at which `metric` was logged, by column."""
     points = pd.DataFrame(read_points(run, metric))
     if metric not in points:
         return {}
     points = points[np.isfinite(points[metric].astype(float))].reset_index(drop=True)
     group = metric.partition("/")[0] + "/"
     repeated = points.notna().sum() >= min(2, len(points))  # the summary has what is measured only at the end
-    metrics = [key for key in map(str, points) if key.startswith(group) and repeated[key]]
+    metrics = [key for key in map(str, points) if key.startswith(group) and repeated[key] and len(points) > 1]
     rows = _selected_rows(points, comparison)
-    columns = [*(key for key in AXIS_KEYS if key in points), *metrics]
+    columns = [*(key for key in AXIS_KEYS if key in points), *(metrics or [metric])]
     return {key: [_number(value) for value in points[key].iloc[rows]] for key in columns}
 
 

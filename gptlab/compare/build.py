@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, names
+from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, identity, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Result
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets
@@ -30,6 +30,7 @@ from gptlab.runs.states import SETTLED
 
 AGAINST = ("baseline", "previous")
 TUNE = "tune"  # the phase of a run that only chooses a value
+NEIGHBOUR = "neighbour"  # the phase of a run of a tuned arm beside the value that was chosen
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class CollectedRuns:
     neighbours: list[Run]  # runs of tuned arms beside the chosen values
     sweep: dict[str, Any]  # the content of sweep.yaml
     repeats: int  # runs replaced by another with the same config and seed
-    first: frozenset[Path] = frozenset()  # the folders of the runs in the first path
+    first: frozenset[Path] = frozenset()  # the folders of the first path's baseline, or of all its runs
 
     @property
     def runs(self) -> list[Run]:
@@ -55,19 +56,27 @@ class CollectedRuns:
 
 
 def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
-    """Load the runs in `paths`: folders of runs, folders above them, or files written by --keep."""
+    """Load the runs in `paths`: folders of runs, folders above them, or files written by --keep.
+
+    Raises:
+        ConfigError: there are no runs to compare, or runs of tuned arms without the sweep that says their values.
+    """
     paths = list(paths)
     folders = [path for path in paths if not is_archive(path)]
     runs = load_runs(folders) if folders else []
     sweep, repeats = load_sweep(runs) if runs else {}, 0
-    first = {run.folder for run in load_runs(paths[:1])} if folders[:1] == paths[:1] else set()
+    first = _of_baseline(leading := load_runs(paths[:1]), load_sweep(leading)) if folders[:1] == paths[:1] else set()
     for path in (path for path in paths if is_archive(path)):
         archive = read_archive(Path(path))
-        first |= {run.folder for run in archive.runs if path is paths[0]}
+        first |= _of_baseline(archive.runs, archive.sweep) if path is paths[0] else set()
         sweep = archive.sweep if len(paths) == 1 else {}
         runs, repeats = runs + archive.runs, repeats + archive.repeats
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
+    same = {identity(run) for run in runs if run.folder in first}
+    first = {run.folder for run in runs if identity(run) in same}  # another run may stand for one of them in its arm
     judged = JudgedValues.of(sweep)
+    if not judged.beside and any(run.phase == NEIGHBOUR for run in runs):
+        raise ConfigError(_without_values(paths, tuned=bool(sweep.get("tune"))))
     untuned = [run for run in runs if run.phase != TUNE]
     compared = [run for run in untuned if judged.is_chosen(run)]
     if not compared:
@@ -81,6 +90,22 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
         first=frozenset(first),
     )
+
+
+def _of_baseline(runs: Sequence[Run], sweep: dict[str, Any]) -> set[Path]:
+    """Return the folders of the runs of a sweep's first arm, or of all `runs` if the sweep names none."""
+    arms = SweepFile.of(sweep).arms
+    baseline = {run.folder for run in runs if arms and run.folder.name in arms[0]}
+    return baseline or {run.folder for run in runs}
+
+
+def _without_values(paths: Sequence[str | Path], tuned: bool) -> str:
+    """Return why tuned arms cannot be judged if nothing says which values their sweep has chosen."""
+    named = " ".join(map(str, paths))
+    if tuned:
+        return f"compare {named}: the values of the tuned arms are not chosen again yet; run `gptlab sweep` to its end"
+    rule = "tuned arms are judged at the values in the sweep.yaml of their sweep"
+    return f"compare {named}: {rule}; name one sweep alone, or its file from --keep"
 
 
 def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:

@@ -210,3 +210,12 @@ def test_a_labelled_arm_whose_text_was_replaced_does_not_take_the_baseline(tmp_p
     assert list(found) == ["base norm=layernorm data.sha256=bbbbbbbb", "rms", "base data.sha256=aaaaaaaa"]
     assert found["rms"]["pairs"] == 2 and found["rms"]["verdict"] != "no verdict"
     assert found["base data.sha256=aaaaaaaa"]["note"] == "seeds 0, 1 left out: other text"
+
+
+def test_of_two_sweeps_the_first_ones_baseline_is_the_baseline_though_the_second_has_its_runs_too(tmp_path):
+    for top, names in ((tmp_path / "one", ("swiglu", "geglu")), (tmp_path / "two", ("relu", "swiglu"))):
+        for i, name in enumerate(names):
+            write_run(top / f"{name}-0", 2.0 + i / 10, seed=0, ffn={"name": name}, times=(f"{len(names)}00", "900"))
+        write_sweep(top, baseline=f"ffn={names[0]}", arms=[[f"{name}-0"] for name in names])
+    assert shown([tmp_path / "one", tmp_path / "two"])[0]["arm"][0] == "ffn=swiglu"
+    assert shown([tmp_path / "two", tmp_path / "one"])[0]["arm"][0] == "ffn=relu"

@@ -166,3 +166,15 @@ def test_where_a_run_is_in_wandb(said, shown_as):
 def test_a_command_names_files_without_their_folders():
     said = "gptlab sweep ~/x/a.yaml 'use=[/home/jane/b.py,c/d.py]' norm=rmsnorm data.path=../e/f.txt n=1/2"
     assert shown_command(said) == "gptlab sweep a.yaml 'use=[b.py,c/d.py]' norm=rmsnorm data.path=f.txt n=1/2"
+
+
+def test_an_archive_of_runs_with_a_single_evaluation_gives_the_same_text(tmp_path):
+    for dim in (1, 2):
+        for seed in range(3):
+            about = learning(loss := 2 + dim / 30 + seed / 7, steps=100, every=100, seed=seed)
+            start, end = {"step": 1, "train/loss": 5.5}, about["curve"]
+            about["curve"] = [start, *end]
+            write_run(tmp_path / f"{dim}-{seed}", loss, seed=seed, size={"dim": dim}, **about)
+    text = shown([tmp_path], keep=tmp_path / "kept.json")[1]
+    assert "All runs end at equal steps" in text
+    assert shown([tmp_path / "kept.json"])[1] == shown([tmp_path])[1]

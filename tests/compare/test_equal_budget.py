@@ -177,3 +177,20 @@ def test_an_axis_that_not_all_runs_recorded_is_left_out(tmp_path):
     found = {equal.axis: equal for equal in build_comparison([tmp_path]).equal_budgets}
     assert found["steps"].readings["norm=rmsnorm"].budget == 2
     assert found["seconds"].note == "norm=rmsnorm left out: not all runs recorded it" and not found["seconds"].readings
+
+
+def test_runs_that_end_within_the_tolerance_are_judged_with_a_single_evaluation(tmp_path):
+    top = write(tmp_path, flops=(FLOPS, FLOPS * 0.995), every=400)
+    assert readings(top)["flops"].effect.word == "better"
+    text = shown([top])[1]
+    assert "All runs end at equal steps, tokens, FLOPs" in text and "Equal FLOPs:" not in text
+
+
+def test_a_caption_does_not_say_that_all_runs_end_there_if_an_arm_is_left_out(tmp_path):
+    top = write(tmp_path, losses=(0.0, -0.05))
+    for seed in range(4):
+        write_run(top / f"third-{seed}", float("nan"), seed=seed, state="diverged", variant="third", size={"dim": 9})
+    text = shown([top])[1]
+    assert "All runs end" not in text
+    said = "third left out: no common seed has finished. The runs of the other arms end there"
+    assert f"Equal steps, tokens, FLOPs, seconds: {said}: the verdicts are those above." in text

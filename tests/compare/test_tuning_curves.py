@@ -7,6 +7,7 @@ import pytest
 
 from gptlab.compare import build_comparison
 from gptlab.compare.build import collect_runs
+from gptlab.config import ConfigError
 from run_folders import learning, one_line, shown, write_run, write_sweep
 
 GRID = ["1e-3", "3e-3", "1e-2"]
@@ -116,3 +117,27 @@ def test_a_run_at_a_value_that_the_tuning_no_longer_chooses_is_left_out(tmp_path
     assert [len(arm.runs) for arm in collect_runs([tmp_path]).arms] == [2, 1]
     (tmp_path / "sweep.yaml").write_text(json.dumps({"variants": {"a": []}, "chosen": chosen}))
     assert [len(arm.runs) for arm in collect_runs([tmp_path]).arms] == [2]
+
+
+def write_neighbours(top, **said):
+    """Write an arm whose seeds have a run at the chosen value and one beside it."""
+    for seed in range(2):
+        for lr, phase in ((0.1, None), (0.2, "neighbour")):
+            about = {"variant": "a", "optimizer": {"lr": lr}, "phase": phase}
+            write_run(top / f"{lr}-{seed}", 2.0 + lr, seed=seed, **about)
+    write_sweep(top, variants={"a": []}, **said)
+    return top
+
+
+def test_runs_of_two_tuned_sweeps_are_refused_since_nothing_says_at_which_values_they_are_judged(tmp_path):
+    chosen = {"chosen": {"a": ["optimizer.lr=0.1"]}, "judged_at": {"a": {"optimizer.lr": ["0.1", "0.2"]}}}
+    one, two = (write_neighbours(tmp_path / name, **chosen) for name in ("one", "two"))
+    assert [run.seed for run in collect_runs([one]).neighbours] == [0, 1]
+    with pytest.raises(ConfigError, match="are judged at the values in the sweep.yaml of their sweep; name one sweep"):
+        collect_runs([one, two])
+
+
+def test_a_tuned_sweep_that_chooses_anew_is_refused_until_it_has_chosen(tmp_path):
+    top = write_neighbours(tmp_path / "one", tune={"grid": {"optimizer.lr": ["0.1", "0.2"]}, "seeds": [9]})
+    with pytest.raises(ConfigError, match="not chosen again yet; run `gptlab sweep` to its end"):
+        collect_runs([top])

@@ -114,12 +114,12 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
     if any(np.isnan(x).any() for x in spent.values()):
         return "not all runs recorded it"
     budget = float(min(x[-1] for x in spent.values()))
-    late = [f"{name} seed {seed}" for (name, seed), x in spent.items() if x[0] > budget]
+    ends = all(x[-1] <= budget * (1 + TOLERANCE) for x in spent.values())
+    late = [f"{name} seed {seed}" for (name, seed), x in spent.items() if x[0] > budget and not ends]
     if late:
         more = f" and {len(late) - 1} more" if len(late) > 1 else ""
         return f"{late[0]}{more} had no evaluation by then; set a smaller eval.every"
     share = {name: budget / float(np.mean([spent[name, seed][-1] for seed in seeds])) for name in (arm, reference)}
-    ends = all(x[-1] <= budget * (1 + TOLERANCE) for x in spent.values())
     scores = {
         name: pd.Series(
             {

@@ -1,6 +1,6 @@
 """The sentences about readings at equal budgets. Terminal and files print the same ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gptlab.compare.analysis.comparison import Comparison, EqualBudgetComparison, Reading
 from gptlab.compare.analysis.equal_budget import shifted
@@ -14,15 +14,23 @@ def equal_budget_lines(comparison: Comparison, *, in_table: bool = False) -> Ite
 
     `in_table`: whether a table shows the numbers, which these lines then do not repeat.
     """
-    ends = [AXES[equal.axis].word for equal in comparison.equal_budgets if _all_judged(equal)]
+    ends = [AXES[equal.axis].word for equal in comparison.equal_budgets if _all_judged(equal) and not equal.note]
     if ends:
         yield f"All runs end at equal {', '.join(ends)}: there, the verdicts are those above."
     for equal in comparison.equal_budgets:
         if equal.readings and not _all_judged(equal):
             yield from _numbers(equal, in_table)
         yield from _shifts(equal)
-        if equal.note:
-            yield f"Equal {AXES[equal.axis].word}: {equal.note}."
+    yield from _left_out(comparison.equal_budgets)
+
+
+def _left_out(equal_budgets: Sequence[EqualBudgetComparison]) -> Iterator[str]:
+    """Yield what was left out and why, once for all axes of which the same is to be said."""
+    axes: dict[str, list[str]] = {}
+    for equal in (e for e in equal_budgets if e.note):
+        rest = " The runs of the other arms end there: the verdicts are those above." if _all_judged(equal) else ""
+        axes.setdefault(f"{equal.note}.{rest}", []).append(AXES[equal.axis].word)
+    yield from (f"Equal {', '.join(words)}: {said}" for said, words in axes.items())
 
 
 def _all_judged(equal: EqualBudgetComparison) -> bool:
