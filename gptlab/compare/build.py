@@ -12,7 +12,7 @@ import pandas as pd
 from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, identity, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Result
-from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets
+from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets, unsteady
 from gptlab.compare.analysis.factorial import factorial
 from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
 from gptlab.compare.analysis.margins import choose_margin
@@ -152,7 +152,8 @@ def build(
     metrics = chosen_metric, choose_metric(None, plan, collected.arms)
     kept = standing(plan, arms, metrics, others, other_margin)
     tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, tuned.chosen)
-    edges = notes_at_edges(tuning, labels)
+    speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
+    refused = notes_at_edges(tuning, labels) | _on_a_shared_machine(by_label, speeds)
     judged = judge(
         by_label,
         references,
@@ -160,11 +161,10 @@ def build(
         margin=margins.value,
         planned=plan.arms,
         marks=kept.marks,
-        edge=edges,
+        edge=refused,
     )
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
     curve_metric, curves = _curves(by_label, chosen_metric)
-    speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
     metric_curves = curves if curve_metric == chosen_metric else _curves_of(by_label, chosen_metric)
     dependent = [*sweep.tune, *(key for entry in sweep.matched for key in entry["changed"])]
     return Comparison(
@@ -185,7 +185,7 @@ def build(
             margin=margins.value,
             deviations=judged.judging["deviations"],
             marks=kept.marks,
-            edge=edges,
+            edge=refused,
         ),
         curves=curves,
         curve_metric=curve_metric,
@@ -248,6 +248,12 @@ def _result(arm: Arm, label: str, baseline: Arm, reference: str | None, judged: 
         without_stuck=judged.without_stuck.get(label),
         rates={outcome: rates[label] for outcome, rates in judged.rates.items() if label in rates},
     )
+
+
+def _on_a_shared_machine(arms: Mapping[str, Arm], speeds: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """Return a note for each arm whose runs had the same seconds but not the same speed."""
+    timed = [label for label, arm in arms.items() if (arm.runs[0].config.get("budget") or {}).get("seconds")]
+    return {label: note for label in timed if (note := unsteady(speeds, [label]))}
 
 
 def _alike(result: Result, unlike: Mapping[str, Mapping[int, str]]) -> Result:

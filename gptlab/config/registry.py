@@ -44,6 +44,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "data": ("data.corpora", "data.recall", "data.grammar"),
     "tokenizer": ("data.tokenizers", "data.bpe", "data.hf_tokenizer"),
 }
+WITHOUT_CONTEXT = ("optimizer", "schedule", "data", "tokenizer", "match")  # kinds that no model builder makes
 T = TypeVar("T", bound=type)
 
 
@@ -93,7 +94,7 @@ def register(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
         old = _entries.get((kind, name))
         if old and _where(old.cls) != _where(cls):
             raise ConfigError(f"{kind}={name}: defined twice, at {_where(old.cls)} and {_where(cls)}; rename one")
-        wants, settings, choices = _read_signature(cls)
+        wants, settings, choices = _read_signature(cls, kind)
         schema = dataclasses.make_dataclass(
             f"{kind}={name}",  # shown in Hydra's messages
             [("name", str, name), *settings],
@@ -117,7 +118,9 @@ def _where(cls: type) -> str:
         return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _read_signature(cls: Any) -> tuple[tuple[str, ...], list[tuple[str, Any, Any]], dict[str, tuple[Any, ...]]]:
+def _read_signature(
+    cls: Any, slot_kind: str
+) -> tuple[tuple[str, ...], list[tuple[str, Any, Any]], dict[str, tuple[Any, ...]]]:
     """Return the names that `cls` wants from CONTEXT, its settings as dataclass fields, and their choices."""
     wants: list[str] = []
     settings: list[tuple[str, Any, Any]] = []
@@ -129,6 +132,9 @@ def _read_signature(cls: Any) -> tuple[tuple[str, ...], list[tuple[str, Any, Any
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             raise ConfigError(f"{_where(cls)}: *{p.name} hides settings; write each as a parameter")
         if p.kind is not p.KEYWORD_ONLY:
+            if slot_kind in WITHOUT_CONTEXT:
+                also = "; build(parameters) gets the parameters" if slot_kind == "optimizer" else ""
+                raise ConfigError(f"{_where(cls)}: {p.name!r} must stand after *, as a setting with a default{also}")
             if p.name not in CONTEXT:
                 name = (setting_for(p.name, "") or "").rstrip("=").rpartition(".")[2]
                 hint = f"in gptlab: {name}; " if name in CONTEXT else ""

@@ -106,7 +106,7 @@ def apply_cost_match(cfg: Settings) -> tuple[Settings, CostMatch | None]:
         return cfg, None
     match = registry.build("match", cfg.match)
     if "ffn" not in slots_used(cfg):
-        raise ConfigError(f"match={cfg.match.name}: model={cfg.model.name} has no ffn to make wider; leave it out")
+        raise ConfigError(f"match={cfg.match.name}: model={cfg.model.name} has no ffn to make wider; leave match out")
     reference = match.reference or figure(_baseline_like(cfg), match.figure)
     before, width_before, slope = _line(cfg, match.figure)
     multiple = cfg.ffn.get("multiple_of", 1)
@@ -139,11 +139,15 @@ def _baseline_like(cfg: Settings) -> Settings:
 def _line(cfg: Settings, name: str) -> tuple[float, int, float]:
     """Return the arm's cost, the width of its FFN, and the cost of one unit of width."""
     if "hidden" not in cfg.ffn:
-        raise ConfigError(f"match={cfg.match.name}: ffn={cfg.ffn.name} has no setting 'hidden'; leave it out")
+        raise ConfigError(
+            f"match={cfg.match.name}: ffn={cfg.ffn.name} has no setting 'hidden'; give it one, or leave match out"
+        )
     current, narrow, wide = (figure(c, name) for c in (cfg, _with_width(cfg, 64), _with_width(cfg, 128)))
     slope = (wide - narrow) / 64
     if slope <= 0:
-        raise ConfigError(f"match={cfg.match.name}: ffn={cfg.ffn.name} costs the same at any ffn.hidden; leave it out")
+        raise ConfigError(
+            f"match={cfg.match.name}: ffn={cfg.ffn.name} costs the same at any ffn.hidden; leave match out"
+        )
     return current, 64 + round((current - narrow) / slope), slope
 
 

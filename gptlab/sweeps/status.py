@@ -214,7 +214,9 @@ def render(folder: Path, statuses: Sequence[CellStatus], *, can_continue: bool =
     counts = Counter(status.state for status in statuses)
     left = seconds_left(statuses)
     time_left = "" if left is None else f"; {_duration(left)} left"
-    lines: list[Text | Table] = [Text(f"{folder}: {len(statuses)} cells: {_counts(counts)}{time_left}")]
+    lines: list[Text | Table] = [
+        Text(f"{folder}: {len(statuses)} cell{'s' * (len(statuses) != 1)}: {_counts(counts)}{time_left}")
+    ]
     if counts[RunState.RUNNING]:
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)

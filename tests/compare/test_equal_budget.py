@@ -110,7 +110,7 @@ def test_a_budget_before_the_first_evaluation_is_left_out(tmp_path):
     top = write(tmp_path, speeds=(1e4, 5e3), every=400)
     assert readings(top)["seconds"] is None
     text = shown([top], markdown=tmp_path / "x.md")[1]
-    rule = "other seed 0 and 3 more had no evaluation by then; set a smaller eval.every"
+    rule = "some runs had no evaluation by then; set a smaller eval.every"
     assert f"Equal seconds: other left out: {rule}." in text
     assert "left out |" in (tmp_path / "x.md").read_text()
 
@@ -137,6 +137,23 @@ def test_there_is_no_word_for_seconds_from_a_shared_machine(tmp_path):
     assert not third["seconds"].reliable and third["seconds"].effect.word == "no verdict"
     assert third["steps"].reliable and third["steps"].effect.word == "worse"
     assert readings(top)["seconds"].effect.word == "better"  # its own two arms had the machine for themselves
+
+
+def test_runs_of_equal_seconds_on_a_shared_machine_get_no_word_at_all(tmp_path):
+    """There the verdict of the table is the one at equal seconds."""
+    for name, loss in (("base", 2.0), ("other", 1.5)):
+        for seed, speed in enumerate((1e4, 1e4, 2e4)):
+            about = {"budget": {"seconds": 5.0}, "variant": name, "size": {"dim": len(name)}}
+            write_run(
+                tmp_path / f"{name}-{seed}",
+                loss + seed / 100,
+                seed=seed,
+                **about,
+                summary={"speed/tokens_per_s": speed},
+            )
+    write_sweep(tmp_path, variants={"base": [], "other": []})
+    effect = build_comparison([tmp_path]).results[1].effect
+    assert effect.word == "no verdict" and "tokens/s of the runs of other vary by" in effect.note
 
 
 def test_a_diverged_seed_is_unstable_at_every_budget(tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gptlab.cli.main import main
-from gptlab.config import registry
-from gptlab.config.registry import check_protocol
+from gptlab.config import ConfigError, registry
+from gptlab.config.registry import check_protocol, register
 
 HEADER = """
 import torch
@@ -276,3 +276,15 @@ def test_a_notebook_gets_the_error_itself(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "NameError: name 'nothing' is not defined" in done.stderr and "Traceback" in done.stderr
+
+
+def test_an_optimizer_that_takes_its_parameters_at_once_is_told_where_they_come(own_registry):
+    """The signature of torch's own optimizers."""
+    with pytest.raises(
+        ConfigError, match=r"'params' must stand after \*, .*; build\(parameters\) gets the parameters$"
+    ):
+
+        @register("optimizer", "test_as_torch")
+        class AsTorch:
+            def __init__(self, params, *, lr: float = 1e-3):
+                self.lr = lr

@@ -231,7 +231,7 @@ def test_the_slots_of_each_model():
         ("model=bigram preset=llama", "norm=rmsnorm: model=bigram has no norm; leave it out"),
         ("model=bigram train.dropout=0.1", "train.dropout=0.1: model=bigram has no dropout; leave it out"),
         ("model=bigram budget.flops=1e9", "budget.flops=1e+09: this model has no matrix products; set another budget"),
-        ("model=mlp match=params", "match=params: model=mlp has no ffn to make wider; leave it out"),
+        ("model=mlp match=params", "match=params: model=mlp has no ffn to make wider; leave match out"),
         ("model=mlp model.context=0", "model.context=0: must be at least 1"),
         ("model=mlp model.cell=gru", "model.cell=gru: model=mlp has no setting 'cell'; it is one of model=rnn"),
         ("model=rnn model.cell=elman", "model.cell=elman: choose from gru, lstm, tanh"),

@@ -115,10 +115,8 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
         return "not all runs recorded it"
     budget = float(min(x[-1] for x in spent.values()))
     ends = all(x[-1] <= budget * (1 + TOLERANCE) for x in spent.values())
-    late = [f"{name} seed {seed}" for (name, seed), x in spent.items() if x[0] > budget and not ends]
-    if late:
-        more = f" and {len(late) - 1} more" if len(late) > 1 else ""
-        return f"{late[0]}{more} had no evaluation by then; set a smaller eval.every"
+    if not ends and any(x[0] > budget for x in spent.values()):
+        return "some runs had no evaluation by then; set a smaller eval.every"
     share = {name: budget / float(np.mean([spent[name, seed][-1] for seed in seeds])) for name in (arm, reference)}
     scores = {
         name: pd.Series(
@@ -132,7 +130,7 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
         for name in (arm, reference)
     }
     why = "" if ends else _inside(axis, share)
-    shared = _unsteady(inputs.speeds, (arm, reference)) if axis == "seconds" else ""
+    shared = unsteady(inputs.speeds, (arm, reference)) if axis == "seconds" else ""
     last = {run: curve[inputs.metric][-1] for run, curve in finished.items()}
     at_end = pd.Series({seed: last[arm, seed] - last[reference, seed] for seed in seeds}, dtype=float)
     return _Pair(budget, scores[arm], scores[reference], at_end, shared or why, not shared)
@@ -144,7 +142,7 @@ def _inside(axis: str, share: Mapping[str, float]) -> str:
     return f"{' and '.join(read) or 'not all runs end there'}; train with {SETTINGS[axis]} to judge".replace("%", " %")
 
 
-def _unsteady(speeds: Mapping[str, Sequence[float]], arms: Sequence[str]) -> str:
+def unsteady(speeds: Mapping[str, Sequence[float]], arms: Sequence[str]) -> str:
     """Return a warning that names the arm whose runs differ in speed, or "" if those of both arms have one speed."""
     several = {arm: speeds[arm] for arm in arms if len(speeds[arm]) > 1}
     variation = {arm: float(np.std(values, ddof=1) / np.mean(values)) for arm, values in several.items()}

@@ -119,7 +119,9 @@ def _other_evaluation(run: Run, reference: Run) -> str:
     read = [sum(r.summary.get("val/block_bytes") or ()) for r in (run, reference)]
     if all(read):
         far = abs(read[0] - read[1]) > SAME_TEXT * max(read)
-        return f"evaluated on {read[0]:,.0f} bytes of text against {read[1]:,.0f}" if far else ""
+        if not far:
+            return ""
+        return f"evaluated on {read[0]:,.0f} bytes of text against {read[1]:,.0f}; set eval.final_tokens=null"
     sections = [r.config.get("eval") or {} for r in (run, reference)]
     tokens = [section.get("final_tokens", section.get("tokens")) for section in sections]
     if tokens[0] != tokens[1] and all(sections):

@@ -8,7 +8,6 @@ from gptlab.compare.analysis.comparison import (
     CONFIDENCE,
     Comparison,
     Result,
-    Tuning,
 )
 from gptlab.compare.analysis.verdict import EXPLORATORY, INTERIM, MIN_PAIRS, NOT_SHOWN
 from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, seed_range, si
@@ -72,6 +71,8 @@ def outcome_lines(comparison: Comparison) -> Iterator[str]:
         yield from _rates(comparison, outcome)
     for result in comparison.results:
         if (effect := result.without_stuck) is not None:
+            if effect.pairs < MIN_PAIRS:
+                continue
             difference = plus_minus(effect.mean, effect.half, "+")
             yield f"Without stuck seeds: {result.name} {difference}, {effect.verdict} ({effect.pairs} pairs)."
     if comparison.whole:
@@ -165,12 +166,13 @@ def _sensitivity(compared: list[Result], family: int) -> Iterator[str]:
         yield f"To settle whether the difference is as large as the margin, with 80% power: {text} seeds."
 
 
-def tuning_lines(tunings: list[Tuning]) -> Iterator[str]:
-    """Say which value each arm got, and whether it is at an edge of the values tried.
+def tuning_lines(comparison: Comparison) -> Iterator[str]:
+    """Say which value each arm got, how it is used, and whether it is at an edge of the values tried.
 
     For example `optimizer.lr, tuned on seeds 1000, 1001: gelu 0.001; swiglu 0.003 (the highest tried).`
     """
-    for tuning in tunings:
+    tuned_by_seed = bool((comparison.runs["phase"] == "neighbour").any())
+    for tuning in comparison.tuning:
         chosen = tuning.points[tuning.points["chosen"]]
         values = pd.to_numeric(tuning.points["value"], errors="coerce")
         each = [
@@ -178,6 +180,10 @@ def tuning_lines(tunings: list[Tuning]) -> Iterator[str]:
             for row in chosen.to_dict("records")
         ]
         yield f"{tuning.setting}, tuned on seeds {', '.join(map(str, tuning.seeds))}: {'; '.join(each)}."
+        if tuned_by_seed:
+            yield (
+                f"Each seed ran the chosen {tuning.setting} and the values beside it, and counts at the best of these."
+            )
         if chosen["at_edge"].any():
             yield f"Where the lowest or highest {tuning.setting} was chosen, a better value may lie beyond: try more."
 

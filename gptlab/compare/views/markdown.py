@@ -53,7 +53,7 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
         yield from _listed(equal_budget_lines(comparison, in_table=True))
     if comparison.tuning:
         yield "## Tuning"
-        yield _list(tuning_lines(comparison.tuning))
+        yield _list(tuning_lines(comparison))
     if comparison.factorial:
         yield "## Effects over the grid"
         columns = factorial_cells(comparison.factorial)

@@ -35,7 +35,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _print("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
     _lines(equal_budget_lines(comparison), console)
     _lines(matched_lines(comparison), console)
-    _lines(tuning_lines(comparison.tuning), console)
+    _lines(tuning_lines(comparison), console)
     if comparison.factorial:
         console.print()
         columns = factorial_cells(comparison.factorial)
