@@ -70,7 +70,7 @@ about 1.47 to 1.48:
 
 def main(out: Path) -> None:
     rows = {}
-    for folder in sorted(path.parent for path in HERE.glob("*/*.json")):
+    for folder in sorted({path.parent for path in HERE.glob("*/*.json")}):
         name, kept, path = folder.name, folder / "kept.json", next(folder.glob("*.py"), None)
         script = _load(path) if path else None
         comparison = build_comparison([kept]) if kept.is_file() else None

@@ -3,8 +3,12 @@
 fixed   Both arms have one learning rate; each gets seeds of its own.
 tuned   Both arms search their rate on two tuning seeds, are judged around it and re-centred, as `tune: auto` does,
         among the four rates that were run. An experiment that asks for another rate gives no verdict.
+
+`python experiments/same_arm/replay.py` draws, which takes two minutes, and writes levels.json, from which the page is
+made.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +29,7 @@ HERE = Path(__file__).parent
 METRIC, SETTING, OWN = "val/loss", "optimizer.lr", "1e-2"
 SEEDS = (3, 5, 10)
 TUNING_SEEDS = 2
-DRAWS = 600
+DRAWS = 1000
 CLAIMS = (BETTER, WORSE)
 
 
@@ -62,31 +66,34 @@ class Kept:
         ].word
 
 
-def main() -> dict[str, bytes]:
-    """Return the page made from the kept runs."""
+def measure() -> None:
+    """Draw the comparisons, and write how often they made a claim into levels.json."""
     kept, rng = Kept(HERE / "kept.json"), np.random.default_rng(0)
+    fixed = {f"{rate:g}": [_fixed(kept, rate, n, rng) for n in SEEDS] for rate in kept.rates}
+    tuned = [_tuned(kept, n, rng) for n in SEEDS]
+    levels = {"draws": DRAWS, "seeds": SEEDS, "fixed": fixed, "tuned": tuned}
+    (HERE / "levels.json").write_text(json.dumps(levels, indent=1) + "\n")
+
+
+def main() -> dict[str, bytes]:
+    """Return the page made from levels.json and the kept runs."""
+    kept, levels = Kept(HERE / "kept.json"), json.loads((HERE / "levels.json").read_text())
     comparison = build_comparison([HERE / "kept.json"])
     lines = [
         f"# {comparison.question}",
         "",
         comparison.literature or "",
         "",
-        f"{len(kept.seeds)} seeds at each of {len(kept.rates)} learning rates; {DRAWS} comparisons for each number.",
-        "Different comparisons share runs, so the numbers are less certain than independent draws would be.",
+        f"{len(kept.seeds)} seeds at each of {len(kept.rates)} learning rates; {levels['draws']} comparisons for each"
+        " number. Different comparisons share runs, so the numbers are less certain than independent draws would be.",
         "",
-        f"| better or worse, though the same arm | {' | '.join(f'{n} seeds' for n in SEEDS)} |",
-        f"| --- | {' | '.join('---:' for _ in SEEDS)} |",
-    ]
-    for rate in kept.rates:
-        shares = [f"{_fixed(kept, rate, n, rng):.1%}" for n in SEEDS]
-        lines.append(f"| fixed at {rate:g} | {' | '.join(shares)} |")
-    tuned = [_tuned(kept, n, rng) for n in SEEDS]
-    lines.append(f"| tuned | {' | '.join(f'{claimed:.1%}' for claimed, _ in tuned)} |")
-    lines += [
+        f"| better or worse, though the same arm | {' | '.join(f'{n} seeds' for n in levels['seeds'])} |",
+        f"| --- | {' | '.join('---:' for _ in levels['seeds'])} |",
+        *(f"| fixed at {rate} | {_percent(shares)} |" for rate, shares in levels["fixed"].items()),
+        f"| tuned | {_percent([claimed for claimed, _ in levels['tuned']])} |",
         "",
-        "Experiments of tuned arms that asked for a rate beyond the four, which are not counted: "
-        + ", ".join(f"{edge:.0%}" for _, edge in tuned)
-        + ".",
+        "Experiments with tuned arms that asked for a rate beyond the four, which are not counted: "
+        f"{', '.join(f'{edge:.0%}' for _, edge in levels['tuned'])}.",
         "",
         "| learning rate | val/loss, mean ± sd over the seeds |",
         "| ---: | ---: |",
@@ -95,6 +102,10 @@ def main() -> dict[str, bytes]:
         losses = np.array([kept.loss[rate, seed] for seed in kept.seeds])
         lines.append(f"| {rate:g} | {losses.mean():.4f} ± {losses.std(ddof=1):.4f} |")
     return {"RESULTS.md": ("\n".join(lines) + "\n").encode()}
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return " | ".join(f"{share:.1%}" for share in shares)
 
 
 def row() -> dict[str, str]:
@@ -160,5 +171,6 @@ class _Replay:
 
 
 if __name__ == "__main__":
+    measure()
     for name, content in main().items():
         (HERE / name).write_bytes(content)
