@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from gptlab import build_model, load_config
 from gptlab.cli.main import main
 from gptlab.compare.read.runs import load_runs
-from gptlab.config import ConfigError
+from gptlab.config import ConfigError, flatten, plain, to_yaml
 from gptlab.convert.canonical import resolved
 from gptlab.convert.folders import ORIGIN, convert
-from gptlab.files import FileError, flatten, plain, read_json, to_yaml, write_json
+from gptlab.files import FileError, read_json, write_json
 from gptlab.model.generate import generate
 from gptlab.runs import checkpoint
 from gptlab.runs.folder import open_config
