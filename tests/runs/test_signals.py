@@ -16,6 +16,15 @@ from gptlab.runs.signals import Stopped
 from gptlab.training.trainer import Trainer
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Undo that SIGINT is ignored, as in the background of a script, which processes started here would inherit."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def signals_at_step_3(monkeypatch):
     """Sends itself the given signals within the third step of a run."""
