@@ -18,7 +18,7 @@ def cache_folder() -> Path:
 
 
 class Stamp(NamedTuple):
-    """What is known of a file without reading it."""
+    """The properties of a file that are known without reading it."""
 
     path: str
     size: int  # bytes

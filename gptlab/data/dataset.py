@@ -61,7 +61,7 @@ class Dataset:
 
     @property
     def content(self) -> dict[str, str]:
-        """What was read, as `content_of` names it."""
+        """The hashes of the text and the tokenizer, as `content_of` returns them."""
         return {"data": self.hash, "tokenizer": self.tokenizer_key}
 
     def describe(self) -> str:

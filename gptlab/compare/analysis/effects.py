@@ -21,7 +21,7 @@ Deviations = Mapping[str, Mapping[int, np.ndarray]]  # arm -> seed -> block devi
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the pairs of one arm say, before it is judged beside the others."""
+    """The numbers that follow from the pairs of one arm alone."""
 
     pairs: int
     difference: MeanDifference

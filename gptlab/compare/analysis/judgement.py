@@ -20,7 +20,7 @@ LONG_LADDER = 3  # arms from which on its end is compared with its start
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of the arms. The mappings are keyed by arm, without the baseline where an effect is meant."""
+    """The verdicts on the arms. The mappings are keyed by arm; those with effects leave out the baseline."""
 
     scores: dict[str, pd.Series]
     stuck: dict[str, list[int]]

@@ -24,7 +24,7 @@ QN = 2.2219  # the standard deviation of normal numbers over the first quartile 
 
 @dataclass(frozen=True)
 class Rate:
-    """How often an arm and its reference had an outcome, with Fisher's exact test that they have it equally often."""
+    """The number of times an arm and its reference had an outcome, with Fisher's exact test of equal rates."""
 
     hits: int
     runs: int

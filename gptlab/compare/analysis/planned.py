@@ -1,4 +1,4 @@
-"""What was planned before the first run, and how far a comparison keeps to it.
+"""The plan that was made before the first run, and the words that depart from it.
 
 sweep.yaml says it: the seeds, the number of arms, the metric and the margin. The error rates of the verdicts hold for
 that plan. Seeds that were added after a look, another metric or another baseline make the words exploratory: adding
@@ -25,7 +25,7 @@ MOST_LISTED = 8  # seeds; of more only the number is given
 
 @dataclass(frozen=True)
 class Plan:
-    """What was planned; of runs that come from no single sweep nothing is known."""
+    """The plan of a sweep; it is unknown for runs that come from no single sweep."""
 
     known: bool = False
     seeds: tuple[int, ...] = ()
@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a comparison keeps to the plan."""
+    """The marks of a comparison that departs from the plan, and the reasons."""
 
     mark: str = ""  # EXPLORATORY, INTERIM or ""
     reasons: list[str] = field(default_factory=list)
@@ -107,5 +107,5 @@ def standing(
 
 
 def _same(metric: str, planned: str) -> bool:
-    """Whether two metrics give the same verdicts: nats per token and bits per byte do, where they may be chosen."""
+    """Return whether two metrics give the same verdicts: nats per token and bits per byte do, where both are allowed."""
     return metric == planned or {metric, planned} == {DEFAULT_METRIC, ACROSS_TOKENIZERS}
