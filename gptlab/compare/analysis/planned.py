@@ -107,5 +107,5 @@ def standing(
 
 
 def _same(metric: str, planned: str) -> bool:
-    """Return whether two metrics give the same verdicts: nats per token and bits per byte do, where both are allowed."""
+    """Return whether two metrics give the same verdicts, as nats per token and bits per byte do."""
     return metric == planned or {metric, planned} == {DEFAULT_METRIC, ACROSS_TOKENIZERS}
