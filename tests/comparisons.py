@@ -8,7 +8,7 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.comparison import Comparison, EqualBudgetComparison, Factorial, Reading, Result, Tuning
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
 from gptlab.compare.analysis.outcomes import Rate
 
 MARGIN, NOISE = 0.01, 0.004  # nats per token
@@ -127,7 +127,7 @@ def _result(name, settings, own, effect, place, seeds):
 
 def _effects(scores, names, diverged, metric):
     lost = {name: range(5) if name in diverged else () for name in names}
-    return compare_scores(scores, dict.fromkeys(names[1:], names[0]), lost, metric=metric, margin=MARGIN)
+    return compare_scores(scores, dict.fromkeys(names[1:], names[0]), Rules(metric, MARGIN), Evidence(diverged=lost))
 
 
 def _curves(scores, seeds, speed, metric, rng):

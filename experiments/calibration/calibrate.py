@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from gptlab.compare import build_comparison
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.effects import Rules, compare_scores
 from gptlab.compare.analysis.statistics import LEVEL
 from gptlab.compare.analysis.verdict import BETTER, WORSE
 
@@ -59,7 +59,7 @@ def _check_claims(scores: pd.DataFrame, margin: float) -> None:
     rng = np.random.default_rng(1)
     for values in _draws(scores["learned"].to_numpy(), 2, 5, 40, rng):
         a, b = (pd.Series(half, index=range(5)) for half in values)
-        effect = compare_scores({"a": a, "b": b}, {"b": "a"}, {"a": [], "b": []}, metric=METRIC, margin=margin)["b"]
+        effect = compare_scores({"a": a, "b": b}, {"b": "a"}, Rules(METRIC, margin))["b"]
         word = {-1: BETTER, 1: WORSE}.get(int(_claims((values[1] - values[0])[None])[0]))
         assert (word == effect.verdict) if word else effect.verdict not in (BETTER, WORSE)
 

@@ -12,6 +12,7 @@ import pandas as pd
 from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, identity, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.analysis.effects import Rules
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets, unsteady
 from gptlab.compare.analysis.factorial import factorial
 from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
@@ -136,37 +137,27 @@ def build(
     Raises:
         ConfigError: if an option does not fit the runs.
     """
-    sweep, plan, tuned = SweepFile.of(collected.sweep), Plan.of(collected.sweep), JudgedValues.of(collected.sweep)
+    sweep, plan = SweepFile.of(collected.sweep), Plan.of(collected.sweep)
     chosen_metric = choose_metric(metric, plan, collected.arms)
     _refuse_unknown(chosen_metric, collected.arms)
-    arms = at_best_values(collected.arms, collected.neighbours, tuned, list(sweep.tune), chosen_metric)
-    usual = choose_baseline(arms, None, sweep, defaults, collected.first)
-    first = choose_baseline(arms, baseline, sweep, defaults, collected.first)
-    arms = [first, *(arm for arm in arms if arm is not first)]
+    arms, departures = _in_order(collected, chosen_metric, baseline, defaults)
     by_label = dict(zip(labels := names(arms), arms, strict=True))
-    references = _references(labels, against or sweep.against or AGAINST[0])
-    margins = choose_margin(plan.margin if margin is None else margin, chosen_metric, first, arms[1:])
-    others = [f"--baseline {baseline}"] if first is not usual else []
-    others += [f"--against {against}"] if against and against != (sweep.against or AGAINST[0]) else []
+    usual_against = sweep.against or AGAINST[0]
+    references = _references(labels, against or usual_against)
+    departures += [f"--against {against}"] if against and against != usual_against else []
+    margins = choose_margin(plan.margin if margin is None else margin, chosen_metric, arms[0], arms[1:])
     other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
     metrics = chosen_metric, choose_metric(None, plan, collected.arms)
-    kept = standing(plan, arms, metrics, others, other_margin)
-    tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, tuned.chosen)
+    kept = standing(plan, arms, metrics, departures, other_margin)
+    chosen = JudgedValues.of(collected.sweep).chosen
+    tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, chosen)
     speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
     refused = notes_at_edges(tuning, labels) | _on_a_shared_machine(by_label, speeds)
-    judged = judge(
-        by_label,
-        references,
-        metric=chosen_metric,
-        margin=margins.value,
-        planned=plan.arms,
-        marks=kept.marks,
-        edge=refused,
-    )
+    rules = Rules(chosen_metric, margins.value, plan.arms - 1, kept.marks)
+    judged = judge(by_label, references, rules, refused)
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
     curve_metric, curves = _curves(by_label, chosen_metric)
     metric_curves = curves if curve_metric == chosen_metric else _curves_of(by_label, chosen_metric)
-    dependent = [*sweep.tune, *(key for entry in sweep.matched for key in entry["changed"])]
     return Comparison(
         metric=chosen_metric,
         question=sweep.question,
@@ -176,16 +167,13 @@ def build(
         margin_text=margins.text,
         noise=judged.scores[labels[0]].std(),
         results=results,
-        equal_budgets=compare_at_equal_budgets(Inputs(chosen_metric, metric_curves, results, speeds, judged.judging)),
+        equal_budgets=compare_at_equal_budgets(Inputs(metric_curves, results, speeds, judged.rules, judged.evidence)),
         tuning=tuning,
         factorial=factorial(
-            [_alike(result, judged.judging["unlike"]) for result in results],
-            dependent,
-            metric=chosen_metric,
-            margin=margins.value,
-            deviations=judged.judging["deviations"],
-            marks=kept.marks,
-            edge=refused,
+            [_alike(result, judged.evidence.unlike) for result in results],
+            rules,
+            replace(judged.evidence, refused=refused),
+            left_out=[*sweep.tune, *(key for entry in sweep.matched for key in entry["changed"])],
         ),
         curves=curves,
         curve_metric=curve_metric,
@@ -194,13 +182,25 @@ def build(
         breakdowns=breakdowns({label: finished_runs(arm) for label, arm in by_label.items()}),
         matched=sweep.matched,
         snapshots={label: _snapshots(arm) for label, arm in by_label.items()},
-        family=judged.judging["family"],
+        family=judged.rules.family,
         planned=plan.known,
         standing=kept.mark,
         reasons=kept.reasons,
         whole=judged.whole,
         repeats=collected.repeats,
     )
+
+
+def _in_order(
+    collected: CollectedRuns, metric: str, baseline: str | None, defaults: dict[str, Any] | None
+) -> tuple[list[Arm], list[str]]:
+    """Return the arms with the best runs of tuned ones, the baseline first, and the options that were not planned."""
+    sweep, judged = SweepFile.of(collected.sweep), JudgedValues.of(collected.sweep)
+    arms = at_best_values(collected.arms, collected.neighbours, judged, list(sweep.tune), metric)
+    usual = choose_baseline(arms, None, sweep, defaults, collected.first)
+    first = choose_baseline(arms, baseline, sweep, defaults, collected.first)
+    departures = [f"--baseline {baseline}"] if first is not usual else []
+    return [first, *(arm for arm in arms if arm is not first)], departures
 
 
 def _refuse_unknown(metric: str, arms: Sequence[Arm]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from gptlab.compare.analysis import statistics
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.effects import Rules, compare_scores
 from gptlab.compare.analysis.outcomes import stuck_seeds
 from gptlab.compare.analysis.statistics import LEVEL
 from gptlab.compare.analysis.text_share import estimate
@@ -83,8 +83,7 @@ def experiments(means, seeds, draws, family=0, margin=0.5, spread=None):
         scores += rng.normal(0, 3, seeds)  # which the pairing takes out
         scores[1:] += np.array(means)[:, None]
         table = {"base": pd.Series(scores[0])} | {n: pd.Series(s) for n, s in zip(names, scores[1:], strict=True)}
-        lost = dict.fromkeys(table, ())
-        yield compare_scores(table, dict.fromkeys(names, "base"), lost, metric="val/loss", margin=margin, family=family)
+        yield compare_scores(table, dict.fromkeys(names, "base"), Rules("val/loss", margin, family))
 
 
 @pytest.mark.slow
@@ -144,7 +143,7 @@ def test_accuracies_of_few_different_values_are_not_told_apart_too_often(seeds, 
     claims = 0
     for a, b in 1 - wrong / 2000:
         scores = {"a": pd.Series(a), "b": pd.Series(b)}
-        effect = compare_scores(scores, {"b": "a"}, {"a": [], "b": []}, metric="val/accuracy", margin=float("nan"))["b"]
+        effect = compare_scores(scores, {"b": "a"}, Rules("val/accuracy"))["b"]
         claims += effect.word in ("better", "worse")
     print(f"\n{answers + 1} values, {seeds} seeds: {claims / 3000:.1%}", end="")
     assert claims / 3000 <= allowed(0.06, 3000)[1]

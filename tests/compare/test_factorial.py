@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.comparison import Result
+from gptlab.compare.analysis.effects import Evidence, Rules
 from gptlab.compare.analysis.factorial import factorial
 from run_folders import shown, write_run, write_sweep
 
@@ -47,7 +48,7 @@ def grid(**levels):
 
 
 def analyse(arms, **options):
-    return factorial(arms, metric="val/loss", margin=0.01, **options)
+    return factorial(arms, Rules("val/loss", 0.01), Evidence(), **options)
 
 
 def by_levels(found):

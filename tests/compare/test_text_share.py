@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gptlab.compare import build_comparison
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
 from gptlab.compare.analysis.text_share import block_deviations, estimate
 from run_folders import RMS, one_line, shown, write_run
 
@@ -97,6 +97,5 @@ def test_a_comparison_says_what_its_intervals_cover(tmp_path):
 def test_one_run_without_blocks_leaves_an_interval_over_the_seeds():
     scores = {"a": pd.Series([2.0, 2.1, 2.2]), "b": pd.Series([2.0, 2.2, 2.1])}
     blocks = {"a": dict.fromkeys(range(3), TEXT), "b": {0: TEXT, 1: TEXT}}
-    options = {"metric": "val/loss", "margin": 0.01, "deviations": blocks}
-    effect = compare_scores(scores, {"b": "a"}, {"a": [], "b": []}, **options)["b"]
+    effect = compare_scores(scores, {"b": "a"}, Rules("val/loss", 0.01), Evidence(deviations=blocks))["b"]
     assert math.isnan(effect.text_share) and effect.df == 2

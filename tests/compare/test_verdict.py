@@ -8,8 +8,10 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from gptlab.compare.analysis import statistics
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
+from gptlab.compare.analysis.judgement import judge
 from gptlab.compare.analysis.verdict import DEFINITIONS, decide_verdict
+from gptlab.compare.build import collect_runs
 from gptlab.runs.metrics import metric_named
 from run_folders import POST, RMS, one_line, rows, shown, write_arm, write_run
 
@@ -143,7 +145,7 @@ def test_p_is_corrected_over_the_arms(tmp_path):
 
 def test_the_effects_of_scores_by_seed():
     scores = {"a": pd.Series([1.0, 2.0], index=[0, 1]), "b": pd.Series([1.5, 2.6, 9.0], index=[0, 1, 7])}
-    effects = compare_scores(scores, {"b": "a"}, {"a": [], "b": []}, metric="val/loss", margin=0.01)
+    effects = compare_scores(scores, {"b": "a"}, Rules("val/loss", 0.01))
     assert effects["b"].pairs == 2 and effects["b"].mean == pytest.approx(0.55)
     assert effects["b"].word == "two seeds: no verdict" and math.isnan(effects["b"].p_holm)
     assert effects["b"].detectable == pytest.approx(statistics.detectable(1) * effects["b"].sd / 2**0.5)
@@ -157,11 +159,11 @@ def test_what_must_not_be_judged_is_not():
     effects = compare_scores(
         scores,
         dict.fromkeys("bcd", "a"),
-        dict.fromkeys("abcd", ()),
-        metric="val/loss",
-        margin=0.01,
-        unlike={"b": {3: "other text"}, "c": dict.fromkeys(seeds, "float32 against bf16 weights")},
-        edge={"d": "its best rate is the highest tried"},
+        Rules("val/loss", 0.01),
+        Evidence(
+            unlike={"b": {3: "other text"}, "c": dict.fromkeys(seeds, "float32 against bf16 weights")},
+            refused={"d": "its best rate is the highest tried"},
+        ),
     )
     assert (effects["b"].word, effects["b"].pairs) == ("better", 3)
     assert effects["b"].note == "seed 3 left out: other text"
@@ -173,7 +175,7 @@ def test_what_must_not_be_judged_is_not():
 def test_accuracies_that_tie_are_not_certain():
     """Seeds may agree to the last digit because an accuracy is a multiple of 1/2000, not because there is no noise."""
     scores = {"a": pd.Series([0.9990] * 3), "b": pd.Series([0.9995] * 3)}
-    effect = compare_scores(scores, {"b": "a"}, {"a": [], "b": []}, metric="val/accuracy", margin=NAN)["b"]
+    effect = compare_scores(scores, {"b": "a"}, Rules("val/accuracy"))["b"]
     assert effect.word == "not shown" and effect.p == pytest.approx(0.0513, abs=1e-3)
     assert effect.low < 0 < effect.high
 
@@ -190,3 +192,17 @@ def test_an_interval_beside_a_corrected_word_agrees_with_it(tmp_path):
     assert first["low"] < 0 < first["high"] and first["confidence"] == pytest.approx(0.99)
     for row in frame.to_dict("records"):
         assert (row["low"] > 0 or row["high"] < 0) == (row["verdict"] in ("better", "worse"))
+
+
+def test_a_ladder_whose_end_must_not_be_judged_gets_no_word_over_the_whole_either(tmp_path):
+    for name, loss in (("one", 2.0), ("two", 1.9), ("three", 1.8)):
+        for seed in range(3):
+            loss_of_seed = loss + seed / 100 + 0.001 * (seed == len(name) % 3)
+            write_run(tmp_path / f"{name}{seed}", loss_of_seed, seed=seed, variant=name)
+    arms = {arm.label: arm for arm in collect_runs([tmp_path]).arms}
+    arms = {label: arms[label] for label in ("one", "two", "three")}
+    judged = judge(
+        arms, {"two": "one", "three": "two"}, Rules("val/loss"), {"three": "optimizer.lr=0.1 is the highest"}
+    )
+    assert judged.whole is not None and judged.whole[1].word == "no verdict" == judged.effects["three"].word
+    assert judged.effects["two"].word == "better"

@@ -1,7 +1,7 @@
 """The difference of each arm from the arm that it is compared with, and the verdict on it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,33 @@ class _Measured:
     unlike: str  # the seeds that were left out, and why
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How the arms of an experiment are judged, whatever is measured of them."""
+
+    metric: str  # a key of summary.json, which determines the better direction
+    margin: float = float("nan")  # differences below it do not matter, in the unit of the metric; NaN if there is none
+    family: int = 0  # the number of comparisons that were planned, if more than there are
+    marks: Mapping[str, str] = field(default_factory=dict)  # the marks of words, see planned.py
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the arms beside their scores. All mappings are keyed by arm, and may lack some."""
+
+    diverged: Mapping[str, Sequence[int]] = field(default_factory=dict)  # the seeds that diverged
+    # Block deviations of the runs, see text_share. Where a run of a pair lacks them, its interval covers seeds only.
+    deviations: Deviations = field(default_factory=dict)
+    unlike: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # seed -> why its pair is left out
+    refused: Mapping[str, str] = field(default_factory=dict)  # why the arm must not be judged at all
+
+
 def compare_scores(
     scores: Mapping[str, pd.Series],
     references: Mapping[str, str],
-    diverged: Mapping[str, Sequence[int]],
+    rules: Rules,
+    evidence: Evidence | None = None,
     *,
-    metric: str,
-    margin: float,
-    family: int = 0,
-    deviations: Deviations | None = None,
-    unlike: Mapping[str, Mapping[int, str]] | None = None,
-    edge: Mapping[str, str] | None = None,
-    marks: Mapping[str, str] | None = None,
     reference_scores: Mapping[str, pd.Series] | None = None,
     step: float | None = None,
 ) -> dict[str, Effect]:
@@ -50,51 +65,44 @@ def compare_scores(
     Args:
         scores: the metric of the finished runs by seed, for each arm.
         references: the arm that each arm is compared with.
-        diverged: the seeds that diverged, for each arm.
-        metric: name of the metric, which determines the better direction.
-        margin: differences below it do not matter, in the unit of the metric; NaN if there is none.
-        family: the number of comparisons that were planned, if more than there are in `references`.
-        deviations: the block deviations of the runs (see text_share). Where a run of a pair lacks them, the interval
-            covers the seeds only.
-        unlike: for an arm and a seed, why this pair must not be judged. The pair is left out.
-        edge: for an arm, why it must not be judged at all.
-        marks: the marks of words (see planned.py).
+        rules: how they are judged.
+        evidence: what else is known of the arms.
         reference_scores: for an arm, the scores of its reference, where they are not those in `scores`.
         step: the resolution of the metric; by default it is taken from the scores.
     """
-    higher = metric_named(metric).higher_is_better
-    family = max(family, len(references))
+    evidence = evidence or Evidence()
+    family = max(rules.family, len(references))
     if step is None:
         step = resolution(score for series in scores.values() for score in series)
     beside = {arm: (reference_scores or {}).get(arm, scores[other]) for arm, other in references.items()}
     measured = {
         arm: _measure(
-            scores[arm], beside[arm], step, (unlike or {}).get(arm, {}), _of_pair(deviations or {}, arm, other)
+            scores[arm], beside[arm], step, evidence.unlike.get(arm, {}), _of_pair(evidence.deviations, arm, other)
         )
         for arm, other in references.items()
     }
     corrected = statistics.holm([found.p for found in measured.values()], family)
     tested = {arm: score.dropna().size for arm, score in scores.items()}
+    diverged = {arm: evidence.diverged.get(arm, ()) for arm in scores}
     rates = compare_rates(diverged, tested, references, family)
     effects = {}
     for (arm, found), p in zip(measured.items(), corrected, strict=True):
-        numbers = _numbers(found, p, margin, LEVEL / family)
-        refusal = (edge or {}).get(arm, "") or (found.unlike if found.unlike and not found.pairs else "")
+        numbers = _numbers(found, p, rules.margin, LEVEL / family)
+        refusal = evidence.refused.get(arm, "") or (found.unlike if found.unlike and not found.pairs else "")
         word = decide_verdict(
             pairs=found.pairs,
             mean=numbers["mean"],
             p_holm=p.p,
             p_equivalent=numbers["p_equivalent"],
             unstable=_is_unstable(rates[arm]),
-            higher=higher,
+            higher=metric_named(rules.metric).higher_is_better,
             refused=bool(refusal),
         )
         small = word in (BETTER, WORSE) and numbers["p_equivalent"] < LEVEL
         lost = _diverged_note(diverged[arm], diverged[references[arm]], references[arm], word)
         notes = [refusal or found.unlike, lost, WITHIN_MARGIN if small else ""]
-        effects[arm] = Effect(
-            **numbers, word=word, standing=(marks or {}).get(word, ""), note="; ".join(filter(None, notes))
-        )
+        note = "; ".join(filter(None, notes))
+        effects[arm] = Effect(**numbers, word=word, standing=rules.marks.get(word, ""), note=note)
     return effects
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import EqualBudgetComparison, Reading, Result
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
 from gptlab.compare.analysis.statistics import LEVEL
 from gptlab.compare.analysis.verdict import NO_VERDICT
 from gptlab.compare.read.runs import AXES
@@ -39,11 +39,11 @@ Curves = Mapping[tuple[str, int], Curve]  # by arm and seed
 class Inputs:
     """The data that a comparison at equal budgets needs. The mappings are keyed by arm."""
 
-    metric: str
     curves: Mapping[str, pd.DataFrame]
     results: Sequence[Result]
     speeds: Mapping[str, Sequence[float]]  # tokens/s of the finished runs
-    judging: Mapping[str, Any]  # the further arguments of compare_scores
+    rules: Rules
+    evidence: Evidence
 
 
 def compare_at_equal_budgets(inputs: Inputs) -> list[EqualBudgetComparison]:
@@ -61,7 +61,7 @@ def _finished_curves(inputs: Inputs) -> dict[tuple[str, int], Curve]:
     The last point of a curve may differ from the run's final number, which is measured on more of the text.
     """
     finished: dict[tuple[str, int], Curve] = {}
-    metric = inputs.metric
+    metric = inputs.rules.metric
     for result in inputs.results:
         frame = inputs.curves[result.name]
         rows: Any = frame.groupby("seed").indices
@@ -114,6 +114,7 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
     if any(np.isnan(x).any() for x in spent.values()):
         return "not all runs recorded it"
     budget = float(min(x[-1] for x in spent.values()))
+    metric = inputs.rules.metric
     ends = all(x[-1] <= budget * (1 + TOLERANCE) for x in spent.values())
     if not ends and any(x[0] > budget for x in spent.values()):
         return "some runs had no evaluation by then; set a smaller eval.every"
@@ -121,7 +122,7 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
     scores = {
         name: pd.Series(
             {
-                seed: curve[FINAL][0] if ends else float(np.interp(budget, spent[name, seed], curve[inputs.metric]))
+                seed: curve[FINAL][0] if ends else float(np.interp(budget, spent[name, seed], curve[metric]))
                 for seed in seeds
                 for curve in (finished[name, seed],)
             },
@@ -131,7 +132,7 @@ def _read(axis: str, arm: str, reference: str, finished: Curves, inputs: Inputs)
     }
     why = "" if ends else _inside(axis, share)
     shared = unsteady(inputs.speeds, (arm, reference)) if axis == "seconds" else ""
-    last = {run: curve[inputs.metric][-1] for run, curve in finished.items()}
+    last = {run: curve[metric][-1] for run, curve in finished.items()}
     at_end = pd.Series({seed: last[arm, seed] - last[reference, seed] for seed in seeds}, dtype=float)
     return _Pair(budget, scores[arm], scores[reference], at_end, shared or why, not shared)
 
@@ -160,17 +161,13 @@ def _judge(pairs: Mapping[str, _Pair], inputs: Inputs) -> dict[str, Reading]:
     references = {arm: str(ends[arm].reference) for arm in pairs}
     scores = {name: result.scores for name, result in ends.items()} | {arm: p.scores for arm, p in pairs.items()}
     beside = {arm: pair.reference for arm, pair in pairs.items()}
-    judging, metric = inputs.judging, inputs.metric
-    effects = compare_scores(scores, references, reference_scores=beside, metric=metric, **judging)
+    effects = compare_scores(scores, references, inputs.rules, inputs.evidence, reference_scores=beside)
     at_end = {arm: pair.at_end for arm, pair in pairs.items() if pair.why}
     shifts = compare_scores(
         {arm: pairs[arm].scores - pairs[arm].reference for arm in at_end},
         {arm: arm for arm in at_end},
-        dict.fromkeys(at_end, ()),
+        Rules(inputs.rules.metric, family=inputs.rules.family),
         reference_scores=at_end,
-        metric=metric,
-        margin=float("nan"),
-        family=judging["family"],
     )
     return {
         arm: Reading(

@@ -14,13 +14,14 @@ pooled error is wrong, so that such effects get no words.
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import Factorial, Result
-from gptlab.compare.analysis.effects import Deviations, compare_scores
+from gptlab.compare.analysis.effects import Deviations, Evidence, Rules, compare_scores
 from gptlab.compare.analysis.grid import Contrast, Grid, grid_of
 from gptlab.compare.analysis.outcomes import describe_seeds
 from gptlab.compare.analysis.resolution import resolution
@@ -32,27 +33,22 @@ EFFECT_COLUMNS = ["kind", "slots", "levels", *NUMBERS, "verdict", "note"]
 
 
 def factorial(
-    results: Sequence[Result],
-    left_out: Sequence[str] = (),
-    *,
-    metric: str,
-    margin: float,
-    deviations: Deviations | None = None,
-    marks: Mapping[str, str] | None = None,
-    edge: Mapping[str, str] | None = None,
+    results: Sequence[Result], rules: Rules, evidence: Evidence, left_out: Sequence[str] = ()
 ) -> Factorial | None:
     """Analyse the arms, the baseline first; return None if they do not form a grid.
 
-    `left_out` are settings that are determined by the others, such as tuned ones. The other arguments are those of
-    compare_scores.
+    Args:
+        results: of the arms.
+        rules: how effects are judged; they are a family of their own.
+        evidence: the block deviations of the arms, and the reasons why arms must not be judged.
+        left_out: settings that are determined by the others, such as tuned ones.
     """
     grid = grid_of(results, left_out)
     if grid is None or sum(r.scores.notna().sum() for r in results) < 2:
         return None
     cells = {tuple(r.arm.settings[key] for key in grid.levels) for r in results}
     if len(cells) == len(results) == grid.n_cells:
-        judging = {"metric": metric, "margin": margin, "marks": marks}
-        rows, note = _by_seed(grid, results, deviations or {}, edge or {}, judging)
+        rows, note = _by_seed(grid, results, replace(rules, family=0), evidence)
     elif (fitted := _by_least_squares(grid, results)) is not None:
         rows, note = fitted
     else:
@@ -61,11 +57,7 @@ def factorial(
 
 
 def _by_seed(
-    grid: Grid,
-    results: Sequence[Result],
-    deviations: Deviations,
-    edge: Mapping[str, str],
-    judging: Mapping[str, Any],
+    grid: Grid, results: Sequence[Result], rules: Rules, evidence: Evidence
 ) -> tuple[list[dict[str, Any]], str]:
     """Return the effects of a complete grid and how they were computed."""
     contrasts = {f"{c.slots}: {c.text}": c for c in grid.contrasts()}
@@ -74,10 +66,8 @@ def _by_seed(
         cells = {r: weight for r in range(len(results)) if (weight := grid.weight(contrast, results[r].arm.settings))}
         weighted = [weight * results[r].scores.dropna() for r, weight in cells.items()]
         scores[name] = pd.concat(weighted, axis=1, join="inner").sum(axis=1)
-        blocks[name] = _weighted_blocks({results[r].name: weight for r, weight in cells.items()}, deviations)
-        lost = [_diverged(results[r]) for r in cells if results[r].states["diverged"]]
-        lost += [f"{results[r].name}: {edge[results[r].name]}" for r in cells if results[r].name in edge]
-        refused[name] = "; ".join(lost)
+        blocks[name] = _weighted_blocks({results[r].name: weight for r, weight in cells.items()}, evidence.deviations)
+        refused[name] = "; ".join(_reasons([results[r] for r in cells], evidence.refused))
         stuck[name] = "; ".join(
             f"{describe_seeds(results[r].stuck)} of {results[r].name} stuck" for r in cells if results[r].stuck
         )
@@ -85,12 +75,10 @@ def _by_seed(
     effects = compare_scores(
         scores,
         dict(zip(scores, scores, strict=True)),
-        dict.fromkeys(scores, ()),
+        rules,
+        Evidence(deviations=blocks, refused=refused),
         reference_scores=zero,
-        deviations=blocks,
-        edge=refused,
         step=resolution(score for r in results for score in r.scores),
-        **judging,
     )
     rows = [
         {
@@ -111,9 +99,7 @@ def _by_seed(
         f"Each effect is computed seed by seed in the full {grid} and tested by a paired t test, with Holm's correction"
         f" over these {len(rows)} effects, which are a family of their own."
     )
-    lost = [_diverged(r) for r in results if r.states["diverged"]]
-    lost += [f"{r.name}: {edge[r.name]}" for r in results if r.name in edge]
-    if lost:
+    if lost := _reasons(results, evidence.refused):
         note += f" {'; '.join(lost)}: the effects that this enters get no verdict."
     if any(stuck.values()):
         names = "; ".join(f"{describe_seeds(r.stuck)} of {r.name}" for r in results if r.stuck)
@@ -129,6 +115,12 @@ def _weighted_blocks(weights: Mapping[str, float], deviations: Deviations) -> di
         seed: np.sum([weight * by_seed[seed] for weight, by_seed in zip(weights.values(), known, strict=True)], axis=0)
         for seed in common
     }
+
+
+def _reasons(results: Sequence[Result], refused: Mapping[str, str]) -> list[str]:
+    """Return why an effect that these arms enter gets no verdict."""
+    lost = [_diverged(result) for result in results if result.states["diverged"]]
+    return lost + [f"{result.name}: {refused[result.name]}" for result in results if result.name in refused]
 
 
 def _diverged(result: Result) -> str:

@@ -1,14 +1,14 @@
 """The verdicts of an experiment: with all seeds, without the stuck ones, and over a whole ladder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.comparison import Effect
-from gptlab.compare.analysis.effects import compare_scores
+from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
 from gptlab.compare.analysis.outcomes import Rate, compare_rates, stuck_seeds
 from gptlab.compare.analysis.provenance import unlike_pairs
 from gptlab.compare.analysis.text_share import block_deviations
@@ -22,97 +22,71 @@ LONG_LADDER = 3  # arms from which on its end is compared with its start
 class Judgement:
     """The verdicts on the arms. The mappings are keyed by arm; those with effects leave out the baseline."""
 
+    rules: Rules
+    evidence: Evidence
     scores: dict[str, pd.Series]
     stuck: dict[str, list[int]]
     effects: dict[str, Effect]
     without_stuck: dict[str, Effect]  # of the arms that have a stuck seed, or whose reference has one
     rates: dict[str, dict[str, Rate]]  # "diverged" and "stuck"
     whole: tuple[str, Effect] | None  # of a ladder: its end against its start
-    judging: dict[str, Any]  # the arguments of compare_scores, to judge the same arms elsewhere
 
 
 def judge(
-    arms: Mapping[str, Arm],
-    references: Mapping[str, str],
-    *,
-    metric: str,
-    margin: float,
-    planned: int,
-    marks: Mapping[str, str],
-    edge: Mapping[str, str],
+    arms: Mapping[str, Arm], references: Mapping[str, str], rules: Rules, refused: Mapping[str, str]
 ) -> Judgement:
     """Judge the arms, the baseline first.
 
     Args:
         arms: by label.
         references: the arm that each arm but the first is compared with.
-        metric: a key of summary.json.
-        margin: differences below it do not matter; NaN if there is none.
-        planned: the number of arms that were planned, with the baseline; 0 if it is not known.
-        marks: the marks of words (see planned.py).
-        edge: for an arm whose best tuned value is at an edge of the values tried, a note that says so.
+        rules: how they are judged. The end of a ladder against its start is one comparison more.
+        refused: for an arm that must not be judged, the reason, such as a best tuned value at an edge.
     """
-    finished = {label: finished_runs(arm) for label, arm in arms.items()}
-    scores = {label: scores_of(runs, metric) for label, runs in finished.items()}
-    diverged = {label: [r.seed for r in arm.runs if r.state == RunState.DIVERGED] for label, arm in arms.items()}
-    stuck = stuck_seeds(finished)
-    judging: dict[str, Any] = {
-        "diverged": diverged,
-        "margin": margin,
-        "family": max(planned - 1, len(references)),
-        "deviations": {label: _deviations(runs, metric) for label, runs in finished.items()},
-        "marks": marks,
-        "edge": _at_edges(references, edge),
-        "unlike": unlike_pairs(arms, references),
-    }
     first, last = next(iter(arms)), list(arms)[-1]
-    ladder = len(arms) >= LONG_LADDER and references.get(last, first) != first
-    whole = f"{last} against {first}"
-    if ladder:
-        judging["family"] += 1
-        judging["unlike"] |= unlike_pairs({first: arms[first], whole: arms[last]}, {whole: first})
-    effects = _effects(scores, references, whole if ladder else None, metric, judging)
-    without = {label: series.drop(stuck[label], errors="ignore") for label, series in scores.items()}
+    whole = f"{last} against {first}" if len(arms) >= LONG_LADDER and references.get(last, first) != first else None
+    named, compared = dict(arms), dict(references)
+    if whole:
+        named[whole], compared[whole] = arms[last], first
+        refused = {**refused, whole: refused[last]} if last in refused else refused
+    rules = replace(rules, family=max(rules.family, len(references)) + bool(whole))
+    finished = {label: finished_runs(arm) for label, arm in named.items()}
+    scores = {label: scores_of(runs, rules.metric) for label, runs in finished.items()}
+    stuck = stuck_seeds({label: finished[label] for label in arms})
+    evidence = Evidence(
+        diverged={label: [r.seed for r in arm.runs if r.state == RunState.DIVERGED] for label, arm in named.items()},
+        deviations={label: _deviations(runs, rules.metric) for label, runs in finished.items()},
+        unlike=unlike_pairs(named, compared),
+        refused=_of_pairs(compared, refused),
+    )
+    effects = compare_scores(scores, compared, rules, evidence)
+    without = {label: scores[label].drop(seeds, errors="ignore") for label, seeds in stuck.items()}
     touched = [arm for arm, other in references.items() if stuck[arm] or stuck[other]]
-    others = compare_scores(without, references, metric=metric, **judging) if touched else {}
-    counted = {label: series.notna().sum() for label, series in scores.items()}
-    unstuck = {label: len(runs) - len(stuck[label]) for label, runs in finished.items()}
+    others = compare_scores(without, references, rules, evidence) if touched else {}
+    counted = {label: scores[label].notna().sum() for label in arms}
+    unstuck = {label: len(finished[label]) - len(seeds) for label, seeds in stuck.items()}
+    diverged = {label: evidence.diverged[label] for label in arms}
     return Judgement(
+        rules=rules,
+        evidence=evidence,
         scores=scores,
         stuck=stuck,
         effects={arm: effects[arm] for arm in references},
         without_stuck={arm: others[arm] for arm in touched},
         rates={
-            "diverged": compare_rates(diverged, counted, references, judging["family"]),
-            "stuck": compare_rates(stuck, unstuck, references, judging["family"]),
+            "diverged": compare_rates(diverged, counted, references, rules.family),
+            "stuck": compare_rates(stuck, unstuck, references, rules.family),
         },
-        whole=(whole, effects[whole]) if ladder else None,
-        judging=judging,
+        whole=(whole, effects[whole]) if whole else None,
     )
 
 
-def _effects(
-    scores: Mapping[str, pd.Series],
-    references: Mapping[str, str],
-    whole: str | None,
-    metric: str,
-    judging: Mapping[str, Any],
-) -> dict[str, Effect]:
-    """Return the effects of the arms, and of the whole ladder under the name `whole`."""
-    if whole is None:
-        return compare_scores(scores, references, metric=metric, **judging)
-    first, last = next(iter(scores)), list(scores)[-1]
-    more = {key: {**judging[key], whole: judging[key][last]} for key in ("diverged", "deviations")}
-    named = {**scores, whole: scores[last]}
-    return compare_scores(named, {**references, whole: first}, metric=metric, **{**judging, **more})
-
-
-def _at_edges(references: Mapping[str, str], edge: Mapping[str, str]) -> dict[str, str]:
-    """Return why arms must not be judged: their own best value, or that of their reference, may lie beyond an edge."""
+def _of_pairs(references: Mapping[str, str], refused: Mapping[str, str]) -> dict[str, str]:
+    """Return why arms must not be judged: for a reason of their own, or of their reference."""
     notes = {}
     for arm, other in references.items():
-        own = [edge[arm]] if arm in edge else []
-        notes[arm] = "; ".join([*own, f"of {other}, {edge[other]}"] if other in edge else own)
+        own = [refused[arm]] if arm in refused else []
+        notes[arm] = "; ".join([*own, f"of {other}, {refused[other]}"] if other in refused else own)
     return {arm: note for arm, note in notes.items() if note}
 
 
