@@ -195,14 +195,11 @@ def test_an_interval_beside_a_corrected_word_agrees_with_it(tmp_path):
 
 
 def test_a_ladder_whose_end_must_not_be_judged_gets_no_word_over_the_whole_either(tmp_path):
-    for name, loss in (("one", 2.0), ("two", 1.9), ("three", 1.8)):
-        for seed in range(3):
-            loss_of_seed = loss + seed / 100 + 0.001 * (seed == len(name) % 3)
-            write_run(tmp_path / f"{name}{seed}", loss_of_seed, seed=seed, variant=name)
-    arms = {arm.label: arm for arm in collect_runs([tmp_path]).arms}
-    arms = {label: arms[label] for label in ("one", "two", "three")}
-    judged = judge(
-        arms, {"two": "one", "three": "two"}, Rules("val/loss"), {"three": "optimizer.lr=0.1 is the highest"}
-    )
+    for step, name in enumerate(("one", "two", "three")):
+        losses = [2.0 - step / 10 + wiggle for wiggle in (0.0, 0.01 + step / 1000, 0.02)]
+        write_arm(tmp_path, name, losses, variant=name, size={"dim": step})
+    labelled = {str(arm.label): arm for arm in collect_runs([tmp_path]).arms}
+    arms = {label: labelled[label] for label in ("one", "two", "three")}
+    judged = judge(arms, {"two": "one", "three": "two"}, Rules("val/loss"), {"three": "at the highest rate tried"})
     assert judged.whole is not None and judged.whole[1].word == "no verdict" == judged.effects["three"].word
     assert judged.effects["two"].word == "better"
