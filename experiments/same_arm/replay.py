@@ -3,8 +3,10 @@
 fixed   Both arms have one learning rate; each gets seeds of its own.
 tuned   Both arms search their rate on two tuning seeds, are judged around it and re-centred, as `tune: auto` does,
         among the four rates that were run. An experiment that asks for another rate gives no verdict.
+text    Two arms that differ by text: how often the interval misses the difference over the whole text, if only a sample
+        of its blocks is read. The blocks are those of real runs at two rates; the noise of the seeds is normal.
 
-`python experiments/same_arm/replay.py` draws, which takes two minutes, and writes levels.json, from which the page is
+`python experiments/same_arm/replay.py` draws, which takes three minutes, and writes levels.json, from which the page is
 made.
 """
 
@@ -17,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare import build_comparison
-from gptlab.compare.analysis.effects import compare_scores
-from gptlab.compare.analysis.text_share import block_deviations
+from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
+from gptlab.compare.analysis.statistics import interval
+from gptlab.compare.analysis.text_share import block_deviations, estimate
 from gptlab.compare.analysis.verdict import BETTER, WORSE
 from gptlab.compare.build import collect_runs
 from gptlab.sweeps.arms import CellSpec, SweepPlan
@@ -31,6 +34,9 @@ SEEDS = (3, 5, 10)
 TUNING_SEEDS = 2
 DRAWS = 1000
 CLAIMS = (BETTER, WORSE)
+TWO_RATES = (0.0025, 0.01)  # their difference varies along the text
+NOISES = (0.01, 0.002)  # standard deviations of a paired difference in nats: as measured, and small beside the text's
+STRETCH = 4  # blocks that are drawn together, since neighbours are alike
 
 
 @dataclass
@@ -59,11 +65,7 @@ class Kept:
         named = dict(zip("ab", arms, strict=True))
         scores = {arm: pd.Series([self.loss[run] for run in runs]) for arm, runs in named.items()}
         deviations = {arm: {i: self.deviations[run] for i, run in enumerate(runs)} for arm, runs in named.items()}
-        nothing: dict[str, list[int]] = {"a": [], "b": []}
-        margin = float("nan")
-        return compare_scores(scores, {"b": "a"}, nothing, metric=METRIC, margin=margin, deviations=deviations)[
-            "b"
-        ].word
+        return compare_scores(scores, {"b": "a"}, Rules(METRIC), Evidence(deviations=deviations))["b"].word
 
 
 def measure() -> None:
@@ -71,7 +73,8 @@ def measure() -> None:
     kept, rng = Kept(HERE / "kept.json"), np.random.default_rng(0)
     fixed = {f"{rate:g}": [_fixed(kept, rate, n, rng) for n in SEEDS] for rate in kept.rates}
     tuned = [_tuned(kept, n, rng) for n in SEEDS]
-    levels = {"draws": DRAWS, "seeds": SEEDS, "fixed": fixed, "tuned": tuned}
+    text = {f"{noise:g}": [_text(kept, noise, n, rng) for n in SEEDS] for noise in NOISES}
+    levels = {"draws": DRAWS, "seeds": SEEDS, "fixed": fixed, "tuned": tuned, "text": text}
     (HERE / "levels.json").write_text(json.dumps(levels, indent=1) + "\n")
 
 
@@ -94,6 +97,19 @@ def main() -> dict[str, bytes]:
         "",
         "Experiments with tuned arms that asked for a rate beyond the four, which are not counted: "
         f"{', '.join(f'{edge:.0%}' for _, edge in levels['tuned'])}.",
+        "",
+        f"The validation text as a sample: runs at {TWO_RATES[0]:g} and {TWO_RATES[1]:g} are compared on blocks of text"
+        f" drawn from the real ones, {STRETCH} neighbours together. The interval should miss the difference over all"
+        " blocks in 5 %; one over the seeds alone misses it more often the more seeds there are. The seeds' noise is"
+        " normal, with the standard deviation given.",
+        "",
+        f"| misses of the interval | {' | '.join(f'{n} seeds' for n in levels['seeds'])} |",
+        f"| --- | {' | '.join('---:' for _ in levels['seeds'])} |",
+        *(
+            f"| {kind}, sd {noise} nats | {_percent([rates[i] for rates in by_seeds])} |"
+            for noise, by_seeds in levels["text"].items()
+            for i, kind in enumerate(("seeds and text", "seeds alone"))
+        ),
         "",
         "| learning rate | val/loss, mean ± sd over the seeds |",
         "| ---: | ---: |",
@@ -135,6 +151,23 @@ def _tuned(kept: Kept, n: int, rng: np.random.Generator) -> tuple[float, float]:
         except KeyError:  # a rate that was not run
             edges += 1
     return claims / (DRAWS - edges), edges / DRAWS
+
+
+def _text(kept: Kept, noise: float, n: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the share of intervals that miss the difference over the whole text: of gptlab's, and over seeds alone."""
+    low, high = TWO_RATES
+    along = np.stack([np.subtract(kept.deviations[high, seed], kept.deviations[low, seed]) for seed in kept.seeds])
+    blocks = along.shape[1]
+    missed = np.zeros(2)
+    for _ in range(DRAWS):
+        starts = rng.integers(0, blocks, blocks // STRETCH)
+        read = along[rng.permutation(len(along))[:n]][:, np.add.outer(starts, np.arange(STRETCH)).ravel() % blocks]
+        means = read.mean(1)
+        differences = rng.normal(0, noise, n) + means
+        for i, deviations in enumerate((read - means[:, None], None)):
+            ends = interval(estimate(differences, deviations, 0.0).estimate)
+            missed[i] += not ends[0] <= 0 <= ends[1]
+    return float(missed[0] / DRAWS), float(missed[1] / DRAWS)
 
 
 class _Replay:
