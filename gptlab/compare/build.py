@@ -21,6 +21,7 @@ from gptlab.compare.analysis.planned import Plan, choose_metric, standing
 from gptlab.compare.analysis.provenance import hardware, list_runs
 from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values, notes_at_edges
 from gptlab.compare.analysis.tuning_curves import tunings
+from gptlab.compare.analysis.verdict import INTERIM
 from gptlab.compare.archive import is_archive, read_archive
 from gptlab.compare.columns import COLUMNS
 from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
@@ -153,7 +154,7 @@ def build(
     tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, chosen)
     speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
     refused = notes_at_edges(tuning, labels) | _on_a_shared_machine(by_label, speeds)
-    rules = Rules(chosen_metric, margins.value, plan.arms - 1, kept.marks)
+    rules = Rules(chosen_metric, margins.value, plan.arms - 1, kept.marks, plan.looks(arms))
     judged = judge(by_label, references, rules, refused)
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
     curve_metric, curves = _curves(by_label, chosen_metric)
@@ -184,8 +185,9 @@ def build(
         snapshots={label: _snapshots(arm) for label, arm in by_label.items()},
         family=judged.rules.family,
         planned=plan.known,
-        standing=kept.mark,
-        reasons=kept.reasons,
+        standing=kept.mark or (INTERIM if judged.open else ""),
+        reasons=kept.reasons + judged.open,
+        looks=judged.rules.looks,
         whole=judged.whole,
         repeats=collected.repeats,
     )

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.outcomes import Rate
+from gptlab.compare.analysis.sequential import Looks, Progress
 from gptlab.compare.analysis.statistics import LEVEL
 
 CONFIDENCE = 1 - LEVEL  # with which all intervals of a table hold together
@@ -40,6 +41,7 @@ class Effect:
     seeds_high: float
     word: str  # of verdict.py
     standing: str = ""  # exploratory, interim, or "" if the comparison is the one that was planned
+    progress: Progress | None = None  # in a sequential experiment
     note: str = ""  # remark on the verdict: which seeds diverged, or that the difference is within the margin
 
     @property
@@ -178,6 +180,7 @@ class Comparison:
     standing: str = ""  # exploratory, interim, or "" (see planned.py)
     reasons: list[str] = field(default_factory=list)  # for the standing
     whole: tuple[str, Effect] | None = None  # of a ladder: "its end against its start", and that effect
+    looks: Looks | None = None  # of a sequential plan
     repeats: int = 0  # runs left out because a later run has the same config and seed
 
     @property

@@ -8,12 +8,14 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.comparison import Effect
-from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
+from gptlab.compare.analysis.effects import Evidence, Rules
 from gptlab.compare.analysis.outcomes import Rate, compare_rates, stuck_seeds
 from gptlab.compare.analysis.provenance import unlike_pairs
+from gptlab.compare.analysis.sequential import OPEN
+from gptlab.compare.analysis.settling import compare_so_far, settle
 from gptlab.compare.analysis.text_share import block_deviations
 from gptlab.compare.read.runs import Run
-from gptlab.runs.states import RunState
+from gptlab.runs.states import SETTLED, RunState
 
 LONG_LADDER = 3  # arms from which on its end is compared with its start
 
@@ -30,6 +32,13 @@ class Judgement:
     without_stuck: dict[str, Effect]  # of the arms that have a stuck seed, or whose reference has one
     rates: dict[str, dict[str, Rate]]  # "diverged" and "stuck"
     whole: tuple[str, Effect] | None  # of a ladder: its end against its start
+
+    @property
+    def open(self) -> list[str]:
+        """In a sequential experiment, a line that says which arms are not settled yet; else nothing."""
+        progress = [effect.progress for effect in self.effects.values() if effect.progress]
+        n_open = len([one for one in progress if one.state == OPEN])
+        return [f"{len(progress) - n_open} of {len(progress)} arms are settled"] if n_open else []
 
 
 def judge(
@@ -59,10 +68,12 @@ def judge(
         unlike=unlike_pairs(named, compared),
         refused=_of_pairs(compared, refused),
     )
-    effects = compare_scores(scores, compared, rules, evidence)
+    ended = {label: {run.seed for run in arm.runs if run.state in SETTLED} for label, arm in named.items()}
+    progress = settle(scores, compared, ended, rules, evidence) if rules.looks else {}
+    effects = compare_so_far(scores, compared, rules, evidence, progress)
     without = {label: scores[label].drop(seeds, errors="ignore") for label, seeds in stuck.items()}
     touched = [arm for arm, other in references.items() if stuck[arm] or stuck[other]]
-    others = compare_scores(without, references, rules, evidence) if touched else {}
+    others = compare_so_far(without, references, rules, evidence, progress) if touched else {}
     counted = {label: scores[label].notna().sum() for label in arms}
     unstuck = {label: len(finished[label]) - len(seeds) for label, seeds in stuck.items()}
     diverged = {label: evidence.diverged[label] for label in arms}

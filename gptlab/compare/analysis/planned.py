@@ -13,6 +13,7 @@ from typing import Any
 from gptlab.compare.analysis.arms import Arm, names
 from gptlab.compare.analysis.margins import bytes_per_token
 from gptlab.compare.analysis.outcomes import describe_seeds
+from gptlab.compare.analysis.sequential import Looks
 from gptlab.compare.analysis.verdict import EQUIVALENT, EXPLORATORY, INTERIM, JUDGED
 from gptlab.config import ConfigError
 from gptlab.runs.metrics import metric_named
@@ -32,6 +33,7 @@ class Plan:
     arms: int = 0  # with the baseline
     metric: str | None = None
     margin: str | None = None
+    first_look: int = 0  # of a sequential plan: the number of seeds after which the arms are looked at first
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Plan":
@@ -39,7 +41,20 @@ class Plan:
         planned = content.get("planned")
         if not planned:
             return cls()
-        return cls(True, tuple(planned["seeds"]), planned["arms"], planned.get("metric"), planned.get("margin"))
+        return cls(
+            True,
+            tuple(planned["seeds"]),
+            planned["arms"],
+            planned.get("metric"),
+            planned.get("margin"),
+            planned.get("first_look") or 0,
+        )
+
+    def looks(self, arms: Sequence[Arm]) -> Looks | None:
+        """Return the looks of a sequential plan; None for fixed seeds, or if seeds came on top of the planned ones."""
+        if not self.first_look or _beyond(self, arms):
+            return None
+        return Looks(self.first_look, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -87,9 +102,8 @@ def standing(
     """
     if not plan.known:
         return Standing()
-    ended = {(i, run.seed) for i, arm in enumerate(arms) for run in arm.runs if run.state in SETTLED}
     reasons = [f"{choice} was not planned" for choice in other_choices]
-    if beyond := sorted({seed for _, seed in ended} - set(plan.seeds)):
+    if beyond := _beyond(plan, arms):
         listed = describe_seeds(beyond) if len(beyond) <= MOST_LISTED else f"{len(beyond)} seeds"
         reasons.append(f"{listed} came on top of the {len(plan.seeds)} that were planned")
     if len(arms) > plan.arms:
@@ -98,12 +112,22 @@ def standing(
         reasons.append(f"{metric[0]} is not the planned metric, {metric[1]}")
     if reasons:
         return Standing(EXPLORATORY, reasons, dict.fromkeys(JUDGED, EXPLORATORY))
-    n, done = plan.arms * len(plan.seeds), len([1 for _, seed in ended if seed in plan.seeds])
-    if done < n:
+    n, done = plan.arms * len(plan.seeds), len([1 for seed in _ended(arms) if seed in plan.seeds])
+    if done < n and not plan.first_look:  # of a sequential plan each arm says so itself
         return Standing(INTERIM, [f"{done} of {n} planned runs have ended"], dict.fromkeys(JUDGED, INTERIM))
     if margin is not None:
         return Standing(EXPLORATORY, [f"--margin {margin} was not planned"], {EQUIVALENT: EXPLORATORY})
     return Standing()
+
+
+def _ended(arms: Sequence[Arm]) -> list[int]:
+    """Return the seed of every run that has ended."""
+    return [run.seed for arm in arms for run in arm.runs if run.state in SETTLED]
+
+
+def _beyond(plan: Plan, arms: Sequence[Arm]) -> list[int]:
+    """Return the seeds that came on top of the planned ones."""
+    return sorted(set(_ended(arms)) - set(plan.seeds))
 
 
 def _same(metric: str, planned: str) -> bool:
