@@ -10,18 +10,11 @@ from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.training.train import train
 from paths import ROOT
+from tiny import TINY_RUN
 
 FILES = sorted((ROOT / "experiments").glob("*/*.yaml"))
 RESULTS = ROOT / "experiments" / "results.py"
-BRIEF = [
-    "size=tiny",
-    "data.window=16",
-    "budget.steps=2",
-    "eval.tokens=64",
-    "eval.final_tokens=64",
-    "eval.every=2",
-    "wandb.mode=disabled",
-]
+BRIEF = [*TINY_RUN, "budget.steps=2", "eval.every=2"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=[p.stem for p in FILES])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paths import ROOT
+from tiny import TINY_RUN
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +35,7 @@ def gptlab(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProce
 def test_the_wheel_lists_and_trains_in_another_folder(installed, tmp_path):
     listed = gptlab(installed, tmp_path, "list", "preset")
     assert listed.returncode == 0 and "karpathy-10m" in listed.stdout, listed.stderr
-    words = [
-        "size=tiny",
-        "data.window=16",
-        "budget.steps=5",
-        "eval.tokens=64",
-        "eval.final_tokens=64",
-        "wandb.mode=offline",
-    ]
-    trained = gptlab(installed, tmp_path, "train", *words)
+    trained = gptlab(installed, tmp_path, "train", *TINY_RUN, "budget.steps=5", "wandb.mode=offline")
     assert trained.returncode == 0 and "val/loss" in trained.stdout, trained.stderr
     assert list(tmp_path.glob("runs/default/*/summary.json"))
 

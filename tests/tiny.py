@@ -1,4 +1,4 @@
-"""Tiny models, and the choices that tests are parametrised over.
+"""Tiny models, tiny runs, and the choices that tests are parametrised over.
 
 A choice is a string of overrides, such as "norm=rmsnorm bias=false".
 """
@@ -21,6 +21,9 @@ VOCAB, WINDOW, LAYERS = 11, 12, 2
 TINY = (
     f"size.dim=16 size.n_head=4 size.n_layer={LAYERS} data.window={WINDOW} tokenizer=char model.vocab_size={VOCAB}"
 ).split()
+# A run or a sweep that lacks only its text and its budget.
+TINY_RUN = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "eval.final_tokens=64"]
+TINY_RUN += ["wandb.mode=disabled", "device=cpu"]
 
 PARTS = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head")
 MODEL_SLOTS = ("model", *PARTS, "init")

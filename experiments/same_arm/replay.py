@@ -26,7 +26,7 @@ from gptlab.compare.analysis.verdict import BETTER, WORSE
 from gptlab.compare.build import collect_runs
 from gptlab.sweeps.arms import CellSpec, SweepPlan
 from gptlab.sweeps.grid import plan_sweep
-from gptlab.sweeps.tuning import best_values, extended, recentred
+from gptlab.sweeps.tuning import stages
 
 HERE = Path(__file__).parent
 METRIC, SETTING, OWN = "val/loss", "optimizer.lr", "1e-2"
@@ -178,24 +178,14 @@ class _Replay:
 
     def best_runs(self) -> list[list[tuple[float, int]]]:
         """Tune both arms, and return the run that counts for each of their seeds. KeyError: one was never made."""
-        plan = self.plan
-        while True:
-            chosen = best_values(self._cells(plan.tuning_cells))
-            wider = extended(plan, chosen)
-            if wider is plan:
-                break
-            plan = wider
-        while (better := recentred(chosen, self._cells(plan.cells_with(chosen)))) != chosen:
-            chosen, plan = better, extended(plan, better)
+        for stage in stages(self.plan):
+            stage.cells = [Ended(spec, self.kept.loss[self._run(spec)]) for spec in stage.specs]
         best: dict[tuple[str, str], tuple[float, tuple[float, int]]] = {}
-        for spec in plan.cells_with(chosen):
-            found = self.kept.loss[self._run(spec)], self._run(spec)
-            key = spec.arm.name, spec.seed
+        for cell in stage.cells:
+            found = cell.loss, self._run(cell.spec)
+            key = cell.spec.arm.name, cell.spec.seed
             best[key] = min(found, best.get(key, found))
-        return [[best[arm.name, seed][1] for seed in plan.seeds] for arm in plan.arms]
-
-    def _cells(self, specs: Sequence[CellSpec]) -> list[Ended]:
-        return [Ended(spec, self.kept.loss[self._run(spec)]) for spec in specs]
+        return [[best[arm.name, seed][1] for seed in self.plan.seeds] for arm in self.plan.arms]
 
     def _run(self, spec: CellSpec) -> tuple[float, int]:
         own, tuning = self.seeds[spec.arm.name], self.plan.tune_seeds

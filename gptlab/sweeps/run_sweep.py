@@ -25,7 +25,7 @@ from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
 from gptlab.sweeps.manifest import write_manifest
 from gptlab.sweeps.status import SweepDisplay
-from gptlab.sweeps.tuning import best_values, extended, recentred
+from gptlab.sweeps.tuning import stages
 
 SECONDS_BETWEEN_TRIES = 1.0
 PER_GPU = "sweep.per_gpu"
@@ -72,24 +72,18 @@ def _tune(
 ) -> CheckedSweep:
     """Search the best values of every arm, and run the comparison around them; return the sweep as it was run."""
     check = partial(check_cells, device_is_here=device_is_here)
-    while True:
-        write_manifest(checked)
-        run(checked.tuning)
-        chosen = best_values(checked.tuning)
-        wider = extended(checked.plan, chosen)
-        if wider is checked.plan:
-            break
-        checked = replace(checked, plan=wider, tuning=check(wider.tuning_cells))
-    while True:
-        _print_chosen(chosen, console)
-        checked = replace(checked, cells=check(checked.plan.cells_with(chosen)))
-        write_manifest(checked, chosen=chosen)
-        run(checked.cells)
-        better = recentred(chosen, checked.cells)
-        if better == chosen:
-            return checked
-        chosen = better
-        checked = replace(checked, plan=extended(checked.plan, chosen))
+    for stage in stages(checked.plan):
+        if stage.chosen is None:
+            tuning = checked.tuning if stage.plan is checked.plan else check(stage.specs)
+            checked = replace(checked, plan=stage.plan, tuning=tuning)
+            stage.cells = checked.tuning
+        else:
+            _print_chosen(stage.chosen, console)
+            checked = replace(checked, plan=stage.plan, cells=check(stage.specs))
+            stage.cells = checked.cells
+        write_manifest(checked, chosen=stage.chosen)
+        run(stage.cells)
+    return checked
 
 
 def _per_gpu(settings: Sequence[str], device_is_here: bool) -> int:

@@ -12,15 +12,46 @@ be told apart by that: see docs/verdicts.md.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from gptlab.runs.states import OUTCOMES
-from gptlab.sweeps.arms import Overrides, SweepPlan
+from gptlab.sweeps.arms import CellSpec, Overrides, SweepPlan
 from gptlab.sweeps.cell import Cell
 
 Point = tuple[tuple[str, str], ...]  # the items of a combination of values
+
+
+@dataclass
+class Stage:
+    """Cells that must end before the tuning can go on; whoever runs them puts them into `cells`."""
+
+    plan: SweepPlan
+    chosen: Mapping[str, Overrides] | None = None  # the values of each arm in the comparison; None in the search
+    cells: list[Cell] = field(default_factory=list)
+
+    @property
+    def specs(self) -> list[CellSpec]:
+        """The cells to be run, some of which ended in an earlier stage."""
+        return self.plan.tuning_cells if self.chosen is None else self.plan.cells_with(self.chosen)
+
+
+def stages(plan: SweepPlan) -> Iterator[Stage]:
+    """Yield each stage of the search and then of the comparison; the last one has the cells that are compared."""
+    while True:
+        yield (stage := Stage(plan))
+        chosen = best_values(stage.cells)
+        wider = extended(plan, chosen)
+        if wider is plan:
+            break
+        plan = wider
+    while True:
+        yield (stage := Stage(plan, chosen))
+        better = recentred(chosen, stage.cells)
+        if better == chosen:
+            return
+        chosen, plan = better, extended(plan, better)
 
 
 def best_values(tuning: Sequence[Cell]) -> dict[str, Overrides]:

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
+from forked import GPTLAB, Started
 from gptlab.runs.record import read_metrics, read_status
 from gptlab.runs.signals import Stopped
 from gptlab.training.trainer import Trainer
@@ -149,17 +148,14 @@ def test_ctrl_c_is_ignored_where_it_was_ignored_before(train_tiny, signals_at_st
     assert train_tiny()["state"] == "finished"
 
 
-START = [sys.executable, "-m", "gptlab"]
 FOREVER = "size=tiny data=text data.path=text.txt data.window=16 train.batch_size=2 budget.steps=1000000"
 FOREVER += " train.log_every=1 eval.tokens=64 device=cpu precision=float32 wandb.mode=disabled diagnostics=none"
 
 
-def started(words: str, tmp_path, n_runs: int) -> subprocess.Popen:
+def started(words: str, tmp_path, n_runs: int) -> Started:
     """Start a command in a process group of its own, and return it when `n_runs` runs are training."""
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
-    command = [*START, *words.split(), *FOREVER.split()]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes)
+    process = Started(GPTLAB, *words.split(), *FOREVER.split(), cwd=tmp_path)
     deadline = time.monotonic() + 120
     while sum(len(f.read_text().splitlines()) > 3 for f in tmp_path.glob("runs/*/*/metrics.jsonl")) < n_runs:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()

@@ -24,16 +24,7 @@ from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import encode, prepare_launcher, share_cells, share_machine
 from gptlab.sweeps.run_sweep import sweep
-
-TINY = [
-    "size=tiny",
-    "data.window=16",
-    "train.batch_size=2",
-    "eval.tokens=64",
-    "eval.final_tokens=64",
-    "wandb.mode=disabled",
-    "device=cpu",
-]
+from tiny import TINY_RUN
 
 # Schedules that stop their run in its seventh step of twelve, once: one with the signal that submitit sends, the other
 # as SLURM preempts a job, with a warning first and a kill a few steps later.
@@ -139,7 +130,7 @@ def test_jobs_have_several_cells_if_every_worker_still_gets_many_jobs(n_cells, w
 def test_a_cell_that_cannot_start_does_not_stop_the_others_of_its_job(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = [["seed=0"], ["seed=1", "norm=gone"], ["seed=2"]]
-    words = [[*TINY, *text, "budget.steps=1", *cell] for cell in cells]
+    words = [[*TINY_RUN, *text, "budget.steps=1", *cell] for cell in cells]
     errors = run_cells(SimpleNamespace(cells=encode(words), threads=None))
     assert errors[::2] == ["", ""] and errors[1].startswith("ConfigError: norm=gone: no such option")
     states = {
@@ -220,7 +211,7 @@ def test_a_device_with_an_index_is_used_and_a_cpu_needs_no_slot(machine, tmp_pat
 def test_a_bad_setting_of_the_sweep_is_refused(words, line, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=line):
-        sweep(["seed=0,1", *TINY, *text, *words])
+        sweep(["seed=0,1", *TINY_RUN, *text, *words])
     assert not (tmp_path / "runs").exists()
 
 
@@ -245,7 +236,7 @@ def test_a_sweep_has_per_gpu_slots_on_each_gpu_and_the_same_cells(
         return lambda cells: ["no such GPU"] * len(cells)
 
     monkeypatch.setattr("gptlab.sweeps.run_sweep.prepare_launcher", prepare)
-    words = ["seed=range(9)", *TINY, *text, f"device={device}"]
+    words = ["seed=range(9)", *TINY_RUN, *text, f"device={device}"]
     assert sweep([*words, f"sweep.per_gpu={per_gpu}"]) == {"failed": 9}
     assert (launched["n_slots"], launched["n_cells"]) == (n_slots, 9)
     assert launched["folder"].name == plan_sweep(words).name
@@ -259,7 +250,7 @@ def test_submitit_runs_the_cells(text, tmp_path, monkeypatch):
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher
 
     monkeypatch.setattr(LocalLauncher, "_EXECUTOR", "debug")
-    words = ["seed=0,1", "budget.steps=2", "hydra/launcher=submitit_local", *TINY, *text]
+    words = ["seed=0,1", "budget.steps=2", "hydra/launcher=submitit_local", *TINY_RUN, *text]
     assert sweep(words) == {"finished": 2}
     assert len(list(tmp_path.glob("runs/*/.submitit/DEBUG_*"))) == 2
 
@@ -271,7 +262,7 @@ def test_a_stopped_cell_continues_from_its_checkpoint(cluster, text, tmp_path):
     (tmp_path / "stopped.py").write_text(STOPPED)
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | slurm_standin.install(tmp_path / "bin")
     words = ["sweep", "use=stopped.py", "schedule=timeup,preempted", "schedule.warmup=0", "name=s", "budget.steps=12"]
-    words += ["train.log_every=1", *TINY, *text, f"hydra/launcher=submitit_{cluster}"]
+    words += ["train.log_every=1", *TINY_RUN, *text, f"hydra/launcher=submitit_{cluster}"]
     if cluster == "slurm":
         of_launcher = "partition=gpu", "array_parallelism=1", "timeout_min=99"
         words += [f"hydra.launcher.{w}" for w in of_launcher] + ["+hydra.launcher.additional_parameters.mail-type=END"]
@@ -292,6 +283,6 @@ def test_a_stopped_cell_continues_from_its_checkpoint(cluster, text, tmp_path):
 @pytest.mark.slow
 def test_joblib_s_workers_divide_the_threads(text, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "2", "LOKY_MAX_CPU_COUNT": "2"}
-    words = ["sweep", "seed=0,1", "budget.steps=2", *TINY, *text]
+    words = ["sweep", "seed=0,1", "budget.steps=2", *TINY_RUN, *text]
     subprocess.run([sys.executable, "-m", "gptlab", *words], cwd=tmp_path, env=environment, check=True, timeout=200)
     assert [json.loads(p.read_text())["torch_threads"] for p in tmp_path.glob("runs/*/*/env.json")] == [1, 1]

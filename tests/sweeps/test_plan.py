@@ -6,23 +6,14 @@ import pytest
 
 from gptlab.sweeps.plan import plan_document
 from gptlab.sweeps.run_sweep import sweep
-
-TINY = [
-    "size=tiny",
-    "data.window=16",
-    "train.batch_size=2",
-    "eval.tokens=64",
-    "eval.final_tokens=64",
-    "wandb.mode=disabled",
-    "device=cpu",
-]
+from tiny import TINY_RUN
 
 
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
-    return ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "data=text", "data.path=text.txt", *TINY]
+    return ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "data=text", "data.path=text.txt", *TINY_RUN]
 
 
 def test_a_plan_has_arms_cells_and_cost_and_writes_nothing(given, tmp_path):

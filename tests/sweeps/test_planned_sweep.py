@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from test_sweep import TINY
 
 from gptlab.compare import build_comparison
 from gptlab.config import ConfigError
 from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.run_sweep import sweep
+from tiny import TINY_RUN
 
 ARMS = ["norm=layernorm,rmsnorm", "name=p", "budget.steps=2", "eval.every=1"]
 
@@ -16,7 +16,7 @@ ARMS = ["norm=layernorm,rmsnorm", "name=p", "budget.steps=2", "eval.every=1"]
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
-    fixed = [*TINY, "data=text", f"data.path={tmp_path / 'text.txt'}", f"runs_dir={tmp_path}"]
+    fixed = [*TINY_RUN, "data=text", f"data.path={tmp_path / 'text.txt'}", f"runs_dir={tmp_path}"]
 
     def start(*arguments):
         sweep([*ARMS, *fixed, *arguments])

@@ -22,15 +22,7 @@ from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.run_sweep import _run_until_settled, sweep
 from gptlab.sweeps.status import SweepDisplay
-
-TINY = [
-    "size=tiny",
-    "data.window=16",
-    "train.batch_size=2",
-    "eval.tokens=64",
-    "eval.final_tokens=64",
-    "wandb.mode=disabled",
-]
+from tiny import TINY_RUN
 
 FAILS_WHEN_IT_TRAINS = '''
 import torch
@@ -47,13 +39,6 @@ class Broken(nn.Module):
             raise RuntimeError("out of memory, or so")
         return x
 '''
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("to be, or not to be: that is the question. " * 40)
-    return ["data=text", f"data.path={path}"]
 
 
 def gptlab(*words: str, cwd: Path, wait: bool = True):
@@ -115,11 +100,11 @@ def test_values_that_make_no_grid_are_refused(argument, rule):
 @pytest.mark.parametrize("words", ["norm=rmsnorm,rmsnorm", "optimizer.lr=1e-3,0.001", "variant=a,b"])
 def test_two_arms_with_one_config_are_refused(words, text):
     with pytest.raises(ConfigError, match="two arms with the same config, which are one run; leave one out"):
-        check_cells(plan_sweep([*TINY, *text, "budget.steps=1", words, "device=cpu"]).cells)
+        check_cells(plan_sweep([*TINY_RUN, *text, "budget.steps=1", words]).cells)
 
 
 def test_matching_may_leave_the_arm_that_it_matches_to_as_it_is(text):
-    words = [*TINY, *text, "budget.steps=1", "ffn=gelu,swiglu", "match=none,flops", "device=cpu"]
+    words = [*TINY_RUN, *text, "budget.steps=1", "ffn=gelu,swiglu", "match=none,flops"]
     plan = plan_sweep(words)
     assert len(plan.arms) == 4 and {cell.spec.arm.name for cell in check_cells(plan.cells)} == {
         *("ffn=gelu match=none", "ffn=swiglu match=none")  # at this size both widths cost the same already
@@ -130,7 +115,7 @@ def test_two_variants_with_one_config_are_refused_by_name(tmp_path, text):
     path = tmp_path / "q.yaml"
     path.write_text("variants: {baseline: [], layernorm: [norm=layernorm], rmsnorm: [norm=rmsnorm]}\n")
     with pytest.raises(ConfigError, match="^baseline, layernorm: two arms with the same config"):
-        check_cells(plan_sweep([str(path), *TINY, *text, "budget.steps=1", "device=cpu"]).cells)
+        check_cells(plan_sweep([str(path), *TINY_RUN, *text, "budget.steps=1"]).cells)
 
 
 def test_names_and_values_of_a_file_are_text_as_written(tmp_path):
@@ -222,7 +207,7 @@ def test_the_name_of_a_grid_does_not_depend_on_its_seeds():
 
 
 def test_every_bad_cell_is_reported_before_anything_is_written(tmp_path, text):
-    done = gptlab("sweep", "attention.n_kv_head=1,3,5", *TINY, *text, cwd=tmp_path)
+    done = gptlab("sweep", "attention.n_kv_head=1,3,5", *TINY_RUN, *text, cwd=tmp_path)
     assert done.returncode == 2
     assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [
         "attention.n_kv_head=3",
@@ -234,7 +219,7 @@ def test_every_bad_cell_is_reported_before_anything_is_written(tmp_path, text):
 def test_a_killed_sweep_continues_and_a_failed_cell_is_reported_with_its_log(tmp_path, text):
     (tmp_path / "broken.py").write_text(FAILS_WHEN_IT_TRAINS)
     words = ["sweep", "norm=layernorm,broken", "seed=0,1", "use=broken.py", "name=s", "budget.steps=40"]
-    words += ["eval.every=20", "train.log_every=1", *TINY, *text]
+    words += ["eval.every=20", "train.log_every=1", *TINY_RUN, *text]
     first = gptlab(*words, cwd=tmp_path, wait=False)
     folder = tmp_path / "runs" / "s"
     deadline = time.monotonic() + 120
@@ -271,7 +256,7 @@ def test_a_killed_sweep_continues_and_a_failed_cell_is_reported_with_its_log(tmp
 
 def test_retry_runs_a_failed_cell_again(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY_RUN, *text]
     assert sweep(words) == {"finished": 1}
     (folder,) = (tmp_path / "runs" / "s").glob("*/")
     write_json(folder / "status.json", read_status(folder) | {"state": "failed"})
@@ -281,7 +266,7 @@ def test_retry_runs_a_failed_cell_again(tmp_path, text, monkeypatch):
 
 def test_a_sweep_waits_for_a_cell_that_another_process_runs(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY, *text]
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY_RUN, *text]
     (cell,) = check_cells(plan_sweep([w for w in words if not w.startswith("hydra")]).cells)
     other = "import sys, time; from gptlab.runs.lock import locked\nfrom pathlib import Path\n"
     other += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(2)"
@@ -293,7 +278,7 @@ def test_a_sweep_waits_for_a_cell_that_another_process_runs(tmp_path, text, monk
 
 
 def test_cells_for_a_cluster_may_name_a_device_that_this_machine_lacks(text):
-    cells = plan_sweep(["seed=0,1", "device=cuda", *TINY, *text]).cells
+    cells = plan_sweep(["seed=0,1", *TINY_RUN, "device=cuda", *text]).cells
     assert {c.device for c in check_cells(cells, device_is_here=False)} == {"cuda"}
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device=cuda: not available on this machine"):
@@ -301,7 +286,7 @@ def test_cells_for_a_cluster_may_name_a_device_that_this_machine_lacks(text):
 
 
 def test_a_cell_that_comes_back_without_an_outcome_fails_with_a_reason(tmp_path, text):
-    words = [*TINY, *text, f"runs_dir={tmp_path / 'runs'}", "budget.steps=1", "device=cpu", "seed=0,1"]
+    words = [*TINY_RUN, *text, f"runs_dir={tmp_path / 'runs'}", "budget.steps=1", "seed=0,1"]
     cells = check_cells(plan_sweep(words).cells)
     launched = []
 
@@ -319,7 +304,7 @@ def test_a_cell_that_comes_back_without_an_outcome_fails_with_a_reason(tmp_path,
 @pytest.mark.slow
 def test_workers_end_with_their_sweep_and_save_their_checkpoints(tmp_path, text):
     long = ["budget.steps=1000000", "eval.every=1000000", "name=x", "seed=0,1", "hydra.launcher.n_jobs=2"]
-    parent = gptlab("sweep", *TINY, *text, *long, cwd=tmp_path, wait=False)
+    parent = gptlab("sweep", *TINY_RUN, *text, *long, cwd=tmp_path, wait=False)
     folders = wait_for(lambda: [p.parent for p in (tmp_path / "runs/x").glob("*/metrics.jsonl") if p.stat().st_size])
     pids = [read_status(folder)["pid"] for folder in folders]
     parent.kill()

@@ -12,6 +12,7 @@ from gptlab.sweeps.arms import CellSpec
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.run_sweep import sweep
 from gptlab.sweeps.tuning import best_values, recentred
+from tiny import TINY_RUN
 
 FILE = """# Which?
 variants: {a: [], b: [norm=rmsnorm]}
@@ -204,16 +205,8 @@ def test_auto_needs_a_number_above_zero(tuned, line):
         plan_sweep(["norm=layernorm,rmsnorm"], tune=[tuned])
 
 
-TINY = [
-    "size=tiny",
-    "data.window=16",
-    "train.batch_size=2",
-    "eval.tokens=64",
-    "eval.final_tokens=64",
-    "wandb.mode=disabled",
-    "budget.steps=8",
-]
-GRID = ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "hydra/launcher=basic", "data=text", "data.path=t.txt", *TINY]
+GRID = ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "hydra/launcher=basic", "data=text", "data.path=t.txt"]
+GRID += [*TINY_RUN, "budget.steps=8"]
 
 
 @pytest.fixture

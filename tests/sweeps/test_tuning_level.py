@@ -6,7 +6,7 @@ from scipy.stats import ttest_1samp
 from test_tuning import Ended
 
 from gptlab.sweeps.grid import plan_sweep
-from gptlab.sweeps.tuning import best_values, extended, recentred
+from gptlab.sweeps.tuning import stages
 
 RATE, OWN = "optimizer.lr", 1e-3  # the setting, and the value that an automatic grid starts from
 EXPERIMENTS = 1500
@@ -37,16 +37,10 @@ class Simulated:
 
 def differences(plan, losses):
     """Tune both arms as a sweep does, and return the difference of their best runs for each seed."""
-    while True:
-        chosen = best_values(losses.cells(plan.tuning_cells))
-        wider = extended(plan, chosen)
-        if wider is plan:
-            break
-        plan = wider
-    while (better := recentred(chosen, losses.cells(plan.cells_with(chosen)))) != chosen:
-        chosen, plan = better, extended(plan, better)
+    for stage in stages(plan):
+        stage.cells = losses.cells(stage.specs)
     best = {}
-    for cell in losses.cells(plan.cells_with(chosen)):
+    for cell in stage.cells:
         key = cell.spec.arm.name, cell.spec.seed
         best[key] = min(cell.loss, best.get(key, np.inf))
     a, b = (arm.name for arm in plan.arms)

@@ -1,14 +1,12 @@
 """A run that was killed and started again ends as one that never was: bit by bit."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from forked import GPTLAB, Started
 from gptlab.runs.record import read_metrics, read_snapshots, read_status, read_summary
 
 TIMES = ("seconds", "speed/tokens_per_s")
@@ -26,13 +24,11 @@ def words(tmp_path):
     ]
 
 
-def start(words: list[str], runs: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "gptlab", *words, f"runs_dir={runs}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(words: list[str], runs: Path) -> Started:
+    return Started(GPTLAB, *words, f"runs_dir={runs}")
 
 
-def wait_for_step(process: subprocess.Popen, runs: Path, step: int) -> None:
+def wait_for_step(process: Started, runs: Path, step: int) -> None:
     deadline = time.monotonic() + 60
     while not any(f'"step": {step},' in p.read_text() for p in runs.glob("*/*/metrics.jsonl")):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
