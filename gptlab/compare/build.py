@@ -147,6 +147,8 @@ def build(
     references = _references(labels, against or sweep.against or AGAINST[0])
     margins = choose_margin(plan.margin if margin is None else margin, chosen_metric, first, arms[1:])
     others = [f"--baseline {baseline}"] if first is not usual else []
+    if baseline is None and plan.baseline in {label for label in labels if label != labels[0]}:
+        others.append(f"the baseline {labels[0]}")  # the file has named another one since
     others += [f"--against {against}"] if against and against != (sweep.against or AGAINST[0]) else []
     other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
     metrics = chosen_metric, choose_metric(None, plan, collected.arms)

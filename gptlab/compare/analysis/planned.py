@@ -1,9 +1,9 @@
 """The plan that was made before the first run, and the words that depart from it.
 
-sweep.yaml says it: the seeds, the number of arms, the metric and the margin. The error rates of the verdicts hold for
-that plan. Seeds that were added after a look, another metric or another baseline make the words exploratory: adding
-seeds until a difference is shown finds one in 16 to 25 % of experiments without any. A sweep that is not done is looked
-at in the interim.
+sweep.yaml says it: the seeds, the number of arms, the metric, the margin and the baseline. The error rates of the
+verdicts hold for that plan. Seeds that were added after a look, another metric or another baseline make the words
+exploratory: adding seeds until a difference is shown finds one in 16 to 25 % of experiments without any. A sweep that
+is not done is looked at in the interim.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ class Plan:
     arms: int = 0  # with the baseline
     metric: str | None = None
     margin: str | None = None
+    baseline: str | None = None  # its name
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Plan":
@@ -39,7 +40,8 @@ class Plan:
         planned = content.get("planned")
         if not planned:
             return cls()
-        return cls(True, tuple(planned["seeds"]), planned["arms"], planned.get("metric"), planned.get("margin"))
+        choices = {key: planned.get(key) for key in ("metric", "margin", "baseline")}
+        return cls(True, tuple(planned["seeds"]), planned["arms"], **choices)
 
 
 @dataclass(frozen=True)
