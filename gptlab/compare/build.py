@@ -146,6 +146,8 @@ def build(
     usual_against = sweep.against or AGAINST[0]
     references = _references(labels, against or usual_against)
     departures += [f"--against {against}"] if against and against != usual_against else []
+    if baseline is None and plan.baseline in labels[1:]:
+        departures.append(f"the baseline {labels[0]}")  # the file has named another one since
     margins = choose_margin(plan.margin if margin is None else margin, chosen_metric, arms[0], arms[1:])
     other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
     metrics = chosen_metric, choose_metric(None, plan, collected.arms)

@@ -14,7 +14,10 @@ from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
 KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
-KEYS = ("name", "literature", "use", "base", *KINDS_OF_ARMS, "seeds", "tune", "tune_seeds", "metric", "margin")
+KEYS = (
+    *("name", "literature", "use", "base", *KINDS_OF_ARMS, "baseline"),
+    *("seeds", "tune", "tune_seeds", "metric", "margin"),
+)
 NEEDS_NO_QUOTES = re.compile(r"[\w.+-]+", re.ASCII)
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 MERGE = "tag:yaml.org,2002:merge"
@@ -29,7 +32,7 @@ class Experiment:
     literature: str | None = None  # what others have found, with the source
     use: list[str] = field(default_factory=list)  # files with the user's components, relative to the working folder
     base: list[str] = field(default_factory=list)  # overrides of all arms
-    variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides; the first is the baseline
+    variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides; the baseline comes first
     ladder: list[str] = field(default_factory=list)  # two configs: the arms add the second's components one by one
     knock_out: list[str] = field(default_factory=list)  # two configs: the arms are the second without one component
     seeds: list[int] = field(default_factory=list)
@@ -86,7 +89,7 @@ def read_experiment(path: Path) -> Experiment:
         literature=_text(path, "literature", tree.get("literature")) or None,
         use=_use(path, tree.get("use") or []),
         base=_overrides(path, "base", tree.get("base") or []),
-        variants=_variants(path, tree.get("variants") or {}),
+        variants=_baseline_first(path, tree.get("baseline"), tree),
         ladder=_two_configs(path, "ladder", tree.get("ladder")),
         knock_out=_two_configs(path, "knock_out", tree.get("knock_out")),
         seeds=_seeds(path, "seeds", tree.get("seeds") or []),
@@ -123,6 +126,24 @@ def _variants(path: Path, value: Any) -> dict[str, list[str]]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: variants maps names to lists, such as {{rms: [norm=rmsnorm]}}")
     return {name: _overrides(path, f"variants.{name}", overrides or []) for name, overrides in value.items()}
+
+
+def _baseline_first(path: Path, baseline: Any, tree: dict[Any, Any]) -> dict[str, list[str]]:
+    """Return the variants, the one that `baseline` names first: all that follows takes the first arm for it."""
+    variants = _variants(path, tree.get("variants") or {})
+    if baseline is None:
+        return variants
+    _text(path, "baseline", baseline)
+    named = f"{path}: baseline={baseline}"
+    if tree.get("ladder"):
+        raise ConfigError(f"{named}: each arm of a ladder is compared with the one before it; leave baseline out")
+    if tree.get("knock_out"):
+        raise ConfigError(f"{named}: the baseline of a knock_out is its second config; leave baseline out")
+    if not variants:
+        raise ConfigError(f"{named}: names a variant, and there are none; write the baseline's values first in base")
+    if baseline not in variants:
+        raise ConfigError(f"{named}: no such variant; choose from {', '.join(variants)}")
+    return {baseline: variants[baseline]} | variants
 
 
 def _tune(path: Path, value: Any) -> dict[str, list[str]]:

@@ -117,6 +117,7 @@ def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any
         "arms": len(arms),
         "metric": plan.experiment.metric or DEFAULT_METRIC,
         "margin": plan.experiment.margin,
+        "baseline": plan.arms[0].name,
     }
 
 

@@ -72,6 +72,16 @@ def test_other_choices_than_the_plans_are_exploratory(tmp_path, options, reason)
     assert comparison.reasons == [reason] and all(" (exploratory)" in word for word in found)
 
 
+def test_a_baseline_that_the_file_has_named_since_is_exploratory(tmp_path):
+    top = write(tmp_path, plan={**PLAN, "baseline": "base"})
+    assert not build_comparison([top]).standing
+    write_sweep(top, variants=dict.fromkeys(NAMES, []), planned={**PLAN, "baseline": "base"}, baseline="c")
+    found, comparison = words(top)
+    assert comparison.results[0].name == "c" and comparison.reasons == ["the baseline c was not planned"]
+    assert all(" (exploratory)" in word for word in found)
+    assert not build_comparison([top], baseline="base").reasons[1:]
+
+
 def test_the_same_choices_as_the_plans_are_not(tmp_path):
     top = write(tmp_path)
     for options in ({"metric": "val/loss"}, {"metric": "val/bpb"}, {"baseline": "base"}, {"against": "baseline"}):

@@ -1,4 +1,7 @@
-"""The baseline of a sweep is its first arm as written: for the plan, sweep.yaml, match= and compare alike."""
+"""The baseline of a sweep is its first arm as written, or the one that its file names.
+
+It is the same for the plan, sweep.yaml, match= and compare.
+"""
 
 import json
 from pathlib import Path
@@ -32,6 +35,9 @@ WRITTEN = {
     "a ladder": (["preset=llama", "preset=gpt2"], {"ladder": True}, "preset=llama"),
     "a knock-out": (["preset=gpt2", "preset=llama"], {"knock_out": True}, "preset=llama"),
     "variants": (["file.yaml"], {}, "geglu"),
+    "variants, one of them named": (["named.yaml"], {}, "relu"),
+    "named variants in a grid": (["named.yaml", "norm=rmsnorm,layernorm"], {}, "relu"),
+    "named variants, matched": (["named.yaml", "match=params", "match.tolerance=0.05"], {}, "relu"),
     "variants in a grid": (["file.yaml", "norm=rmsnorm,layernorm"], {}, "geglu"),
     "tuned": (["ffn=swiglu,geglu"], {"tune": ["optimizer.lr=1e-3,3e-3"]}, "ffn=swiglu"),
     "tuned variants": (["file.yaml"], {"tune": ["optimizer.lr=1e-3,3e-3"]}, "geglu"),
@@ -45,6 +51,7 @@ def written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "file.yaml").write_text(VARIANTS)
+    (tmp_path / "named.yaml").write_text(f"{VARIANTS}baseline: relu\n")
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
 
     def plan(kind):
@@ -84,7 +91,10 @@ def test_an_arm_that_is_yet_to_be_tuned_has_no_runs(written):
     assert json.loads(Path("runs/s/sweep.yaml").read_text())["arms"] == [[], []]
 
 
-@pytest.mark.parametrize("kind", ["values", "values, the default last", "a grid", "variants", "matched"])
+COMPARED = ["values", "values, the default last", "a grid", "variants", "variants, one of them named", "matched"]
+
+
+@pytest.mark.parametrize("kind", [*COMPARED, "named variants, matched"])
 def test_compare_takes_the_same_one_whichever_started_first(written, kind):
     arguments, options, name = written(kind)
     checked = check_sweep(plan_sweep(arguments, **options))
@@ -95,7 +105,7 @@ def test_compare_takes_the_same_one_whichever_started_first(written, kind):
         assert set(name.split()) <= set(results[0].name.split())
         folders = {run.folder.name for run in results[0].arm.runs}
         assert folders == {cell.folder.name for cell in checked.cells if cell.spec.arm is checked.plan.arms[0]}
-    if kind == "matched":
+    if "matched" in kind:
         assert checked.cells[0].match.width == checked.cells[0].match.width_before  # the others are fitted to it
 
 

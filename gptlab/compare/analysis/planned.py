@@ -1,9 +1,9 @@
 """The plan that was made before the first run, and the words that depart from it.
 
-sweep.yaml says it: the seeds, the number of arms, the metric and the margin. The error rates of the verdicts hold for
-that plan. Seeds that were added after a look, another metric or another baseline make the words exploratory: adding
-seeds until a difference is shown finds one in 16 to 25 % of experiments without any. A sweep that is not done is looked
-at in the interim.
+sweep.yaml says it: the seeds, the number of arms, the metric, the margin and the baseline. The error rates of the
+verdicts hold for that plan. Seeds that were added after a look, another metric or another baseline make the words
+exploratory: adding seeds until a difference is shown finds one in 16 to 25 % of experiments without any. A sweep that
+is not done is looked at in the interim.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,8 @@ class Plan:
     arms: int = 0  # with the baseline
     metric: str | None = None
     margin: str | None = None
-    first_look: int = 0  # of a sequential plan: the number of seeds after which the arms are looked at first
+    baseline: str | None = None  # its name
+    first_look: int | None = None  # of a sequential plan: the number of seeds after which the arms are looked at first
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Plan":
@@ -41,20 +42,12 @@ class Plan:
         planned = content.get("planned")
         if not planned:
             return cls()
-        return cls(
-            True,
-            tuple(planned["seeds"]),
-            planned["arms"],
-            planned.get("metric"),
-            planned.get("margin"),
-            planned.get("first_look") or 0,
-        )
+        choices = {key: planned.get(key) for key in ("metric", "margin", "baseline", "first_look")}
+        return cls(True, tuple(planned["seeds"]), planned["arms"], **choices)
 
     def looks(self, arms: Sequence[Arm]) -> Looks | None:
         """Return the looks of a sequential plan; None for fixed seeds, or if seeds came on top of the planned ones."""
-        if not self.first_look or _beyond(self, arms):
-            return None
-        return Looks(self.first_look, self.seeds)
+        return Looks(self.first_look, self.seeds) if self.first_look and not _beyond(self, arms) else None
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,8 @@ reference of another arm. It is given up from GIVE_UP_FROM pairs on if the chanc
 below GIVE_UP. Giving up needs no correction, since it claims nothing.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -49,12 +47,6 @@ class Looks:
 
     first: int
     seeds: tuple[int, ...]  # in the order in which they are run
-
-    @classmethod
-    def of(cls, planned: Mapping[str, Any]) -> "Looks | None":
-        """Return the looks in the plan of a sweep.yaml; None if the number of seeds is fixed."""
-        first = planned.get("first_look")
-        return cls(first, tuple(planned["seeds"])) if first else None
 
     @property
     def last(self) -> int:
