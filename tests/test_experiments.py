@@ -25,7 +25,7 @@ def test_experiment(path, tmp_path):
     tolerance = ["match.tolerance=0.5"] if "match=params" in experiment.base else []  # few widths at this size
     planned = plan_sweep([str(path), *BRIEF, *tolerance, f"runs_dir={tmp_path}"])
     assert len(planned.arms) == len(experiment.variants) or experiment.ladder
-    assert len(planned.cells) == len(planned.arms) * len(experiment.seeds)
+    assert len(planned.cells) == len(planned.arms) * len(experiment.seeds.seeds)
     for cell in planned.cells[: len(planned.arms)]:
         brief = [o for o in cell.overrides if not o.startswith("schedule.warmup=")]  # it would be longer than the run
         assert train(load_config([*brief, "schedule.warmup=null"]), quiet=True)["state"] == "finished"

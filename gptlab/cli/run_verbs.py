@@ -111,10 +111,16 @@ def _plan_arguments(parser: ArgumentParser) -> None:
         help="judge each arm around its own best value, which is searched on other seeds",
     )
 
+    parser.add_argument(
+        "--seeds",
+        metavar="FIRST..LAST",
+        help="give arms seeds, at least FIRST and at most LAST, until they are settled or hopeless",
+    )
+
 
 def arm_flags(args: Namespace) -> dict[str, Any]:
-    """Return the flags that choose the arms, as the planning of a sweep takes them."""
-    return {"ladder": args.ladder, "knock_out": args.knock_out, "fraction": args.fraction, "tune": args.tune}
+    """Return the flags that choose the arms and seeds, as the planning of a sweep takes them."""
+    return {name: getattr(args, name) for name in ("ladder", "knock_out", "fraction", "tune", "seeds")}
 
 
 def _sweep(args: Namespace) -> Result:
@@ -136,6 +142,7 @@ SWEEP = Verb(
     """  gptlab sweep norm=layernorm,rmsnorm placement=pre,post,double seed=0,1,2
   gptlab sweep experiments/demo/demo.yaml
   gptlab sweep experiments/demo/demo.yaml seed=0,1,2,3 budget.steps=500
+  gptlab sweep ffn=gelu,swiglu,geglu --seeds 3..12           more seeds for arms that are not settled
   gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto
   gptlab sweep --ladder preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2
   gptlab sweep --knock-out preset=gpt2 preset=llama size=small data.window=64 tokenizer=byte seed=0,1,2

@@ -5,8 +5,8 @@ only where they enter (gptlab/sweeps/grid.py) and where they leave: `CellSpec.ov
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from gptlab.config.overrides import quoted
 from gptlab.sweeps.experiment import Experiment
@@ -82,6 +82,8 @@ class SweepPlan:
     grids: Mapping[str, TuningGrid] = field(
         default_factory=dict
     )  # the values that each arm tries; empty without `tune`
+    first_look: int | None = None  # of a sequential sweep: the number of seeds after which its arms are looked at first
+    n_seeds: Mapping[str, int] = field(default_factory=dict)  # of each arm so far, in a sequential sweep that runs
 
     @property
     def cells(self) -> list[CellSpec]:
@@ -89,7 +91,7 @@ class SweepPlan:
 
         Ordered by seed, so that an interrupted sweep leaves complete pairs.
         """
-        return [self.cell(arm, seed) for seed, arm in self._by_seed(self.seeds)]
+        return [self.cell(arm, seed) for seed, arm in self._compared()]
 
     def cells_with(self, chosen: Mapping[str, Overrides]) -> list[CellSpec]:
         """Return the cells of the comparison at the values `chosen` for each arm and beside them.
@@ -98,7 +100,7 @@ class SweepPlan:
         """
         return [
             self.cell(arm, seed, values, NEIGHBOUR if i else None)
-            for seed, arm in self._by_seed(self.seeds)
+            for seed, arm in self._compared()
             if arm.name in chosen
             for i, values in enumerate(self.grids[arm.name].star(chosen[arm.name]))
         ]
@@ -108,12 +110,26 @@ class SweepPlan:
         """The cells that try every tuned value in every arm, on seeds that the comparison does not use."""
         return [
             self.cell(arm, seed, values, TUNING)
-            for seed, arm in self._by_seed(self.tune_seeds)
+            for seed, arm in itertools.product(self.tune_seeds, self.arms)
             for values in self.grids[arm.name].combinations
         ]
 
-    def _by_seed(self, seeds: Sequence[str]) -> Iterator[tuple[str, Arm]]:
-        return itertools.product(seeds, self.arms)
+    def _compared(self) -> Iterator[tuple[str, Arm]]:
+        """Yield the seeds with the arms that have them so far."""
+        for i, seed in enumerate(self.seeds):
+            yield from ((seed, arm) for arm in self.arms if i < self.seeds_so_far(arm))
+
+    def seeds_so_far(self, arm: Arm) -> int:
+        """Return how many seeds an arm has: all of them, unless the sweep is sequential and running."""
+        return self.n_seeds.get(arm.name, len(self.seeds))
+
+    def with_seeds(self, n_seeds: Mapping[str, int]) -> "SweepPlan":
+        """Return the plan in which each arm has that many of the seeds."""
+        return replace(self, n_seeds=n_seeds)
+
+    def until_first_look(self) -> "SweepPlan":
+        """Return the plan up to the first look of a sequential sweep; the plan itself if the seeds are fixed."""
+        return self.with_seeds({arm.name: self.first_look for arm in self.arms}) if self.first_look else self
 
     def cell(self, arm: Arm, seed: str, tuned: Overrides | None = None, phase: str | None = None) -> CellSpec:
         """Return the cell of `arm` with `seed`, and with values for what is tuned."""

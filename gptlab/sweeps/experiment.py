@@ -10,6 +10,7 @@ import yaml
 from gptlab.config import ConfigError
 from gptlab.config.overrides import expand_home, typed
 from gptlab.files import FileError, decode_utf8
+from gptlab.sweeps.seed_plan import SeedPlan, whole_numbers
 from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
@@ -19,7 +20,6 @@ KEYS = (
     *("seeds", "tune", "tune_seeds", "metric", "margin"),
 )
 NEEDS_NO_QUOTES = re.compile(r"[\w.+-]+", re.ASCII)
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -35,7 +35,7 @@ class Experiment:
     variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides; the baseline comes first
     ladder: list[str] = field(default_factory=list)  # two configs: the arms add the second's components one by one
     knock_out: list[str] = field(default_factory=list)  # two configs: the arms are the second without one component
-    seeds: list[int] = field(default_factory=list)
+    seeds: SeedPlan = field(default_factory=SeedPlan)
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try, or AUTO alone
     tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
     metric: str | None = None  # what `gptlab compare` judges; None for its default
@@ -92,9 +92,9 @@ def read_experiment(path: Path) -> Experiment:
         variants=_baseline_first(path, tree.get("baseline"), tree),
         ladder=_two_configs(path, "ladder", tree.get("ladder")),
         knock_out=_two_configs(path, "knock_out", tree.get("knock_out")),
-        seeds=_seeds(path, "seeds", tree.get("seeds") or []),
+        seeds=SeedPlan.read(tree.get("seeds") or [], _place(path, "seeds", tree.get("seeds"))),
         tune=_tune(path, tree.get("tune") or {}),
-        tune_seeds=_seeds(path, "tune_seeds", tree.get("tune_seeds") or []),
+        tune_seeds=whole_numbers(tree.get("tune_seeds") or [], _place(path, "tune_seeds", tree.get("tune_seeds"))),
         metric=_metric(path, tree.get("metric")),
         margin=_margin(path, tree.get("margin")),
     )
@@ -192,10 +192,8 @@ def _two_configs(path: Path, key: str, value: Any) -> list[str]:
     return value
 
 
-def _seeds(path: Path, key: str, value: Any) -> list[int]:
-    if not isinstance(value, list) or not all(WHOLE_NUMBER.fullmatch(str(seed)) for seed in value):
-        raise ConfigError(f"{path}: {key}={_shown(value)}: must be a list of whole numbers, such as [0, 1, 2]")
-    return [int(seed) for seed in value]
+def _place(path: Path, key: str, value: Any) -> str:
+    return f"{path}: {key}={_shown(value)}"
 
 
 def _text(path: Path, key: str, value: Any) -> str:
@@ -213,4 +211,6 @@ def _use(path: Path, value: Any) -> list[str]:
 
 def _shown(value: Any) -> str:
     """Return a value of a file as text: [0, a]."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {of}' for key, of in value.items())}}}"
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)

@@ -19,6 +19,7 @@ from gptlab.sweeps.arms import Arm, SweepPlan, as_texts
 from gptlab.sweeps.experiment import FIRST_TUNING_SEED, Experiment, is_experiment, read_experiment
 from gptlab.sweeps.fractional_design import balanced
 from gptlab.sweeps.ladder import knock_outs, rungs
+from gptlab.sweeps.seed_plan import SeedPlan
 from gptlab.sweeps.tuning_grid import AUTO, TuningGrid
 
 DEFAULT_TUNING_SEEDS = 2
@@ -55,6 +56,7 @@ def plan_sweep(
     knock_out: bool = False,
     fraction: float | None = None,
     tune: Sequence[str] = (),
+    seeds: str | None = None,
 ) -> SweepPlan:
     """Plan the sweep of `[experiment.yaml] [key=value[,value...] ...]`; the command line overrides the file.
 
@@ -65,6 +67,7 @@ def plan_sweep(
         fraction: the share of the arms to keep, chosen so that effects can still be told apart.
         tune: settings with values to try, such as `optimizer.lr=3e-4,1e-3,3e-3` or `optimizer.lr=auto`; each arm is
             judged around its own best value.
+        seeds: how many seeds an arm gets at least and at most, such as `3..12`, if that depends on what they show.
 
     Raises:
         ConfigError: an argument is not readable, or the arguments do not define the arms.
@@ -75,12 +78,12 @@ def plan_sweep(
     if added := next((override.input_line for override in given if _key(override).startswith("+")), None):
         raise ConfigError(f"{added}: nothing can be added; write {added.lstrip('+')}")
     name = _name(given, experiment)
-    seeds = _seeds(given, experiment)
+    planned, first_look = _seeds(given, experiment, seeds)
     given = [override for override in given if override.key_or_group != "seed"]
     arms = _arms(experiment, _shared(given, experiment), given, name)
     if fraction is not None:
         arms = _keep_fraction(arms, fraction)
-    return _with_tuning(SweepPlan(name, arms, seeds, experiment), given, tune)
+    return _with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look), given, tune)
 
 
 def _read(arguments: Sequence[str], ladder: bool, knock_out: bool) -> tuple[list[str], Experiment]:
@@ -117,14 +120,20 @@ def _name(given: Sequence[Override], experiment: Experiment) -> str:
     return f"{'-'.join(kind + keys) or 'seeds'}-{hashlib.sha256(' '.join(fixed).encode()).hexdigest()[:6]}"
 
 
-def _seeds(given: Sequence[Override], experiment: Experiment) -> list[str]:
-    """Return the seeds of the command line, or else those of the experiment."""
+def _seeds(given: Sequence[Override], experiment: Experiment, flag: str | None) -> tuple[list[str], int | None]:
+    """Return the seeds of the command line or the experiment, and the first look if the plan is sequential."""
     last = [override for override in given if override.key_or_group == "seed"][-1:]
-    typed_seeds = _values(last[0]) if last else [str(seed) for seed in experiment.seeds] or [""]
+    if last and flag is not None:
+        raise ConfigError(f"--seeds {flag}: {last[0].input_line} fixes the seeds; leave one out")
+    if not last:
+        plan = experiment.seeds if flag is None else SeedPlan.parse(flag)
+        if plan.first_look or not plan.seeds:
+            return [str(seed) for seed in plan.seeds] or [""], plan.first_look
+    typed_seeds = _values(last[0]) if last else [str(seed) for seed in plan.seeds]
     seeds = [_whole(seed) for seed in typed_seeds]
     if twice := next((seed for seed in seeds if seeds.count(seed) > 1), None):
         raise ConfigError(f"seed={','.join(seeds)}: {twice} is given twice, which would be one run; leave one out")
-    return seeds
+    return seeds, None
 
 
 def _whole(seed: str) -> str:

@@ -16,6 +16,7 @@ from gptlab.runs.lock import state_of
 from gptlab.runs.states import OUTCOMES
 from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep
+from gptlab.sweeps.look import ArmLook
 
 NAME = "sweep.yaml"
 
@@ -38,17 +39,21 @@ class CellEntry:
         return cls(spec.label, cell.folder.name, spec.phase, budget.steps, budget.seconds, spec.overrides)
 
 
-def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | None = None) -> None:
+def write_manifest(
+    checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | None = None, looks: Sequence[ArmLook] | None = None
+) -> None:
     """Write sweep.yaml; keep the cells of an earlier sweep of this name that this one lacks.
 
     Args:
         checked: the sweep; after the tuning, with the cells at the values chosen.
         chosen: the values that the tuning chose for each arm; None before it has.
+        looks: what the last look of a sequential sweep says; None keeps what is written.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
     plan, experiment, folder = checked.plan, checked.plan.experiment, checked.folder
+    earlier = read_json(folder / NAME)
     entries = [asdict(CellEntry.of(cell)) for cell in (*checked.tuning, *checked.cells)]
     if checked.tuning and chosen is None:
         for entry in entries[len(checked.tuning) :]:
@@ -66,7 +71,8 @@ def write_manifest(checked: CheckedSweep, *, chosen: Mapping[str, Overrides] | N
         "chosen": None if chosen is None else {arm: as_texts(values) for arm, values in chosen.items()},
         "judged_at": None if chosen is None else _judged_at(plan, chosen),
         "matched": _matched(checked.cells),
-        "planned": _planned(checked, read_json(folder / NAME)),
+        "planned": _planned(checked, earlier),
+        "looks": earlier.get("looks") if looks is None else [asdict(look) for look in looks],
         "cells": entries + _earlier_entries(folder, entries),
     }
     try:
@@ -114,6 +120,7 @@ def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any
     arms = {cell.spec.arm.name for cell in checked.cells}
     return {
         "seeds": sorted({int(seed or 0) for seed in plan.seeds}),
+        "first_look": plan.first_look,
         "arms": len(arms),
         "metric": plan.experiment.metric or DEFAULT_METRIC,
         "margin": plan.experiment.margin,

@@ -16,13 +16,14 @@ from gptlab.files import write_json
 from gptlab.runs.lock import is_locked
 from gptlab.runs.record import read_status
 from gptlab.runs.states import SETTLED, RunState
-from gptlab.sweeps.arms import Overrides, as_texts
+from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep, check_cells, check_sweep
 from gptlab.sweeps.ctrl_c import cells_save_on_ctrl_c
 from gptlab.sweeps.gpu_slots import gpus_for
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
+from gptlab.sweeps.look import look_at, with_next_seeds
 from gptlab.sweeps.manifest import write_manifest
 from gptlab.sweeps.status import SweepDisplay
 from gptlab.sweeps.tuning import stages
@@ -59,30 +60,40 @@ def sweep(
     _print(console, f"{checked.plan.name}: {_count(checked.cells)}{tuning}, all checked")
     launch = _launcher(split.launcher, checked, per_gpu if device_is_here else None)
     run = partial(_run, launch=launch, console=console, retry=retry)
-    if checked.tuning:
-        checked = _tune(checked, run, console, device_is_here=device_is_here)
-    else:
-        write_manifest(checked)
-        run(checked.cells)
-    return _report(checked, console)
+    return _report(_run_stages(checked, run, console, device_is_here=device_is_here), console)
 
 
-def _tune(
+def _run_stages(
     checked: CheckedSweep, run: Callable[[list[Cell]], None], console: Console, *, device_is_here: bool
 ) -> CheckedSweep:
-    """Search the best values of every arm, and run the comparison around them; return the sweep as it was run."""
+    """Search the best values of every arm, run the comparison, and give open arms more seeds; return the sweep as run.
+
+    Only what is planned happens: without tuning there is no search, and with fixed seeds no look.
+    """
     check = partial(check_cells, device_is_here=device_is_here)
-    for stage in stages(checked.plan):
-        if stage.chosen is None:
-            tuning = checked.tuning if stage.plan is checked.plan else check(stage.specs)
-            checked = replace(checked, plan=stage.plan, tuning=tuning)
-            stage.cells = checked.tuning
+    chosen: Mapping[str, Overrides] | None = None
+    begun: set[Path] = set()
+
+    def after_look(plan: SweepPlan) -> SweepPlan:
+        if plan.first_look is None:
+            return plan
+        looks = look_at(checked.folder, checked.cells)
+        _print(console, f"look: {'; '.join(map(str, looks))}")
+        write_manifest(checked, chosen=chosen, looks=looks)
+        return with_next_seeds(plan, looks)
+
+    for stage in stages(checked.plan.until_first_look(), after_look):
+        if stage.searches:
+            checked = replace(checked, plan=stage.plan, tuning=check(stage.specs))
         else:
-            _print_chosen(stage.chosen, console)
+            if stage.chosen != chosen:
+                _print_chosen(stage.chosen or {}, console)
             checked = replace(checked, plan=stage.plan, cells=check(stage.specs))
-            stage.cells = checked.cells
-        write_manifest(checked, chosen=stage.chosen)
-        run(stage.cells)
+        chosen = stage.chosen
+        stage.cells = checked.tuning if stage.searches else checked.cells
+        write_manifest(checked, chosen=chosen)
+        run([cell for cell in stage.cells if cell.folder not in begun])
+        begun |= {cell.folder for cell in stage.cells}
     return checked
 
 

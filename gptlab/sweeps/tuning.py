@@ -12,7 +12,7 @@ be told apart by that: see docs/verdicts.md.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
@@ -25,33 +25,46 @@ Point = tuple[tuple[str, str], ...]  # the items of a combination of values
 
 @dataclass
 class Stage:
-    """Cells that must end before the tuning can go on; whoever runs them puts them into `cells`."""
+    """Cells that must end before a sweep can go on; whoever runs them puts them into `cells`."""
 
     plan: SweepPlan
-    chosen: Mapping[str, Overrides] | None = None  # the values of each arm in the comparison; None in the search
+    searches: bool = False  # whether its cells only search values
+    chosen: Mapping[str, Overrides] | None = None  # the values of each arm in the comparison, if some are tuned
     cells: list[Cell] = field(default_factory=list)
 
     @property
     def specs(self) -> list[CellSpec]:
         """The cells to be run, some of which ended in an earlier stage."""
-        return self.plan.tuning_cells if self.chosen is None else self.plan.cells_with(self.chosen)
+        if self.searches:
+            return self.plan.tuning_cells
+        return self.plan.cells if self.chosen is None else self.plan.cells_with(self.chosen)
 
 
-def stages(plan: SweepPlan) -> Iterator[Stage]:
-    """Yield each stage of the search and then of the comparison; the last one has the cells that are compared."""
-    while True:
-        yield (stage := Stage(plan))
+def stages(plan: SweepPlan, after_look: Callable[[SweepPlan], SweepPlan] = lambda plan: plan) -> Iterator[Stage]:
+    """Yield each stage of the search and then of the comparison; the last one has the cells that are compared.
+
+    Args:
+        plan: the sweep.
+        after_look: is called when all cells so far have ended at the best values, and returns the plan with more seeds,
+            or the plan itself if it is done.
+    """
+    chosen: Mapping[str, Overrides] | None = None
+    while plan.tune:
+        yield (stage := Stage(plan, searches=True))
         chosen = best_values(stage.cells)
         wider = extended(plan, chosen)
         if wider is plan:
             break
         plan = wider
     while True:
-        yield (stage := Stage(plan, chosen))
-        better = recentred(chosen, stage.cells)
-        if better == chosen:
+        yield (stage := Stage(plan, chosen=chosen))
+        if chosen is not None and (better := recentred(chosen, stage.cells)) != chosen:
+            chosen, plan = better, extended(plan, better)
+            continue
+        wider = after_look(plan)
+        if wider is plan:
             return
-        chosen, plan = better, extended(plan, better)
+        plan = wider
 
 
 def best_values(tuning: Sequence[Cell]) -> dict[str, Overrides]:

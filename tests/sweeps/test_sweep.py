@@ -129,7 +129,7 @@ def test_names_and_values_of_a_file_are_text_as_written(tmp_path):
     experiment = read_experiment(path)
     assert (experiment.question, experiment.name) == ("Does it help?", "2024_01_15")
     assert list(experiment.variants) == ["on", "off", "010", "1e3", "null"]
-    assert experiment.tune == {"optimizer.lr": ["1e-3", "010", "null", "'a b'"]} and experiment.seeds == [0, 7]
+    assert experiment.tune == {"optimizer.lr": ["1e-3", "010", "null", "'a b'"]} and experiment.seeds.seeds == (0, 7)
 
 
 @pytest.mark.parametrize("name", ["sweep.yaml", "hydra.yaml", "lr=1/x.yml"])
