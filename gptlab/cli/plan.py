@@ -22,12 +22,14 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     for title in ("question", "literature"):
         if plan[title]:
             line(title, plan[title])
-    line("seeds", ", ".join(map(str, plan["seeds"])))
+    looks = f": {plan['first_look']} for every arm, more for arms that are not settled" if plan["first_look"] else ""
+    line("seeds", ", ".join(map(str, plan["seeds"])) + looks)
     if tuning := plan["tuning"]:
         grid = " ".join(f"{key}={','.join(values)}" for key, values in tuning["grid"].items())
         line("tuning", f"{grid} on seeds {', '.join(map(str, tuning['seeds']))}: {tuning['n_cells']} cells")
     done = plan["n_cells"] - plan["n_left"]
-    line("cells", f"{plan['n_cells']}" + (f", {done} of them done" if done else ""))
+    most = "at most " if plan["first_look"] else ""
+    line("cells", f"{most}{plan['n_cells']}" + (f", {done} of them done" if done else ""))
     line("cost", _cost(plan))
     console.print()
     console.print(_arms(plan))

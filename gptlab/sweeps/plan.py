@@ -16,6 +16,8 @@ Fields of the document (a number that is not known, such as the steps of a budge
         match (dict | None): the change that `match=` makes: to, reference, before, width_before, reached, width
             and off, the share by which the cost still differs.
     seeds (list[int]): the seeds of the comparison.
+    first_look (int | None): of a sequential sweep, the number of seeds that every arm gets; more of them depend on what
+        these show, so that the cells and what they cost are the most that can be run. None if the seeds are fixed.
     tuning (dict | None): grid (dict[str, list[str]], setting -> values tried), seeds (list[int]), n_cells (int).
     cells (list): every cell in the order of running, those of the tuning first
         label (str), arm (str), seed (int)
@@ -75,6 +77,7 @@ def plan_document(arguments: Sequence[str], **options: Any) -> dict[str, Any]:
         "against": "previous" if plan.experiment.ladder else "baseline",
         "arms": [_arm_document(arm, checked.cells) for arm in plan.arms],
         "seeds": sorted({cell["seed"] for cell in cells if not cell["phase"]}),
+        "first_look": plan.first_look,
         "tuning": tuning if checked.tuning else None,
         "cells": cells,
         "n_cells": len(cells),

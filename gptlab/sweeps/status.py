@@ -24,6 +24,7 @@ from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import OUTCOMES, SETTLED, RunState
 from gptlab.sweeps.cell import Cell
+from gptlab.sweeps.look import ArmLook
 from gptlab.sweeps.manifest import NAME, CellEntry, read_manifest
 
 ORDER = (*SETTLED, RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)  # the order of the counts
@@ -72,6 +73,8 @@ def status_document(folder: Path) -> dict[str, Any]:
             metrics (dict): the summary of a cell with an outcome, else the last line that it logged, with `step`,
                 `tokens` and whatever was measured then; null stands for a number that is not finite.
             reason (str | None): why it failed.
+        looks (list | None): of a sequential sweep, for each arm at the last look {arm, reference, seeds, word, state,
+            chance}: `state` is open, settled or given up; `chance` is that of an open arm to be settled at the end.
 
     Raises:
         ConfigError: the folder is not one of a sweep.
@@ -87,6 +90,7 @@ def status_document(folder: Path) -> dict[str, Any]:
         "counts": {str(state): counts[state] for state in ORDER},
         "seconds_left": seconds_left(statuses),
         "cells": [_cell_document(status) for status in statuses],
+        "looks": manifest.get("looks"),
     }
 
 
@@ -108,13 +112,26 @@ def show_status(folder: Path, console: Console, *, watch: bool = False) -> None:
     """Print the state of a sweep; with `watch`, refresh it until every cell has ended."""
     statuses = statuses_in(folder)
     if not watch:
-        console.print(render(folder, statuses))
+        console.print(_with_looks(folder, statuses))
         return
-    with Live(render(folder, statuses), console=console, refresh_per_second=4) as live:
+    with Live(_with_looks(folder, statuses), console=console, refresh_per_second=4) as live:
         while any(status.state not in SETTLED for status in statuses):
             time.sleep(SECONDS_BETWEEN_READS)
             statuses = statuses_in(folder, statuses)
-            live.update(render(folder, statuses))
+            live.update(_with_looks(folder, statuses))
+
+
+def _with_looks(folder: Path, statuses: Sequence[CellStatus]) -> Group:
+    """Return what `render` does, and the arms of a sequential sweep at the last look."""
+    looks = [ArmLook(**look) for look in _manifest(folder).get("looks") or []]
+    table = Table(box=None, pad_edge=False, header_style="")
+    for title in ("arm", "seeds", "verdict", "chance of a word"):
+        table.add_column(title, justify="left" if title in ("arm", "verdict") else "right")
+    for look in looks:
+        word = look.word if look.state == "settled" else f"{look.word} ({look.state})"
+        chance = "" if look.chance is None else f"{look.chance:.0%}"
+        table.add_row(Text(look.arm), str(look.seeds), word, chance)
+    return Group(render(folder, statuses), *([table] if looks else []))
 
 
 def statuses_in(folder: Path, before: Sequence[CellStatus] = ()) -> list[CellStatus]:

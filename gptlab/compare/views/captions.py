@@ -9,6 +9,7 @@ from gptlab.compare.analysis.comparison import (
     Comparison,
     Result,
 )
+from gptlab.compare.analysis.sequential import GIVE_UP, OPEN, Looks
 from gptlab.compare.analysis.verdict import EXPLORATORY, INTERIM, MIN_PAIRS, NOT_SHOWN
 from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, seed_range, si
 from gptlab.runs.metrics import metric_named
@@ -56,6 +57,8 @@ def standing_lines(comparison: Comparison) -> Iterator[str]:
             f"EXPLORATORY: {reasons}. After such a choice, words are wrong more often than in 5% of experiments."
             " For a confirmed word, run the same arms on fresh seeds under another name."
         )
+    elif comparison.standing == INTERIM and comparison.looks:
+        yield f"INTERIM: {reasons}. Words without the mark hold already; run the sweep to its end for the others."
     elif comparison.standing == INTERIM:
         yield (
             f"INTERIM: {reasons}. Run the sweep to its end before you use these words: to stop or to add seeds because"
@@ -127,9 +130,23 @@ def difference_lines(comparison: Comparison) -> Iterator[str]:
         f"Difference: the arm minus the {'previous arm' if previous else 'baseline'}, paired by seed, with"
         f" {'simultaneous ' if family > 1 else ''}{CONFIDENCE:.0%} t intervals; p: the paired t test{corrected}."
     )
+    if comparison.looks:
+        yield _looks(comparison.looks, compared)
     yield _coverage(compared)
     if not comparison.planned:
         yield "These runs have no plan of one sweep, so that added seeds and looks at part of them are not counted."
+
+
+def _looks(looks: Looks, compared: list[Result]) -> str:
+    """Say when the arms were looked at, what that means for p, and how likely open arms are to be settled."""
+    progress = {r.name: r.effect.progress for r in compared if r.effect and r.effect.progress}
+    unsettled = {name: one.chance for name, one in progress.items() if one.state == OPEN and one.chance == one.chance}
+    still = ", ".join(f"{name} {chance:.0%}" for name, chance in unsettled.items())
+    left = f" Chance that an arm without a word gets one by then: {still}." if still else ""
+    return (
+        f"The arms are looked at after each seed from {looks.first} to {looks.last}, until they have a word or the"
+        f" chance of one is below {GIVE_UP:.0%}; p and intervals hold at any of these looks.{left}"
+    )
 
 
 def _coverage(compared: list[Result]) -> str:

@@ -10,6 +10,7 @@ The fields of the document:
   same.
 - family: the number of comparisons that were planned, over which p is corrected.
 - planned: whether it is known what was planned (the runs are those of one sweep).
+- looks: of a sequential experiment {first, last}, the seeds at its first and last look; else None.
 - standing: "exploratory" if the comparison is not the one that was planned, "interim" if planned runs have not ended,
   or "". reasons: a list of sentences that say why.
 - noise: standard deviation of the baseline over its seeds.
@@ -46,12 +47,13 @@ An arm:
   like; with its mark, "better (exploratory)". None for the baseline. word: the same without a mark.
 - note: to the verdict, "" if there is none.
 - effect: {pairs, mean, low, high, confidence, error, df, sd, sd_unpaired, text_share, p, p_holm, p_equivalent,
-  detectable, detectable_low, detectable_high, seeds_needed, seeds_low, seeds_high}, of the arm minus its reference,
-  paired by seed; None for the baseline. low and high: the t interval with its own confidence; error: the standard
+  detectable, detectable_low, detectable_high, seeds_needed, seeds_low, seeds_high, progress}, of the arm minus its
+  reference, paired by seed; None for the baseline. low and high: the t interval with its own confidence; error: the standard
   error, with df degrees of freedom; text_share: the validation text's share of its square, None if the losses by block
   are not known; detectable: the smallest true effect that these pairs detect with 80 % power at Holm's first step;
   seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000; *_low and
-  *_high: their 90 % range.
+  *_high: their 90 % range; progress: in a sequential experiment {seeds, state, chance}, else None: the planned seeds
+  that count, whether the arm is "open", "settled" or "given up", and the chance that an open one gets a word.
 - without_stuck: {verdict, effect} without the stuck seeds of the arm and its reference; None if there are none.
 - rates: of "diverged" and "stuck" {hits, runs, other_hits, other_runs, p, p_holm}: how many runs of the arm and of its
   reference had this outcome, with Fisher's exact test; {} for the baseline.
@@ -90,7 +92,7 @@ DOCUMENT_FORMAT = "gptlab comparison, 1"
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
     """Return the document as nested dicts and lists, with None for every number that is not finite."""
     metric = metric_named(comparison.metric)
-    runs = _runs(comparison)
+    runs, looks = _runs(comparison), comparison.looks
     document: dict[str, Any] = {
         "format": DOCUMENT_FORMAT,
         "question": comparison.question,
@@ -102,6 +104,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "margin_text": comparison.margin_text,
         "family": comparison.family,
         "planned": comparison.planned,
+        "looks": {"first": looks.first, "last": looks.last} if looks else None,
         "standing": comparison.standing,
         "reasons": comparison.reasons,
         "noise": comparison.noise,
