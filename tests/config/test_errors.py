@@ -79,7 +79,7 @@ REFUSED = {
     f"{TINY} optimizer.lr=inf": ("optimizer.lr=inf: ", "must be finite"),
     f"{TINY} optimizer.lr=-1": ("optimizer.lr=-1.0: ", "must be above 0"),
     f"{TINY} norm.eps=-1": ("norm.eps=-1.0: ", "must not be negative"),
-    f"{TINY} schedule.min_lr=1": ("schedule.min_lr=1: ", "must not exceed optimizer.lr=0.01"),
+    f"{TINY} schedule.min_lr=1": ("schedule.min_lr=1: ", "must not exceed optimizer.lr=0.007"),
     f"{TINY} precision=fp16": ("precision=fp16: ", "choose from auto, float32, bf16, bf16_weights"),
     f"{TINY} position=rope position.pairing=thirds": ("position.pairing=thirds: ", "choose from half, interleaved"),
     f"{TINY} device=tpu": ("device=tpu: ", "choose from auto, cpu, cuda"),

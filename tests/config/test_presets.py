@@ -128,11 +128,11 @@ def test_all_of_a_preset_but_its_size_stays_at_a_plain_size():
 @pytest.mark.parametrize(
     ("words", "rate"),
     [
-        ("size=tiny", 0.01),
+        ("size=tiny", 0.007),
         ("size=124m", 0.001),  # AdamW's default: nothing was measured at this size
         ("size=tiny optimizer.lr=3e-4", 3e-4),
         ("size=tiny optimizer=lion", 1e-4),  # the rate of a size is AdamW's
-        ("size=tiny preset=gpt2", 0.01),
+        ("size=tiny preset=gpt2", 0.007),
         ("size=tiny preset=nanogpt-cpu", 1e-3),  # its file gives a rate
         ("size=tiny preset=modded-nanogpt", 1e-3),  # its optimizer is muon
         ("preset=llama size=llama3-8b", 3e-4),

@@ -48,10 +48,10 @@ An arm:
 - note: to the verdict, "" if there is none.
 - effect: {pairs, mean, low, high, confidence, error, df, sd, sd_unpaired, text_share, p, p_holm, p_equivalent,
   detectable, detectable_low, detectable_high, seeds_needed, seeds_low, seeds_high, progress}, of the arm minus its
-  reference, paired by seed; None for the baseline. low and high: the t interval with its own confidence; error: the standard
-  error, with df degrees of freedom; text_share: the validation text's share of its square, None if the losses by block
-  are not known; detectable: the smallest true effect that these pairs detect with 80 % power at Holm's first step;
-  seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000; *_low and
+  reference, paired by seed; None for the baseline. low and high: the t interval with its own confidence; error: the
+  standard error, with df degrees of freedom; text_share: the validation text's share of its square, None if the losses
+  by block are not known; detectable: the smallest true effect that these pairs detect with 80 % power at Holm's first
+  step; seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000; *_low and
   *_high: their 90 % range; progress: in a sequential experiment {seeds, state, chance}, else None: the planned seeds
   that count, whether the arm is "open", "settled" or "given up", and the chance that an open one gets a word.
 - without_stuck: {verdict, effect} without the stuck seeds of the arm and its reference; None if there are none.
