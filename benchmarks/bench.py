@@ -51,8 +51,10 @@ How it is measured:
   of steps. nanoGPT's train.py evaluates one batch of each split before its first and before its last step, and gptlab
   the same number of tokens after its last; both write a checkpoint then. Neither reports to a tracker
   (wandb.mode=disabled). gptlab takes a snapshot for its diagnostics every 50 steps, as it does by default.
-- `load` is the machine's load average over the minute before. Above about 0.3 something else was running, and the
-  figures are less certain.
+- `load` is the machine's load average over the minute before. The benchmarks of this page run one after the other, so
+  each but the first counts the benchmark before it. Otherwise a load above about 0.3 means that something else was
+  running and that the figures are less certain.
+- The tables name their day. Code that has changed since may be faster or slower; `make bench` measures again.
 """
 
 

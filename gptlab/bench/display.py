@@ -57,6 +57,7 @@ def header_lines(figures: Figures) -> list[str]:
     compiled = ", compiled" if machine["compiled"] else ""
     load = "" if figures["load_before"] is None else f"; load {figures['load_before']:.1f} before"
     where = f"{machine['gpu'] or cpu}, {machine['precision']}{compiled}; Python {machine['python']}, {packages}{load}"
+    where += f"; measured on {machine['date'][:10]}"
     return [f"machine  {where}", (_cell if figures["kind"] == "sweep" else _model)(figures)]
 
 
@@ -99,7 +100,8 @@ def _own(figures: Figures) -> FigureTable:
         _row("... to import torch", startup["import_torch_s"], "{:.2f}"),
         _row("... to import torch and gptlab", startup["import_gptlab_s"], "{:.2f}"),
     ]
-    blocks = f"{figures['blocks']} blocks of {figures['steps_per_block']} steps"
+    n_steps = figures["steps_per_block"]
+    blocks = f"{figures['blocks']} blocks of {n_steps} step{'s' * (n_steps != 1)}"
     return FigureTable(
         ["", "median", "min .. max"], rows, [f"{blocks}; the last four lines were measured in new processes"]
     )

@@ -1,6 +1,7 @@
 """Texts to train on: one class per option of `data`, each of which gives one string."""
 
 import functools
+import glob
 import hashlib
 import itertools
 import os
@@ -15,7 +16,15 @@ from typing import Any, Protocol
 from gptlab.config import ConfigError
 from gptlab.config.registry import register
 from gptlab.data.cache import cache_folder, file_stamp, write_cached
-from gptlab.data.documents import find_files, join_documents, read_documents, read_utf8, text_of
+from gptlab.data.documents import (
+    find_files,
+    join_documents,
+    read_documents,
+    read_utf8,
+    refuse_more_than_memory,
+    search,
+    text_of,
+)
 
 
 class Corpus(Protocol):
@@ -125,6 +134,7 @@ class Text:
         self.path, self.field = path, field
 
     def text(self) -> str:
+        refuse_more_than_memory(self.files, str(self.path))
         documents = (document for file in self.files for document in read_documents(file, self.field))
         return join_documents(documents, f"data.path={self.path}")
 
@@ -168,7 +178,8 @@ class HuggingFaceCorpus:
     def stamp(self) -> Hashable | None:
         key = self._cached().name
         if os.path.isdir(self.path):
-            return key, tuple(file_stamp(f) for f in sorted(Path(self.path).rglob("*")) if f.is_file())
+            names = search(os.path.join(glob.escape(self.path), "**"), self.path)
+            return key, tuple(file_stamp(f) for f in sorted(map(Path, names)) if f.is_file())
         return (key, file_stamp(self._cached())) if self._cached().is_file() else None
 
     def _cached(self) -> Path:

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.config import ConfigError
+from gptlab.config.environment import machine_memory
 from gptlab.files import FileError, decode_utf8
+
+MOST_ENTRIES = 200_000  # files and folders that are searched: some seconds
 
 
 def find_files(path: str) -> list[Path]:
     """Return the files that a path names, sorted: one file, the matches of a glob, or all readable files in a folder.
 
     Files of other types and hidden ones in a folder are skipped. Raises ConfigError if `path` itself, or a match of the
-    glob, is a file of another type.
+    glob, is a file of another type, or if there is too much to search, as in the folder /.
     """
     target = os.path.expanduser(path)
     folder = os.path.isdir(target)
     pattern = os.path.join(glob.escape(target), "**", "*") if folder else target
-    named = [target] if os.path.isfile(target) else glob.glob(pattern, recursive=True)
+    named = [target] if os.path.isfile(target) else search(pattern, path)
     files = sorted(Path(name) for name in named if os.path.isfile(name))
     if folder:
         files = [file for file in files if file.suffix.lower() in READERS]
@@ -33,6 +36,36 @@ def find_files(path: str) -> list[Path]:
                 f"data.path={file}: cannot read a file ending in {file.suffix!r}; choose from {FILE_TYPES}"
             )
     return files
+
+
+def search(pattern: str, path: str) -> list[str]:
+    """Return what matches a glob, in no order.
+
+    Raises ConfigError for `path` if a ** would look at more than MOST_ENTRIES files and folders.
+    """
+    above, stars, _ = pattern.partition("**")
+    n = 0
+    for top in glob.glob(os.path.dirname(above) or ".") if stars else ():
+        for _, folders, files in os.walk(top, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            n += len(folders) + len(files)
+            if n > MOST_ENTRIES:
+                raise ConfigError(
+                    f"data.path={path}: has more than {MOST_ENTRIES:,} files and folders to search; give a smaller"
+                    " folder, or put the documents into a few .jsonl or .parquet files"
+                )
+    return glob.glob(pattern, recursive=True)
+
+
+def refuse_more_than_memory(files: Iterable[Path], path: str) -> None:
+    """Raise ConfigError for `path` if its text, which is read as a whole, is larger than the machine's memory.
+
+    Files of records have other fields too, so they are not counted.
+    """
+    n_bytes = sum(file.stat().st_size for file in files if READERS[file.suffix.lower()] is _read_text)
+    if (memory := machine_memory()) is not None and n_bytes > memory:
+        sizes = f"{n_bytes / 2**30:,.1f} GiB of text, and this machine has {memory / 2**30:,.1f} GiB of memory"
+        raise ConfigError(f"data.path={path}: {sizes}, into which it is read as a whole; give less")
 
 
 def read_documents(file: Path, field: str) -> Iterator[str | None]:

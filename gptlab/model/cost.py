@@ -187,6 +187,11 @@ class Architecture:
                 try_components(self._model, own, in_memory=is_small)
 
     @functools.cached_property
+    def parameters_by_part(self) -> dict[str, int]:
+        """The number of parameters in each part of the model, without their total."""
+        return {part: n for part, n in parameters_by_part(self._model).items() if part != "total"}
+
+    @functools.cached_property
     def flops_per_token(self) -> float:
         with blaming():
             return flops_per_token(self._model, self._settings["data"]["window"])

@@ -1,6 +1,7 @@
 """Run the cells of a sweep with Hydra's launchers. All are checked before the first one starts; finished ones stay."""
 
 import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,7 @@ def sweep(
     Raises:
         ConfigError: with a line for each problem of any cell, before anything is written.
     """
-    console = console or Console()
+    console = console or Console(file=sys.stdout)  # held fast: a cell in this process sends sys.stdout to its log
     split = split_arguments(arguments)
     device_is_here = not on_slurm(split.launcher)
     per_gpu = _per_gpu(split.sweep, device_is_here)

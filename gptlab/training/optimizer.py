@@ -117,7 +117,8 @@ class FusedAdamW(FusedOptimizer):
 
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         for p in params:
-            self.state[p].setdefault("step", torch.zeros((), device=p.device))
+            if "step" not in self.state[p]:  # a new tensor in every step would be a kernel launch each
+                self.state[p]["step"] = torch.zeros((), device=p.device)
         steps = [self.state[p]["step"] for p in params]
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(

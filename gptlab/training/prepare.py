@@ -20,6 +20,7 @@ from gptlab.training.budget import Budget, make_budget
 from gptlab.training.device import Device, choose_device
 from gptlab.training.init_from import Start, plan_start
 from gptlab.training.lr_schedule import LearningRate, make_learning_rate
+from gptlab.training.memory import refuse_without_memory
 from gptlab.training.try_recipe import try_recipe
 
 NOT_A_SIZE = ("seed", "budget", "eval", "train")
@@ -120,6 +121,8 @@ def prepare_matched(
     complete = with_vocabulary(cfg, dataset)
     memo.call(try_recipe, complete, reads=[cfg.optimizer, cfg.schedule, architecture(complete)])
     budget = _countable(complete, make_budget)
+    if device:
+        refuse_without_memory(complete, budget.cost["state_bytes"], device.device, processes)
     learning_rate = make_learning_rate(complete, budget.steps)
     start = None
     if cfg.train.init_from is not None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gptlab.config import ConfigError, registry
-from gptlab.data import TrainBatches, load_dataset, validation_batches
+from gptlab.data import TrainBatches, documents, load_dataset, validation_batches
 from gptlab.data.batches import cut
 from gptlab.data.bpe import BPE
 from gptlab.data.corpora import HuggingFaceCorpus, PyStdlib, Text, TinyShakespeare
@@ -488,3 +488,27 @@ def test_a_block_of_the_validation_text_is_the_same_text_for_every_tokenizer(tok
     else:
         assert len(targets) == 688  # 43 windows
         assert np.ptp(np.bincount(blocks, sizes)) <= 2 * longest
+
+
+@pytest.mark.parametrize("name", ["", "/**", "/**/*.none", "/../*/**/*.txt", "/[[]x]/../**"])
+def test_a_folder_without_end_is_refused_in_one_line(tmp_path, monkeypatch, name):
+    (tmp_path / "[x]").mkdir()
+    for i in range(6):
+        (tmp_path / "[x]" / f"{i}.txt").write_text("text")
+    assert Text(path=str(tmp_path)).text() == "\n\n".join(["text"] * 6)
+    monkeypatch.setattr(documents, "MOST_ENTRIES", 5)
+    line = error_line(lambda: Text(path=f"{tmp_path}{name}"))
+    assert line.startswith(f"data.path={tmp_path}{name}: has more than 5 files and folders to search; give a smaller")
+    assert Text(path=f"{tmp_path}/[[]x]/[3-5].txt").text() == "text\n\ntext\n\ntext"
+
+
+def test_more_text_than_memory_is_refused_in_one_line_where_it_is_read(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.md", "c.py"):
+        (tmp_path / name).write_text("x" * 100)
+    (tmp_path / "d.jsonl").write_text('{"text": "%s"}' % ("y" * 100))
+    monkeypatch.setattr(documents, "machine_memory", lambda: 300)
+    assert len(Text(path=str(tmp_path)).text()) > 400
+    monkeypatch.setattr(documents, "machine_memory", lambda: 299)
+    text = Text(path=str(tmp_path))
+    assert text.stamp()
+    assert error_line(text.text).startswith(f"data.path={tmp_path}: 0.0 GiB of text, and this machine has 0.0 GiB of")

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from gptlab.config import ConfigError
 from gptlab.runs.lock import locked
+from gptlab.sweeps import status
+from gptlab.sweeps.run_sweep import sweep
 from gptlab.sweeps.status import (
     SweepDisplay,
     progress_line,
@@ -19,6 +21,9 @@ from gptlab.sweeps.status import (
     status_document,
     statuses_in,
 )
+
+SHORT = ["size=tiny", "data=text", "data.window=16", "tokenizer=byte", "wandb.mode=disabled", "device=cpu"]
+SHORT += ["precision=float32", "budget.steps=2", "train.batch_size=2", "eval.tokens=48", "diagnostics=none"]
 
 
 def write_cell(top, name, state=None, *, step=0, started=0.0, took=0.0, reason=None, log=None):
@@ -173,3 +178,14 @@ def test_on_a_terminal_a_running_sweep_shows_the_table_of_status_and_a_line_per_
     text = out.getvalue()
     assert "4 of 7 cells have ended already" in text and "running  arm busy  50%" in text
     assert "[5/7] finished  val/loss 2.5000  arm new" in text and "nothing is running" not in text
+
+
+def test_the_lines_of_a_sweep_do_not_go_to_the_log_of_a_cell_in_the_same_process(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(status, "SECONDS_BETWEEN_OWN_READS", 0.001)
+    monkeypatch.setattr(status, "SHARE_OF_TIME", 1.0)
+    monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
+    fixed = [f"runs_dir={tmp_path}", f"data.path={tmp_path}/text.txt", "hydra.launcher.n_jobs=1", "name=s", *SHORT]
+    sweep(["ffn=gelu,relu,swiglu", "seed=0,1", *fixed])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/6] finished" in line]
+    assert [line.split()[0] for line in lines] == [f"[{i}/6]" for i in range(1, 7)]
