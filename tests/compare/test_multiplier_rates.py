@@ -50,23 +50,16 @@ def test_with_three_budgets_95_percent_of_intervals_contain_the_truth(n, sd):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ratio", [2.0, 0.5])
 @pytest.mark.parametrize("alpha", [0.1, 0.3])
-def test_with_a_line_between_two_budgets_curvature_costs_a_little(alpha):
+def test_two_budgets_do_not_claim_to_know_the_curve(alpha, ratio):
+    """The arm is better, so that 2T is on its side and T/2 is not."""
     for n, sd in ((3, 0.01), (8, 0.005)):
         for true in (1.1, 1.4, 1.8):
-            rate, bias, _ = coverage(true, n=n, sd=sd, alpha=alpha, ratios=(2.0,))
-            print(f"\na line, alpha {alpha}, {n} seeds, sd {sd}, true {true}: {rate:.1%}, bias {bias:+.1%}", end="")
-            assert rate > 0.75 and abs(bias) < 0.025
-            assert alpha > 0.1 or rate > 0.9
-
-
-@pytest.mark.slow
-def test_a_slope_from_the_other_side_is_no_interval_for_large_effects():
-    for n, sd in ((3, 0.01), (8, 0.005)):
-        for true in (1.1, 1.4, 1.8):
-            rate, bias, _ = coverage(true, n=n, sd=sd, ratios=(0.5,))
-            print(f"\nslope, {n} seeds, sd {sd}, true {true}: {rate:.1%}, bias {bias:+.1%}", end="")
-            assert -0.12 < bias < 0
+            rate, bias, none = coverage(true, n=n, sd=sd, alpha=alpha, ratios=(ratio,))
+            name = f"two budgets with {ratio:g} T, alpha {alpha}, {n} seeds, sd {sd}, true {true}"
+            print(f"\n{name}: {rate:.1%}, bias {bias:+.1%}, none {none:.1%}", end="")
+            assert rate >= allowed(0.94, DRAWS)[0] and abs(bias) < (0.015 if ratio > 1 else 0.05)
 
 
 @pytest.mark.slow
