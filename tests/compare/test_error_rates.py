@@ -6,7 +6,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from gptlab.compare.analysis import statistics
 from gptlab.compare.analysis.effects import Rules, compare_scores
@@ -14,15 +13,9 @@ from gptlab.compare.analysis.outcomes import stuck_seeds
 from gptlab.compare.analysis.statistics import LEVEL
 from gptlab.compare.analysis.text_share import estimate
 from gptlab.compare.read.runs import Run
+from simulated import allowed
 
 BLOCKS = 32
-SURE = 0.9999  # two-sided; the chance that a right rate fails a test
-
-
-def allowed(rate, draws):
-    """Return the numbers of hits among the draws that a true rate makes likely, as shares."""
-    low, high = stats.binom.interval(SURE, draws, rate)
-    return low / draws, high / draws
 
 
 def along_the_text(rng, shape, correlation):

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptlab.compare.analysis import statistics
 from gptlab.compare.analysis.arms import Arm
-from gptlab.compare.analysis.statistics import LEVEL, Estimate
+from gptlab.compare.analysis.multiplier import gains_with_tokens, loss_of_compute
+from gptlab.compare.analysis.statistics import Estimate
 from gptlab.compare.read.runs import Run
 from gptlab.config import ConfigError
 from gptlab.runs.metrics import metric_named
@@ -92,12 +92,12 @@ def _of_compute(text: str, percent: float, metric: str, baseline: Arm, others: S
             " with half the budget too and name both folders, or give the margin as a number"
         )
     found = Estimate(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5, len(values) - 1)
-    if not found.mean > 0 or statistics.two_sided_p(found) >= LEVEL:
+    if not gains_with_tokens(found):
         raise ConfigError(
             f"margin={text}: the baseline's {metric} does not show that more tokens lower it"
             f" ({found.mean:+.4f} per e-fold); add seeds, or give the margin as a number"
         )
-    value = found.mean * log(1 + percent / 100)
+    value = loss_of_compute(found, percent / 100)
     return Margin(value, f"{value:.4g}, which is {text} of compute ({found.mean:.4f} per e-fold of tokens)")
 
 

@@ -4,7 +4,7 @@ An Estimate is a mean, its standard error and the degrees of freedom of that err
 differences that are paired by seed. Everything here is exact if the estimate over its error has a t distribution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import comb
@@ -54,6 +54,25 @@ def two_sided_p(estimate: Estimate) -> float:
     if not estimate.error:
         return 0.0 if estimate.mean else 1.0
     return float(2 * stdtr(estimate.df, -abs(estimate.mean) / estimate.error))
+
+
+def crossing(at: Callable[[float], Estimate], least: float, most: float, level: float | None = None) -> Interval:
+    """Return the ends of the set of x at which a mean that rises with x may be zero, by t tests at the level.
+
+    This is Fieller's interval if the mean is linear in x. Without a level both ends are the x at which the mean itself
+    is zero. An end that is not between `least` and `most` is -inf if it lies below, and inf if it lies above.
+    """
+
+    def end(side: float) -> float:
+        def bound(x: float) -> float:
+            found = at(x)
+            return found.mean + (side * float(stdtrit(found.df, 1 - level / 2)) * found.error if level else 0.0)
+
+        if bound(least) > 0:
+            return -float("inf")
+        return float("inf") if bound(most) < 0 else float(brentq(bound, least, most, xtol=1e-10))
+
+    return end(1.0), end(-1.0)
 
 
 def equivalence_p(estimate: Estimate, margin: float) -> float:
