@@ -112,6 +112,11 @@ def _plan_arguments(parser: ArgumentParser) -> None:
     )
 
     parser.add_argument(
+        "--multiplier",
+        action="store_true",
+        help="run the baseline at half and twice its budget too, to say how much compute each arm is worth",
+    )
+    parser.add_argument(
         "--seeds",
         metavar="FIRST..LAST",
         help="give arms seeds, at least FIRST and at most LAST, until they are settled or hopeless",
@@ -120,7 +125,7 @@ def _plan_arguments(parser: ArgumentParser) -> None:
 
 def arm_flags(args: Namespace) -> dict[str, Any]:
     """Return the flags that choose the arms and seeds, as the planning of a sweep takes them."""
-    return {name: getattr(args, name) for name in ("ladder", "knock_out", "fraction", "tune", "seeds")}
+    return {name: getattr(args, name) for name in ("ladder", "knock_out", "fraction", "tune", "seeds", "multiplier")}
 
 
 def _sweep(args: Namespace) -> Result:

@@ -23,7 +23,7 @@ from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
-ABOUT_ARMS = ("variants", "baseline", "arms", "against", "tune", "chosen", "judged_at", "matched")
+ABOUT_ARMS = ("variants", "baseline", "arms", "against", "tune", "chosen", "judged_at", "matched", "budgets")
 SWEEP_KEYS = ("question", "literature", *ABOUT_ARMS, "planned")
 MACHINE_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
 ENV_KEYS = (*MACHINE_KEYS, "data_hash", "tokenizer_hash", "components")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, identity, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.analysis.compute import other_budgets, with_multipliers
 from gptlab.compare.analysis.effects import Rules
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets, unsteady
 from gptlab.compare.analysis.factorial import factorial
@@ -33,6 +34,7 @@ from gptlab.runs.states import SETTLED
 AGAINST = ("baseline", "previous")
 TUNE = "tune"  # the phase of a run that only chooses a value
 NEIGHBOUR = "neighbour"  # the phase of a run of a tuned arm beside the value that was chosen
+BUDGET = "budget"  # the phase of a run of the baseline at another budget
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class CollectedRuns:
     neighbours: list[Run]  # runs of tuned arms beside the chosen values
     sweep: dict[str, Any]  # the content of sweep.yaml
     repeats: int  # runs replaced by another with the same config and seed
+    budgets: dict[str, list[Run]] = field(default_factory=dict)  # of the baseline, by their share of its own budget
     first: frozenset[Path] = frozenset()  # the folders of the first path's baseline, or of all its runs
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, those of the tuning last."""
-        return [*(run for arm in self.arms for run in arm.runs), *self.neighbours, *self.tuning]
+        """All runs, those of the tuning and of other budgets last."""
+        others = [run for runs in self.budgets.values() for run in runs]
+        return [*(run for arm in self.arms for run in arm.runs), *self.neighbours, *self.tuning, *others]
 
     @property
     def around_chosen_values(self) -> list[Run]:
@@ -76,6 +80,11 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
     runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
     same = {identity(run) for run in runs if run.folder in first}
     first = {run.folder for run in runs if identity(run) in same}  # another run may stand for one of them in its arm
+    places = {name: share for share, names in (sweep.get("budgets") or {}).items() for name in names}
+    budgets: dict[str, list[Run]] = {share: [] for share in dict.fromkeys(places.values())}
+    for run in (run for run in runs if run.folder.name in places):
+        budgets[places[run.folder.name]].append(run)
+    runs = [run for run in runs if run.folder.name not in places and run.phase != BUDGET]
     judged = JudgedValues.of(sweep)
     if not judged.beside and any(run.phase == NEIGHBOUR for run in runs):
         raise ConfigError(_without_values(paths, tuned=bool(sweep.get("tune"))))
@@ -90,6 +99,7 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
         neighbours=[run for run in untuned if judged.is_beside(run)],
         sweep=sweep,
         repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
+        budgets=budgets,
         first=frozenset(first),
     )
 
@@ -159,6 +169,7 @@ def build(
     rules = Rules(chosen_metric, margins.value, plan.arms - 1, kept.marks, plan.looks(arms))
     judged = judge(by_label, references, rules, refused)
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
+    results = with_multipliers(results, other_budgets(collected.budgets, chosen_metric), judged, speeds)
     curve_metric, curves = _curves(by_label, chosen_metric)
     metric_curves = curves if curve_metric == chosen_metric else _curves_of(by_label, chosen_metric)
     return Comparison(

@@ -218,8 +218,9 @@ class Config:
     variant: str | None = setting(None, "name of the arm within an experiment")
     phase: str | None = setting(
         None,
-        "of a run of a tuned arm; tune: it chooses a value; neighbour: its value is beside the chosen one",
-        choices=("tune", "neighbour"),
+        "of a run that is no run of an arm; tune: it chooses a value; neighbour: its value is beside the chosen one;"
+        " budget: the baseline at another budget",
+        choices=("tune", "neighbour", "budget"),
     )
     runs_dir: str = setting("runs", "folder of all runs; a run's own is runs_dir/name/slug-hash")
     record: str = setting("wandb", "tracker: W&B, or Trackio on this machine", choices=("wandb", "trackio"))

@@ -15,6 +15,9 @@ from gptlab.sweeps.tuning_grid import TuningGrid
 Overrides = Mapping[str, str]
 TUNING = "tune"  # the phase of a run that only chooses a value
 NEIGHBOUR = "neighbour"  # the phase of a run of the comparison beside the values that the tuning chose
+BUDGET = "budget"  # the phase of a run of the baseline at another budget, for the compute multipliers
+MULTIPLIER_SEEDS = 3  # of the baseline at another budget
+AT_SHARE = {"0.5": "half the budget", "2": "twice the budget"}
 
 
 def as_texts(overrides: Overrides) -> list[str]:
@@ -84,6 +87,7 @@ class SweepPlan:
     )  # the values that each arm tries; empty without `tune`
     first_look: int | None = None  # of a sequential sweep: the number of seeds after which its arms are looked at first
     n_seeds: Mapping[str, int] = field(default_factory=dict)  # of each arm so far, in a sequential sweep that runs
+    budgets: Mapping[str, Overrides] = field(default_factory=dict)  # share -> what gives the baseline that budget
 
     @property
     def cells(self) -> list[CellSpec]:
@@ -104,6 +108,31 @@ class SweepPlan:
             if arm.name in chosen
             for i, values in enumerate(self.grids[arm.name].star(chosen[arm.name]))
         ]
+
+    def budget_cells(self, chosen: Mapping[str, Overrides] | None = None) -> list[CellSpec]:
+        """Return the cells of the baseline at other budgets, tuned like the baseline; none without multipliers."""
+        baseline = self.arms[0]
+        seeds = self.seeds[: min(MULTIPLIER_SEEDS, self.seeds_so_far(baseline))]
+        if chosen is None:
+            points: list[Overrides] = [{}]
+        else:
+            points = [*self.grids[baseline.name].star(chosen[baseline.name])] if baseline.name in chosen else []
+        return [
+            CellSpec(arm, seed, self._label(arm, seed, values), values, BUDGET)
+            for seed in seeds
+            for arm in self.budget_arms.values()
+            for values in points
+        ]
+
+    @property
+    def budget_arms(self) -> dict[str, Arm]:
+        """The baseline at each other budget, by its share of the baseline's own."""
+        baseline = self.arms[0]
+        shared = {key: value for key, value in baseline.overrides.items() if not key.startswith("budget.")}
+        return {
+            share: replace(baseline, overrides=shared | dict(budget), variant=f"{baseline.name} at {AT_SHARE[share]}")
+            for share, budget in self.budgets.items()
+        }
 
     @property
     def tuning_cells(self) -> list[CellSpec]:

@@ -83,7 +83,7 @@ def check_sweep(plan: SweepPlan, *, device_is_here: bool = True) -> CheckedSweep
     plan = with_references(plan, memo)
     tuning = check_cells(plan.tuning_cells, device_is_here=device_is_here, memo=memo) if plan.tune else []
     first = {name: grid.combinations[0] for name, grid in plan.grids.items()}
-    specs = plan.cells_with(first) if plan.tune else plan.cells
+    specs = plan.cells_with(first) + plan.budget_cells(first) if plan.tune else plan.cells + plan.budget_cells()
     cells = check_cells(specs, device_is_here=device_is_here, memo=memo)
     return CheckedSweep(plan, tuning, cells)
 

@@ -17,7 +17,7 @@ FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that pe
 KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
 KEYS = (
     *("name", "literature", "use", "base", *KINDS_OF_ARMS, "baseline"),
-    *("seeds", "tune", "tune_seeds", "metric", "margin"),
+    *("seeds", "tune", "tune_seeds", "metric", "margin", "multiplier"),
 )
 NEEDS_NO_QUOTES = re.compile(r"[\w.+-]+", re.ASCII)
 MERGE = "tag:yaml.org,2002:merge"
@@ -39,6 +39,7 @@ class Experiment:
     tune: dict[str, list[str]] = field(default_factory=dict)  # setting -> values to try, or AUTO alone
     tune_seeds: list[int] = field(default_factory=list)  # the seeds of the tuning, none of which is in `seeds`
     metric: str | None = None  # what `gptlab compare` judges; None for its default
+    multiplier: bool = False  # whether the baseline also runs at half and twice its budget
     margin: str | None = None  # differences below it do not matter: 0.01, or a share of compute as 5%
 
 
@@ -96,6 +97,7 @@ def read_experiment(path: Path) -> Experiment:
         tune=_tune(path, tree.get("tune") or {}),
         tune_seeds=whole_numbers(tree.get("tune_seeds") or [], _place(path, "tune_seeds", tree.get("tune_seeds"))),
         metric=_metric(path, tree.get("metric")),
+        multiplier=_flag(path, "multiplier", tree.get("multiplier")),
         margin=_margin(path, tree.get("margin")),
     )
 
@@ -166,6 +168,12 @@ def _metric(path: Path, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ConfigError(f"{path}: metric={value}: must be a name, such as val/loss")
     return value
+
+
+def _flag(path: Path, key: str, value: Any) -> bool:
+    if value not in (None, "true", "false"):
+        raise ConfigError(f"{path}: {key}={_shown(value)}: must be true or false")
+    return bool(value == "true")
 
 
 def _margin(path: Path, value: Any) -> str | None:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Glob, Override
 from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, ConfigError, flatten, plain, registry
 from gptlab.config.compose import files_in, load_config
 from gptlab.config.overrides import parse, quoted, text_of, typed, values_as_typed
-from gptlab.sweeps.arms import Arm, SweepPlan, as_texts
+from gptlab.sweeps.arms import AT_SHARE, Arm, Overrides, SweepPlan, as_texts
 from gptlab.sweeps.experiment import FIRST_TUNING_SEED, Experiment, is_experiment, read_experiment
 from gptlab.sweeps.fractional_design import balanced
 from gptlab.sweeps.ladder import knock_outs, rungs
@@ -57,6 +57,7 @@ def plan_sweep(
     fraction: float | None = None,
     tune: Sequence[str] = (),
     seeds: str | None = None,
+    multiplier: bool = False,
 ) -> SweepPlan:
     """Plan the sweep of `[experiment.yaml] [key=value[,value...] ...]`; the command line overrides the file.
 
@@ -67,6 +68,8 @@ def plan_sweep(
         fraction: the share of the arms to keep, chosen so that effects can still be told apart.
         tune: settings with values to try, such as `optimizer.lr=3e-4,1e-3,3e-3` or `optimizer.lr=auto`; each arm is
             judged around its own best value.
+        multiplier: also run the baseline at half and at twice its budget, from which `compare` computes how much
+            compute each arm is worth. An experiment file can ask for it, too.
         seeds: how many seeds an arm gets at least and at most, such as `3..12`, if that depends on what they show.
 
     Raises:
@@ -83,7 +86,8 @@ def plan_sweep(
     arms = _arms(experiment, _shared(given, experiment), given, name)
     if fraction is not None:
         arms = _keep_fraction(arms, fraction)
-    return _with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look), given, tune)
+    plan = _with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look), given, tune)
+    return replace(plan, budgets=_budgets(plan.arms[0])) if multiplier or experiment.multiplier else plan
 
 
 def _read(arguments: Sequence[str], ladder: bool, knock_out: bool) -> tuple[list[str], Experiment]:
@@ -190,6 +194,18 @@ def _arm(variant: str, combination: dict[str, str], name: str) -> Arm:
     given = combination.get("variant", "null")
     label = variant or text_of(parse([f"variant={given}"])[0]) or ""
     return Arm(overrides | {"name": quoted(name)}, varying={}, variant=label)
+
+
+def _budgets(baseline: Arm) -> dict[str, Overrides]:
+    """Return the overrides that give the baseline half and twice its budget."""
+    budget = plain(load_config(baseline.texts).budget)
+    key, value = next((key, value) for key, value in budget.items() if value is not None)
+    counted = isinstance(value, int)
+    shares = {share: float(share) * value for share in AT_SHARE}
+    return {
+        share: {f"budget.{key}": str(max(1, round(amount)) if counted else repr(amount))}
+        for share, amount in shares.items()
+    }
 
 
 def _keep_fraction(arms: list[Arm], fraction: float) -> list[Arm]:

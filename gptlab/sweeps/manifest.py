@@ -14,7 +14,7 @@ from gptlab.config import ConfigError
 from gptlab.files import read_json, write_text
 from gptlab.runs.lock import state_of
 from gptlab.runs.states import OUTCOMES
-from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
+from gptlab.sweeps.arms import BUDGET, Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep
 from gptlab.sweeps.look import ArmLook
 
@@ -72,6 +72,7 @@ def write_manifest(
         "judged_at": None if chosen is None else _judged_at(plan, chosen),
         "matched": _matched(checked.cells),
         "planned": _planned(checked, earlier),
+        "budgets": _budgets(checked) if checked.tuning == [] or chosen is not None else None,
         "looks": earlier.get("looks") if looks is None else [asdict(look) for look in looks],
         "cells": entries + _earlier_entries(folder, entries),
     }
@@ -97,8 +98,20 @@ def _folders(checked: CheckedSweep, entries: Sequence[Mapping[str, Any]]) -> lis
     compared = entries[len(checked.tuning) : len(checked.tuning) + len(checked.cells)]
     folders: dict[int, list[str]] = {id(arm): [] for arm in checked.plan.arms}  # two arms may have the same name
     for cell, entry in zip(checked.cells, compared, strict=True):
+        if cell.spec.phase == BUDGET:
+            continue
         folders[id(cell.spec.arm)] += [entry["folder"]] if entry["folder"] else []
     return list(folders.values())
+
+
+def _budgets(checked: CheckedSweep) -> dict[str, list[str]] | None:
+    """Return the folders of the baseline's runs at other budgets, by their share of its own; None without any."""
+    share_of = {arm.name: share for share, arm in checked.plan.budget_arms.items()}
+    folders: dict[str, list[str]] = {share: [] for share in share_of.values()}
+    for cell in checked.cells:
+        if cell.spec.phase == BUDGET:
+            folders[share_of[cell.spec.arm.name]].append(cell.folder.name)
+    return folders or None
 
 
 def _command() -> str:
@@ -117,7 +130,7 @@ def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any
     known: dict[str, Any] | None = earlier.get("planned")
     if known and len(known["seeds"]) >= MIN_PAIRS and _has_ended(checked.folder, earlier):
         return known
-    arms = {cell.spec.arm.name for cell in checked.cells}
+    arms = {cell.spec.arm.name for cell in checked.cells if cell.spec.phase != BUDGET}
     return {
         "seeds": sorted({int(seed or 0) for seed in plan.seeds}),
         "first_look": plan.first_look,

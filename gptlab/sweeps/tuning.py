@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from gptlab.runs.states import OUTCOMES
-from gptlab.sweeps.arms import CellSpec, Overrides, SweepPlan
+from gptlab.sweeps.arms import BUDGET, CellSpec, Overrides, SweepPlan
 from gptlab.sweeps.cell import Cell
 
 Point = tuple[tuple[str, str], ...]  # the items of a combination of values
@@ -37,7 +37,8 @@ class Stage:
         """The cells to be run, some of which ended in an earlier stage."""
         if self.searches:
             return self.plan.tuning_cells
-        return self.plan.cells if self.chosen is None else self.plan.cells_with(self.chosen)
+        compared = self.plan.cells if self.chosen is None else self.plan.cells_with(self.chosen)
+        return compared + self.plan.budget_cells(self.chosen)
 
 
 def stages(plan: SweepPlan, after_look: Callable[[SweepPlan], SweepPlan] = lambda plan: plan) -> Iterator[Stage]:
@@ -58,7 +59,8 @@ def stages(plan: SweepPlan, after_look: Callable[[SweepPlan], SweepPlan] = lambd
         plan = wider
     while True:
         yield (stage := Stage(plan, chosen=chosen))
-        if chosen is not None and (better := recentred(chosen, stage.cells)) != chosen:
+        compared = [cell for cell in stage.cells if cell.spec.phase != BUDGET]
+        if chosen is not None and (better := recentred(chosen, compared)) != chosen:
             chosen, plan = better, extended(plan, better)
             continue
         wider = after_look(plan)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
+from gptlab.compare.analysis.multiplier import Multiplier
 from gptlab.compare.analysis.outcomes import Rate
 from gptlab.compare.analysis.sequential import Looks, Progress
 from gptlab.compare.analysis.statistics import LEVEL
@@ -56,6 +57,16 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class ComputeMultiplier:
+    """How many times the arm's compute the baseline needs to reach the arm's loss, in three units of compute."""
+
+    tokens: Multiplier
+    flops: Multiplier
+    seconds: Multiplier
+    unsteady: str = ""  # why the seconds are not reliable
+
+
+@dataclass(frozen=True)
 class Result:
     """The numbers of one arm."""
 
@@ -71,6 +82,7 @@ class Result:
     effect: Effect | None  # None for the baseline
     stuck: list[int] = field(default_factory=list)  # the finished seeds that are stuck, see outcomes.py
     without_stuck: Effect | None = None  # the effect without the stuck seeds of both arms; None if there are none
+    multiplier: ComputeMultiplier | None = None  # None for the baseline, and without runs at other budgets
     rates: dict[str, Rate] = field(default_factory=dict)  # of "diverged" and "stuck", beside the reference's
 
 
@@ -152,7 +164,7 @@ class Comparison:
     """Everything that `gptlab compare` reports.
 
     `runs` has a row for each run, with the columns arm, seed, phase ("", or of a tuned arm
-    "tune" or "neighbour": the run does not count), state, tokens, seconds, folder
+    "tune" or "neighbour", or "budget": the run does not count), state, tokens, seconds, folder
     (safe to publish), path (which can be opened), where (W&B's address, or the command that uploads the run) and the
     metric.
     """

@@ -64,7 +64,7 @@ def judge(
     stuck = stuck_seeds({label: finished[label] for label in arms})
     evidence = Evidence(
         diverged={label: [r.seed for r in arm.runs if r.state == RunState.DIVERGED] for label, arm in named.items()},
-        deviations={label: _deviations(runs, rules.metric) for label, runs in finished.items()},
+        deviations={label: deviations_of(runs, rules.metric) for label, runs in finished.items()},
         unlike=unlike_pairs(named, compared),
         refused=_of_pairs(compared, refused),
     )
@@ -111,6 +111,7 @@ def scores_of(runs: Sequence[Run], metric: str) -> pd.Series:
     return pd.Series({run.seed: run.number(metric) for run in runs if metric in run.summary}, dtype=float)
 
 
-def _deviations(runs: Sequence[Run], metric: str) -> dict[int, Any]:
+def deviations_of(runs: Sequence[Run], metric: str) -> dict[int, Any]:
+    """Return the block deviations of the runs that have them, by seed."""
     found = {run.seed: block_deviations(run.summary, metric) for run in runs}
     return {seed: deviations for seed, deviations in found.items() if deviations is not None}

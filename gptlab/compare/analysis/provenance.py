@@ -28,7 +28,7 @@ def list_runs(arms: Mapping[str, Arm], runs: Sequence[Run], settings: Sequence[s
     for run in (run for run in runs if run.folder not in counted):
         index = arm_of(run, list(arms.values()), settings)
         label = labels[index] if index is not None else run.config.get("variant") or ""
-        rows.append(_row(run, label, "tune" if run.phase == "tune" else "neighbour", metric))
+        rows.append(_row(run, label, run.phase if run.phase in ("tune", "budget") else "neighbour", metric))
     return pd.DataFrame(rows)
 
 

@@ -183,6 +183,21 @@ def _sensitivity(compared: list[Result], family: int) -> Iterator[str]:
         yield f"To settle whether the difference is as large as the margin, with 80% power: {text} seeds."
 
 
+def multiplier_lines(comparison: Comparison) -> Iterator[str]:
+    """Say what a compute multiplier is, and why arms have none or an unreliable one."""
+    found = [(r.name, r.multiplier) for r in comparison.results if r.multiplier is not None]
+    if any(not m.tokens.reason for _, m in found):
+        yield (
+            "Worth in compute: how many times the arm's compute the baseline needs for the arm's loss, read from its"
+            " runs at several budgets; above 1 is good. In brackets the interval at the level of the verdict's."
+        )
+    for name, m in found:
+        if m.tokens.reason:
+            yield f"{name} has no compute multiplier: {m.tokens.reason}."
+        elif m.unsteady:
+            yield f"* {name}: {m.unsteady}."
+
+
 def tuning_lines(comparison: Comparison) -> Iterator[str]:
     """Say which value each arm got, how it is used, and whether it is at an edge of the values tried.
 

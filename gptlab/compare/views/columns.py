@@ -8,6 +8,7 @@ from gptlab.compare.analysis.comparison import (
     Breakdown,
     Comparison,
     Factorial,
+    Result,
 )
 from gptlab.compare.columns import SHOWN_COLUMNS, Column
 from gptlab.compare.formatting import number, p_value, percent, plus_minus
@@ -34,6 +35,22 @@ def verdict_cells(comparison: Comparison) -> Cells:
         "p\n(Holm)": [p_value(r.effect.p_holm) if r.effect else "" for r in results],
         "verdict": [verdict_of(comparison, r) for r in results],
     }
+
+
+def multiplier_cells(comparison: Comparison) -> Cells:
+    """Return the columns of compute multipliers, for the arms that multiplied_arms returns."""
+    arms = multiplied_arms(comparison)
+    in_units = [(m.tokens, m.flops, m.seconds, bool(m.unsteady)) for m in (r.multiplier for r in arms) if m is not None]
+    return {
+        "tokens": [str(tokens) for tokens, _, _, _ in in_units],
+        "FLOPs": [str(flops) for _, flops, _, _ in in_units],
+        "seconds": [f"{seconds}{' *' * unreliable}" for _, _, seconds, unreliable in in_units],
+    }
+
+
+def multiplied_arms(comparison: Comparison) -> list[Result]:
+    """Return the arms that have a compute multiplier."""
+    return [r for r in comparison.results if r.multiplier is not None and not r.multiplier.tokens.reason]
 
 
 def cost_cells(comparison: Comparison) -> Cells:

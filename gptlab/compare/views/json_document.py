@@ -54,6 +54,10 @@ An arm:
   step; seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000; *_low and
   *_high: their 90 % range; progress: in a sequential experiment {seeds, state, chance}, else None: the planned seeds
   that count, whether the arm is "open", "settled" or "given up", and the chance that an open one gets a word.
+- multiplier: the compute multiplier against the baseline {tokens, flops, seconds, method, reason, unsteady}, None
+  without the baseline's runs at other budgets. In each unit {value, low, high, least, most, text}; a value or an end
+  beyond `least` or `most`, the range of the budgets, is None or 0, and `text` says ">2". method: "bracketed" or "slope"
+  (the budget on the arm's side is missing); reason: why there is none; unsteady: why the seconds are not reliable.
 - without_stuck: {verdict, effect} without the stuck seeds of the arm and its reference; None if there are none.
 - rates: of "diverged" and "stuck" {hits, runs, other_hits, other_runs, p, p_holm}: how many runs of the arm and of its
   reference had this outcome, with Fisher's exact test; {} for the baseline.
@@ -74,6 +78,7 @@ import numpy as np
 from gptlab.compare.analysis.comparison import (
     CONFIDENCE,
     Comparison,
+    ComputeMultiplier,
     Effect,
     EqualBudgetComparison,
     Factorial,
@@ -151,6 +156,7 @@ def _arm(result: Result, baseline: Result, runs: list[dict[str, Any]]) -> dict[s
         "word": result.effect.word if result.effect else None,
         "note": result.effect.note if result.effect else "",
         "effect": _numbers(result.effect),
+        "multiplier": _multiplier(result.multiplier),
         "without_stuck": _judged(result.without_stuck),
         "rates": {outcome: asdict(rate) for outcome, rate in result.rates.items()},
         "costs": {column.key: result.costs[column.key] for column in COLUMNS},
@@ -165,6 +171,15 @@ def _numbers(effect: Effect | None) -> dict[str, Any] | None:
     if effect is None:
         return None
     return {key: value for key, value in asdict(effect).items() if key not in ("word", "standing", "note")}
+
+
+def _multiplier(found: ComputeMultiplier | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    units = {unit: getattr(found, unit) for unit in ("tokens", "flops", "seconds")}
+    ends = ("value", "low", "high", "least", "most")
+    numbers = {unit: {end: getattr(one, end) for end in ends} | {"text": str(one)} for unit, one in units.items()}
+    return {**numbers, "method": found.tokens.method, "reason": found.tokens.reason, "unsteady": found.unsteady}
 
 
 def _judged(effect: Effect | None) -> dict[str, Any] | None:

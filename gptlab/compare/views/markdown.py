@@ -8,6 +8,7 @@ from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
     captions,
     matched_lines,
+    multiplier_lines,
     outcome_lines,
     standing_lines,
     tuning_lines,
@@ -20,6 +21,8 @@ from gptlab.compare.views.columns import (
     equal_budget_cells,
     factorial_cells,
     mean_cells,
+    multiplied_arms,
+    multiplier_cells,
     verdict_cells,
 )
 
@@ -39,6 +42,10 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     yield _list([*outcome_lines(comparison), *captions(comparison)])
     if picture:
         yield f"![Effects and curves](<{picture}>)"
+    if multiplied := multiplied_arms(comparison):
+        yield "## Worth in compute"
+        yield _table("arm", [r.name for r in multiplied], multiplier_cells(comparison))
+    yield from _listed(multiplier_lines(comparison))
     yield "## Costs"
     names = [r.name for r in comparison.results]
     yield _table("arm", names, cost_cells(comparison))

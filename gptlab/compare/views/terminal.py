@@ -14,11 +14,20 @@ from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
     captions,
     matched_lines,
+    multiplier_lines,
     outcome_lines,
     standing_lines,
     tuning_lines,
 )
-from gptlab.compare.views.columns import TEXT_TITLES, Cells, cost_cells, factorial_cells, verdict_cells
+from gptlab.compare.views.columns import (
+    TEXT_TITLES,
+    Cells,
+    cost_cells,
+    factorial_cells,
+    multiplied_arms,
+    multiplier_cells,
+    verdict_cells,
+)
 
 MIN_NAME_WIDTH = 8  # characters; a name is not folded to less
 STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
@@ -31,6 +40,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _print("arm", _arms(comparison), verdict_cells(comparison), console)
     _lines(standing_lines(comparison), console, "bold yellow")
     _lines(outcome_lines(comparison), console)
+    console.print()
+    if multiplied := multiplied_arms(comparison):
+        _print("worth in compute", [Text(r.name) for r in multiplied], multiplier_cells(comparison), console)
+    _lines(multiplier_lines(comparison), console)
     console.print()
     _print("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
     _lines(equal_budget_lines(comparison), console)
