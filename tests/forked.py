@@ -53,7 +53,8 @@ class Started:
         return tuple(Path(self.folder.name, name).read_text() for name in ("out", "err"))
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
