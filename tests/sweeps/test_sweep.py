@@ -250,7 +250,7 @@ def test_a_killed_sweep_continues_and_a_failed_cell_is_reported_with_its_log(tmp
 
 def test_retry_runs_a_failed_cell_again(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY_RUN, *text]
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra.launcher.n_jobs=1", *TINY_RUN, *text]
     assert sweep(words) == {"finished": 1}
     (folder,) = (tmp_path / "runs" / "s").glob("*/")
     write_json(folder / "status.json", read_status(folder) | {"state": "failed"})
@@ -260,7 +260,7 @@ def test_retry_runs_a_failed_cell_again(tmp_path, text, monkeypatch):
 
 def test_a_sweep_waits_for_a_cell_that_another_process_runs(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY_RUN, *text]
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra.launcher.n_jobs=1", *TINY_RUN, *text]
     (cell,) = check_cells(plan_sweep([w for w in words if not w.startswith("hydra")]).cells)
     other = "import sys, time; from gptlab.runs.lock import locked\nfrom pathlib import Path\n"
     other += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(2)"
