@@ -6,12 +6,12 @@ or without some library: start those with `subprocess`.
 """
 
 import atexit
-import multiprocessing.util
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,7 +53,8 @@ class Started:
         return tuple(Path(self.folder.name, name).read_text() for name in ("out", "err"))
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -63,7 +64,7 @@ class Started:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def run(code: str, *words: str, timeout: float = 120, **options) -> subprocess.CompletedProcess:
+def run(code: str, *words: str, timeout: float = 240, **options) -> subprocess.CompletedProcess:
     """Run `python -c CODE WORD ...` to its end."""
     started = Started(code, *words, **options)
     try:
@@ -79,7 +80,7 @@ def _run(code: str, words: list[str], cwd: str, env: dict[str, str], folder: str
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
@@ -89,5 +90,5 @@ def _run(code: str, words: list[str], cwd: str, env: dict[str, str], folder: str
     try:
         exec(compile(code, "<string>", "exec"), vars(main))
     finally:
-        multiprocessing.util._exit_function()
+        threading._shutdown()  # as an interpreter ends, which a fork does not
         atexit._run_exitfuncs()

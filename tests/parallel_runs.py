@@ -1,4 +1,4 @@
-"""Runs one after the other, in a process of its own or in several of torchrun's: `parallel_runs.py JOBS.json`.
+"""Runs one after the other: `run` in this process, `main` in each of several that are given a file JOBS.json.
 
 JOBS.json lists [overrides, step after which the last process gets SIGTERM, or null]. What became of each is written
 beside it, by each process into a file of its own.
@@ -39,7 +39,7 @@ def run(words, stop_after=None):
     return f"{summary['state']} at step {summary.get('diverged_step', summary['step'])}"
 
 
-if __name__ == "__main__":
+def main():
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     if rank:  # a clock that goes too fast: were it asked, this process would end a budget of seconds too early

@@ -23,28 +23,29 @@ def installed(tmp_path_factory) -> Path:
     return folder / "site"
 
 
-def gptlab(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run the console script with the wheel's package instead of the checkout's."""
-    code = "import sys, gptlab.cli.main; sys.argv[0] = 'gptlab'; gptlab.cli.main.main()"
-    environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
-    )
+def gptlab(installed: Path, cwd: Path, *commands: str) -> str:
+    """Run commands in one process, with the wheel's package instead of the checkout's; return what they print."""
+    code = """
+import sys
+from gptlab.cli.main import main
+for command in sys.argv[1:]:
+    try:
+        main(command.split())
+    except SystemExit as e:
+        assert e.code == 0, (command, e.code)
+"""
+    environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *commands]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_the_wheel_lists_and_trains_in_another_folder(installed, tmp_path):
-    listed = gptlab(installed, tmp_path, "list", "preset")
-    assert listed.returncode == 0 and "karpathy-10m" in listed.stdout, listed.stderr
-    trained = gptlab(installed, tmp_path, "train", *TINY_RUN, "budget.steps=5", "wandb.mode=offline")
-    assert trained.returncode == 0 and "val/loss" in trained.stdout, trained.stderr
+def test_the_wheel_lists_writes_checks_and_trains_in_another_folder(installed, tmp_path):
+    train = " ".join(["train", *TINY_RUN, "budget.steps=5 wandb.mode=offline use=my_norms.py"])
+    out = gptlab(installed, tmp_path, "list preset", "new norm my_norms.py", "check use=my_norms.py", train)
+    assert "karpathy-10m" in out and "val/loss" in out and (tmp_path / "my_norms.py").is_file()
     assert list(tmp_path.glob("runs/default/*/summary.json"))
-
-
-def test_the_wheel_has_the_templates_of_new_components(installed, tmp_path):
-    written = gptlab(installed, tmp_path, "new", "norm", "my_norms.py")
-    assert written.returncode == 0 and (tmp_path / "my_norms.py").is_file(), written.stderr
-    checked = gptlab(installed, tmp_path, "check", "use=my_norms.py")
-    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_wheel_holds_the_package_and_its_conf_and_no_more(installed):

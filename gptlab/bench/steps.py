@@ -58,31 +58,41 @@ def bench_steps(
     warm_up(step, device)
     n = steps or steps_per_block(step, device)
     ours = Timed("gptlab", step, n)
-    theirs = []
-    for peer in peers:
-        peer.open(subject, peer_precision)
-        warm_up(peer.training_step, device)
-        theirs.append(Timed(peer.name, peer.training_step, n))
+    theirs = [_opened(peer, subject, peer_precision, n) for peer in peers]
     shapes = gemms(trainer)
     products = timed_gemms(shapes, subject.device)
     report(f"{blocks} blocks of {n} steps")
     interleave([ours, *theirs, *products], blocks, device)
-    tokens, flops = subject.budget.tokens_per_step, subject.budget.cost["flops_per_token"]
-    achieved = rates(tokens * flops, ours.seconds)
-    gpu_name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "kind": "steps",
         "machine": describe_machine(subject),
         "model": _model_figures(subject),
         "blocks": blocks,
         "steps_per_block": n,
-        **_speed(ours, tokens),
+        **_speed(ours, subject.budget.tokens_per_step),
+        **_shares(subject, ours, shapes, products),
+        "startup": startup,
+        "peers": [_peer_figures(*pair, ours) for pair in zip(peers, theirs, strict=True)],
+        "seconds_per_step": {timed.name: timed.seconds for timed in (ours, *theirs)},
+    }
+
+
+def _opened(peer: Peer, subject: PreparedRun, precision: str | None, n_steps: int) -> Timed:
+    """Return a peer that is warmed up."""
+    peer.open(subject, precision)
+    warm_up(peer.training_step, subject.device.device)
+    return Timed(peer.name, peer.training_step, n_steps)
+
+
+def _shares(subject: PreparedRun, ours: Timed, shapes: Sequence[Gemm], products: Sequence[Timed]) -> dict[str, Any]:
+    """Return the FLOPs per second, and their share of what matrix products and the GPU's datasheet reach."""
+    budget, device = subject.budget, subject.device.device
+    achieved = rates(budget.tokens_per_step * budget.cost["flops_per_token"], ours.seconds)
+    gpu_name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {
         "flops_per_s": spread(achieved),
         "gemm": [_product_figures(*pair, achieved) for pair in zip(shapes, products, strict=True)],
         "datasheet": datasheet_share(gpu_name, achieved),
-        "startup": startup,
-        "peers": [_peer_figures(*pair, ours, tokens) for pair in zip(peers, theirs, strict=True)],
-        "seconds_per_step": {timed.name: timed.seconds for timed in (ours, *theirs)},
     }
 
 
@@ -117,7 +127,7 @@ def datasheet_share(gpu: str, achieved: Sequence[float]) -> dict[str, Any] | Non
     return {"flops_per_s": peak, "mfu": spread([a / peak for a in achieved])} if peak else None
 
 
-def _peer_figures(peer: Peer, theirs: Timed, ours: Timed, tokens: int) -> dict[str, Any]:
+def _peer_figures(peer: Peer, theirs: Timed, ours: Timed) -> dict[str, Any]:
     return {
         "name": peer.name,
         "version": peer.version,
@@ -125,6 +135,6 @@ def _peer_figures(peer: Peer, theirs: Timed, ours: Timed, tokens: int) -> dict[s
         "architecture": SAME if peer.matches(peer.subject.cfg) else OTHER,
         "precision": "bf16 autocast" if peer.bf16 else "float32",
         "how": peer.how,
-        **_speed(theirs, tokens),
+        **_speed(theirs, peer.subject.budget.tokens_per_step),
         "ratio": spread(ratios(theirs.seconds, ours.seconds)),  # gptlab's speed over the peer's
     }

@@ -28,6 +28,7 @@ from gptlab.training.prepare import PreparedRun
 
 CELLS = 16
 EVALUATED = 4  # batches that nanoGPT's train.py evaluates
+HOW_A_SWEEP_RUNS = "one process checks all cells, and the workers of its launcher train them"
 FIXED = ("seed", "name", "runs_dir", "eval.tokens", "eval.final_tokens", "eval.every")
 
 
@@ -77,24 +78,18 @@ def bench_sweep(
         raise ConfigError(f"--loop-cells={n_loop}: the loops train a part of --cells={cells}; give at most that many")
     launcher, settings = _split_overrides(overrides)
     subject = prepare(settings)
-    plan = subject.budget
-    dataset: Any = subject.dataset  # a text: `prepare` refuses tasks
-    if plan.steps is None or plan.steps < 2:
+    steps = subject.budget.steps
+    if steps is None or steps < 2:
         raise ConfigError("budget: bench --sweep times cells of a known number of steps, 2 or more; give budget.steps")
     evaluated = EVALUATED * subject.micro_batch_size * subject.cfg.data.window
-    settings += ["name=bench", f"eval.tokens={evaluated}", f"eval.final_tokens={evaluated}", f"eval.every={plan.steps}"]
+    settings += ["name=bench", f"eval.tokens={evaluated}", f"eval.final_tokens={evaluated}", f"eval.every={steps}"]
     gptlab = Gptlab(settings, launcher, threads)
-    methods = [
-        SweepMethod(
-            "gptlab sweep",
-            "one process checks all cells, and the workers of its launcher train them",
-            cells,
-            gptlab.sweep,
-        ),
-        SweepMethod("gptlab train", "a process for each cell, one after the other", n_loop, gptlab.loop),
-    ]
     scripts = [TrainPy(peer, subject, threads) for peer in find_peers(against)]
-    methods += [SweepMethod("nanoGPT's train.py", script.how, n_loop, script.loop) for script in scripts]
+    methods = [
+        SweepMethod("gptlab sweep", HOW_A_SWEEP_RUNS, cells, gptlab.sweep),
+        SweepMethod("gptlab train", "a process for each cell, one after the other", n_loop, gptlab.loop),
+        *(SweepMethod("nanoGPT's train.py", script.how, n_loop, script.loop) for script in scripts),
+    ]
     with tempfile.TemporaryDirectory(prefix="gptlab-bench-") as name:
         for script in scripts:
             script.lay_out(Path(name))
@@ -102,14 +97,19 @@ def bench_sweep(
     return {
         "kind": "sweep",
         "machine": describe_machine(subject),
-        "cell": {
-            "parameters": int(plan.cost["parameters"]),
-            "steps": plan.steps,
-            "trained_tokens": plan.steps * plan.tokens_per_step,
-            "evaluated_tokens": min(evaluated, dataset.n_val - 1),
-        },
+        "cell": _cell_figures(subject, steps, evaluated),
         "rounds": rounds,
         "ways": [method_figures(method, methods[0]) for method in methods],
+    }
+
+
+def _cell_figures(subject: PreparedRun, steps: int, evaluated: int) -> dict[str, int]:
+    dataset: Any = subject.dataset  # a text: `prepare` refuses tasks
+    return {
+        "parameters": int(subject.budget.cost["parameters"]),
+        "steps": steps,
+        "trained_tokens": steps * subject.budget.tokens_per_step,
+        "evaluated_tokens": min(evaluated, dataset.n_val - 1),
     }
 
 

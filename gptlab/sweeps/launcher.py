@@ -1,7 +1,7 @@
 """Hydra's launchers without its sweeper: they get only the jobs that are left to run, all of them checked.
 
 Hydra composes no more than conf/sweep.yaml for a job; gptlab composes the cells inside it. Starting a job still takes
-a tenth of a second, so a job of joblib has several cells if there are many.
+a tenth of a second, so a job of joblib has several cells if there are many, or if one worker runs them all.
 """
 
 import base64
@@ -140,7 +140,11 @@ def share_machine(n_jobs: int, n_cells: int, n_slots: int) -> tuple[int, int | N
 
 def share_cells(cells: list[list[str]], workers: int | None) -> list[list[list[str]]]:
     """Return the cells of each job. If `workers` is None, each job has its own machine, and a single cell."""
-    n = 1 if workers is None else max(1, min(MAX_CELLS_PER_JOB, len(cells) // (MIN_JOBS_PER_WORKER * workers)))
+    n = 1
+    if workers == 1:  # no other waits for it
+        n = MAX_CELLS_PER_JOB
+    elif workers is not None:
+        n = max(1, min(MAX_CELLS_PER_JOB, len(cells) // (MIN_JOBS_PER_WORKER * workers)))
     return [cells[i : i + n] for i in range(0, len(cells), n)]
 
 

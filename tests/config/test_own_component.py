@@ -1,14 +1,13 @@
 """A user's new norm in one file of the user's own."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import forked
 from gptlab import load_config, train
 from gptlab.cli.main import main
-from paths import TESTS
+from paths import ROOT, TESTS
 
 OWN = '''
 import torch
@@ -64,8 +63,9 @@ def test_it_is_listed_with_its_settings(own, capsys):
 
 
 def test_it_passes_what_gptlabs_own_norms_are_held_to(own):
-    command = [sys.executable, "-m", "pytest", TESTS / "model/test_components.py", "-rA", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, f"--use={own}", "-k", "pnorm_of_mine"], capture_output=True, text=True)
+    words = ["-rA", "-p", "no:cacheprovider", f"--use={own}", "-k", "pnorm_of_mine"]
+    code = "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
+    done = forked.run(code, TESTS / "model/test_components.py", *words, cwd=ROOT)
     assert done.returncode == 0, done.stdout
     for test in ("a_norm_keeps_shape_and_dtype", "gradients_are_those_of_the_function", "bias_false_leaves_no_bias"):
         assert f"test_components.py::test_{test}[" in done.stdout

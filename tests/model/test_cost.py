@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from gptlab.model.cost import (
     parameters_by_part,
     state_bytes,
 )
-from tiny import VOCAB, WINDOW, tiny_config, tiny_model
+from tiny import TINY_RUN, VOCAB, WINDOW, tiny_config, tiny_model
 
 C, L, F = 16, 2, 64
 
@@ -67,18 +68,18 @@ def test_running_and_counting_shapes_give_the_same_flops(choices, monkeypatch):
     assert flops(choices) == done
 
 
-def test_training_does_not_import_the_compiler(tmp_path):
-    words = f"train size=tiny budget.steps=2 wandb.mode=disabled runs_dir={tmp_path} compile=false"
-    words += " eval.tokens=300 eval.final_tokens=300"
+def test_training_does_not_import_the_compiler(text, tmp_path):
+    words = ["train", *TINY_RUN, *text, "budget.steps=2", f"runs_dir={tmp_path}", "compile=false"]
     code = f"""
 import sys
 from gptlab.cli.main import main
 try:
-    main({words.split()})
+    main({words})
 except SystemExit as e:
     print(e.code, {{"torch._dynamo", "sympy", "pandas"}} & set(sys.modules))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 set()", done
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from gptlab.cli.main import main
 from gptlab.runs import trackio_tracker
 from gptlab.runs.record import read_metrics, read_status
@@ -60,14 +61,7 @@ print(json.dumps([[r.id, r.name, r.config, SQLiteStorage.get_logs("lab", r.name,
 
 def run(folder: Path, script: str, **env: str) -> subprocess.CompletedProcess:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("TRACKIO_", "HF_"))}
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env=clean | {"HOME": str(folder)} | env,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return forked.run(script, env=clean | {"HOME": str(folder)} | env, cwd=folder)
 
 
 def stored(folder: Path, at: str = "runs/trackio") -> list[tuple[str, str, dict[str, Any], list[dict[str, Any]]]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import forked
+from forked import GPTLAB
 from gptlab.cli.main import main
 from gptlab.runs import wandb_dashboard as dashboard
 from wandb_standin import standin
@@ -18,17 +20,15 @@ KEY = "local" + "0" * 40
 GROUPED = [{"section": "config", "name": "arm.value"}]
 
 
-def run(home: Path, env: dict[str, str], *words: str, **options) -> subprocess.CompletedProcess:
-    """gptlab dashboard, where no key of the user's is found."""
+def environment(home: Path) -> dict[str, str]:
+    """An environment where no key of the user's is found."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    return subprocess.run(
-        [sys.executable, "-m", "gptlab", "dashboard", *words],
-        env=clean | {"HOME": str(home), "NETRC": str(home / "none"), "TERM": "xterm"} | env,
-        cwd=home,
-        timeout=60,
-        text=True,
-        **({"capture_output": True} | options),
-    )
+    return clean | {"HOME": str(home), "NETRC": str(home / "none"), "TERM": "xterm"}
+
+
+def run(home: Path, env: dict[str, str], *words: str) -> subprocess.CompletedProcess:
+    """gptlab dashboard, in a process of its own."""
+    return forked.run(GPTLAB, "dashboard", *words, env=environment(home) | env, cwd=home)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,8 @@ def test_across_all_sweeps_arms_are_grouped_within_their_sweep(saved):
 
 def test_without_a_key_it_asks_nothing_at_a_terminal(tmp_path):
     terminal, side = pty.openpty()
-    done = run(tmp_path, {}, capture_output=False, stdin=side, stdout=side, stderr=side)
+    command, streams = [sys.executable, "-m", "gptlab", "dashboard"], {"stdin": side, "stdout": side, "stderr": side}
+    done = subprocess.run(command, env=environment(tmp_path), cwd=tmp_path, timeout=60, **streams)
     shown = os.read(terminal, 10_000).decode()
     os.close(side)
     os.close(terminal)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from gptlab.config import ConfigError
 from gptlab.runs.record import read_metrics, read_snapshots, read_status
 from gptlab.runs.wandb_tracker import WandbSettings, new_id, resolve_mode, resolve_project
@@ -41,17 +42,21 @@ def log(record, steps):
 """
 
 
-def run(root: Path, script: str, env: dict[str, str], **options) -> subprocess.CompletedProcess:
-    """The script after RUN, in a process of its own without a home, so that no key of the user's is found."""
+def environment(root: Path) -> dict[str, str]:
+    """An environment without a home, so that no key of the user's is found."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    return subprocess.run(
-        [sys.executable, "-c", RUN + script, str(root)],
-        env=clean | {"HOME": str(root), "NETRC": str(root / "none"), "TERM": "xterm"} | env,
-        cwd=root,
-        timeout=60,
-        text=True,
-        **({"capture_output": True} | options),
-    )
+    return clean | {"HOME": str(root), "NETRC": str(root / "none"), "TERM": "xterm"}
+
+
+def run(root: Path, script: str, env: dict[str, str]) -> subprocess.CompletedProcess:
+    """The script after RUN, in a process of its own."""
+    return forked.run(RUN + script, root, env=environment(root) | env, cwd=root)
+
+
+def run_alone(root: Path, script: str, env: dict[str, str], **streams: Any) -> subprocess.CompletedProcess:
+    """The same in a new interpreter, which has imported nothing, and which may have a terminal."""
+    command = [sys.executable, "-c", RUN + script, str(root)]
+    return subprocess.run(command, env=environment(root) | env, cwd=root, timeout=60, text=True, **streams)
 
 
 SNAPSHOT = {
@@ -183,7 +188,7 @@ with recorder(resume_step=2) as record:
 print(record.tracker_hint())
 """
     terminal, side = pty.openpty()
-    done = run(tmp_path, script, {}, capture_output=False, stdin=side, stdout=side, stderr=side)
+    done = run_alone(tmp_path, script, {}, stdin=side, stdout=side, stderr=side)
     shown = os.read(terminal, 10_000).decode()
     os.close(side)
     os.close(terminal)
@@ -256,7 +261,7 @@ with recorder() as record:
 assert record.tracker_hint() is None
 assert "wandb" not in sys.modules
 """
-    done = run(tmp_path, script, {"WANDB_MODE": "disabled"})
+    done = run_alone(tmp_path, script, {"WANDB_MODE": "disabled"}, stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in read_metrics(tmp_path / "lab" / "arm one")] == [1, 2]
     assert not (tmp_path / "wandb").exists()

@@ -118,7 +118,14 @@ def test_threads_of_workers_do_not_spin_while_they_wait(n_cells, policy, machine
 
 @pytest.mark.parametrize(
     ("n_cells", "workers", "jobs", "largest"),
-    [(10_000, None, 10_000, 1), (60, 2, 60, 1), (200, 2, 67, 3), (10_000, 2, 625, 16), (10_000, 64, 2500, 4)],
+    [
+        (10_000, None, 10_000, 1),
+        (40, 1, 3, 16),
+        (60, 2, 60, 1),
+        (200, 2, 67, 3),
+        (10_000, 2, 625, 16),
+        (10_000, 64, 2500, 4),
+    ],
 )
 def test_jobs_have_several_cells_if_every_worker_still_gets_many_jobs(n_cells, workers, jobs, largest):
     cells = [[f"seed={i}"] for i in range(n_cells)]

@@ -38,7 +38,7 @@ def test_arms_keep_their_own_widths_without_a_match(given):
 
 
 def test_a_plan_estimates_the_time_from_runs_that_have_ended(given):
-    sweep([*given, "budget.steps=3", "seed=0", "hydra/launcher=basic"])
+    sweep([*given, "budget.steps=3", "seed=0", "hydra.launcher.n_jobs=1"])
     document = plan_document([*given, "budget.steps=3"])
     assert [cell["state"] for cell in document["cells"]] == ["finished", "finished", "waiting", "waiting"]
     estimate = document["estimate"]

@@ -10,7 +10,7 @@ from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.run_sweep import sweep
 from tiny import TINY_RUN
 
-ARMS = ["norm=layernorm,rmsnorm", "name=p", "budget.steps=2", "eval.every=1"]
+ARMS = ["norm=layernorm,rmsnorm", "name=p", "budget.steps=2", "eval.every=1", "hydra.launcher.n_jobs=1"]
 
 
 @pytest.fixture

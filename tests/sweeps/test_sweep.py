@@ -13,6 +13,8 @@ import pytest
 import torch
 from rich.console import Console
 
+import forked
+from forked import GPTLAB, Started
 from gptlab.config import ConfigError
 from gptlab.files import write_json
 from gptlab.runs.record import read_metrics, read_status
@@ -39,14 +41,6 @@ class Broken(nn.Module):
             raise RuntimeError("out of memory, or so")
         return x
 '''
-
-
-def gptlab(*words: str, cwd: Path, wait: bool = True):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gptlab", *words]
-    if wait:
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
-    return subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
 
 
 def varying(arguments):
@@ -212,7 +206,7 @@ def test_the_name_of_a_grid_does_not_depend_on_its_seeds():
 
 
 def test_every_bad_cell_is_reported_before_anything_is_written(tmp_path, text):
-    done = gptlab("sweep", "attention.n_kv_head=1,3,5", *TINY_RUN, *text, cwd=tmp_path)
+    done = forked.run(GPTLAB, "sweep", "attention.n_kv_head=1,3,5", *TINY_RUN, *text, cwd=tmp_path)
     assert done.returncode == 2
     assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [
         "attention.n_kv_head=3",
@@ -225,7 +219,7 @@ def test_a_killed_sweep_continues_and_a_failed_cell_is_reported_with_its_log(tmp
     (tmp_path / "broken.py").write_text(FAILS_WHEN_IT_TRAINS)
     words = ["sweep", "norm=layernorm,broken", "seed=0,1", "use=broken.py", "name=s", "budget.steps=40"]
     words += ["eval.every=20", "train.log_every=1", *TINY_RUN, *text]
-    first = gptlab(*words, cwd=tmp_path, wait=False)
+    first = Started(GPTLAB, *words, "hydra.launcher.n_jobs=1", cwd=tmp_path)
     folder = tmp_path / "runs" / "s"
     deadline = time.monotonic() + 120
     while sum(read_status(p.parent).get("state") == "finished" for p in folder.glob("*/status.json")) < 1:
@@ -236,7 +230,7 @@ def test_a_killed_sweep_continues_and_a_failed_cell_is_reported_with_its_log(tmp
     finished = {p.parent for p in folder.glob("*/summary.json")}
     written = {p: p.joinpath("summary.json").stat().st_mtime_ns for p in finished}
 
-    second = gptlab(*words, cwd=tmp_path)
+    second = forked.run(GPTLAB, *words, "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert second.returncode == 1, second.stderr
     states = [read_status(p.parent)["state"] for p in folder.glob("*/status.json")]
     assert sorted(states) == ["failed"] * 2 + ["finished"] * 2
@@ -254,14 +248,14 @@ def test_a_killed_sweep_continues_and_a_failed_cell_is_reported_with_its_log(tmp
     stopped = [(failed / "log.txt").read_text(), *(p.stat().st_mtime_ns for p in folder.rglob("summary.json"))]
     fixed = FAILS_WHEN_IT_TRAINS.replace("if torch.is_grad_enabled() and x.any()", "if False")
     (tmp_path / "broken.py").write_text(fixed)  # new content makes new runs; earlier ones stay as they are
-    third = gptlab(*words, "norm=broken", "seed=0", cwd=tmp_path)
+    third = forked.run(GPTLAB, *words, "norm=broken", "seed=0", cwd=tmp_path)
     assert third.returncode == 0 and "1 cell: 1 finished" in third.stdout, third.stdout
     assert stopped[0] == (failed / "log.txt").read_text()
 
 
 def test_retry_runs_a_failed_cell_again(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY_RUN, *text]
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra.launcher.n_jobs=1", *TINY_RUN, *text]
     assert sweep(words) == {"finished": 1}
     (folder,) = (tmp_path / "runs" / "s").glob("*/")
     write_json(folder / "status.json", read_status(folder) | {"state": "failed"})
@@ -271,7 +265,7 @@ def test_retry_runs_a_failed_cell_again(tmp_path, text, monkeypatch):
 
 def test_a_sweep_waits_for_a_cell_that_another_process_runs(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["seed=0", "name=s", "budget.steps=2", "hydra/launcher=basic", *TINY_RUN, *text]
+    words = ["seed=0", "name=s", "budget.steps=2", "hydra.launcher.n_jobs=1", *TINY_RUN, *text]
     (cell,) = check_cells(plan_sweep([w for w in words if not w.startswith("hydra")]).cells)
     other = "import sys, time; from gptlab.runs.lock import locked\nfrom pathlib import Path\n"
     other += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(2)"
@@ -309,7 +303,7 @@ def test_a_cell_that_comes_back_without_an_outcome_fails_with_a_reason(tmp_path,
 @pytest.mark.slow
 def test_workers_end_with_their_sweep_and_save_their_checkpoints(tmp_path, text):
     long = ["budget.steps=1000000", "eval.every=1000000", "name=x", "seed=0,1", "hydra.launcher.n_jobs=2"]
-    parent = gptlab("sweep", *TINY_RUN, *text, *long, cwd=tmp_path, wait=False)
+    parent = Started(GPTLAB, "sweep", *TINY_RUN, *text, *long, cwd=tmp_path)
     folders = wait_for(lambda: [p.parent for p in (tmp_path / "runs/x").glob("*/metrics.jsonl") if p.stat().st_size])
     pids = [read_status(folder)["pid"] for folder in folders]
     parent.kill()

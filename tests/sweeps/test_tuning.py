@@ -205,7 +205,7 @@ def test_auto_needs_a_number_above_zero(tuned, line):
         plan_sweep(["norm=layernorm,rmsnorm"], tune=[tuned])
 
 
-GRID = ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "hydra/launcher=basic", "data=text", "data.path=t.txt"]
+GRID = ["norm=layernorm,rmsnorm", "seed=0,1", "name=s", "hydra.launcher.n_jobs=1", "data=text", "data.path=t.txt"]
 GRID += [*TINY_RUN, "budget.steps=8"]
 
 
