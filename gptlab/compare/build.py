@@ -12,7 +12,7 @@ import pandas as pd
 from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, identity, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Result
-from gptlab.compare.analysis.compute import other_budgets, with_multipliers
+from gptlab.compare.analysis.compute import best_of_seeds, other_budgets, with_multipliers
 from gptlab.compare.analysis.effects import Rules
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets, unsteady
 from gptlab.compare.analysis.factorial import factorial
@@ -158,7 +158,11 @@ def build(
     departures += [f"--against {against}"] if against and against != usual_against else []
     if baseline is None and plan.baseline in labels[1:]:
         departures.append(f"the baseline {labels[0]}")  # the file has named another one since
-    margins = choose_margin(plan.margin if margin is None else margin, chosen_metric, arms[0], arms[1:])
+    at_budgets = [best_of_seeds(runs, chosen_metric) for runs in collected.budgets.values()]
+    same_model = [arm.runs for arm in arms[1:] if _differs_in_budget_alone(arm, arms[0])]
+    margins = choose_margin(
+        plan.margin if margin is None else margin, chosen_metric, arms[0], [*at_budgets, *same_model]
+    )
     other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
     metrics = chosen_metric, choose_metric(None, plan, collected.arms)
     kept = standing(plan, arms, metrics, departures, other_margin)
@@ -169,7 +173,7 @@ def build(
     rules = Rules(chosen_metric, margins.value, plan.arms - 1, kept.marks, plan.looks(arms))
     judged = judge(by_label, references, rules, refused)
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
-    results = with_multipliers(results, other_budgets(collected.budgets, chosen_metric), judged, speeds)
+    results = with_multipliers(results, other_budgets(at_budgets, chosen_metric), judged, speeds)
     curve_metric, curves = _curves(by_label, chosen_metric)
     metric_curves = curves if curve_metric == chosen_metric else _curves_of(by_label, chosen_metric)
     return Comparison(
@@ -216,6 +220,11 @@ def _in_order(
     first = choose_baseline(arms, baseline, sweep, defaults, collected.first)
     departures = [f"--baseline {baseline}"] if first is not usual else []
     return [first, *(arm for arm in arms if arm is not first)], departures
+
+
+def _differs_in_budget_alone(arm: Arm, baseline: Arm) -> bool:
+    changed = arm.changed(baseline).keys() | baseline.changed(arm).keys()
+    return bool(changed) and all(key.startswith("budget.") for key in changed)
 
 
 def _refuse_unknown(metric: str, arms: Sequence[Arm]) -> None:

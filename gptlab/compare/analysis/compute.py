@@ -13,6 +13,7 @@ from gptlab.compare.analysis.multiplier import Losses, multiplier
 from gptlab.compare.analysis.resolution import resolution
 from gptlab.compare.analysis.text_share import SIZES
 from gptlab.compare.read.runs import Run
+from gptlab.runs.metrics import metric_named
 from gptlab.runs.states import OUTCOMES, RunState
 
 
@@ -24,25 +25,32 @@ class OtherBudget:
     tokens: float
 
 
-def other_budgets(runs: Mapping[str, Sequence[Run]], metric: str) -> list[OtherBudget]:
-    """Return the baseline's other budgets at which runs have finished; none if the metric is no loss on text.
+def best_of_seeds(runs: Sequence[Run], metric: str) -> list[Run]:
+    """Return the finished run of each seed of the baseline at another budget; of a tuned one the best.
 
-    A seed that has several runs, as a tuned baseline's do, counts with the best of them once all have ended.
+    A seed counts once all its runs have ended.
     """
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    ended = [own for own in by_seed.values() if all(run.state in OUTCOMES for run in own)]
+    finished = [[run for run in own if run.state == RunState.FINISHED] for own in ended]
+    sign = -1 if metric_named(metric).higher_is_better else 1
+    return [min(own, key=lambda run: sign * run.number(metric)) for own in finished if own]
+
+
+def other_budgets(groups: Sequence[Sequence[Run]], metric: str) -> list[OtherBudget]:
+    """Return the baseline's other budgets at which runs have finished; none if the metric is no loss on text."""
     if metric not in SIZES:
         return []
-    budgets = []
-    for group in runs.values():
-        by_seed: dict[int, list[Run]] = {}
-        for run in group:
-            by_seed.setdefault(run.seed, []).append(run)
-        ended = [own for own in by_seed.values() if all(run.state in OUTCOMES for run in own)]
-        finished = [[run for run in own if run.state == RunState.FINISHED] for own in ended]
-        best = [min(own, key=lambda run: run.number(metric)) for own in finished if own]
-        if best:
-            losses = Losses(scores_of(best, metric), deviations_of(best, metric))
-            budgets.append(OtherBudget(losses, float(np.mean([run.number("tokens") for run in best]))))
-    return budgets
+    return [
+        OtherBudget(
+            Losses(scores_of(runs, metric), deviations_of(runs, metric)),
+            float(np.mean([run.number("tokens") for run in runs])),
+        )
+        for runs in groups
+        if runs
+    ]
 
 
 def with_multipliers(
