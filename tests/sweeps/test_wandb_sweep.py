@@ -17,6 +17,7 @@ from wandb_standin import standin
 
 FILE = CONF / "wandb_sweep.yaml"
 SWEEP = yaml.safe_load(FILE.read_text())
+SMALL = "size.dim=16"
 BRIEF = "data=text data.path=text.txt budget.steps=4 train.log_every=2"
 # The command line's agent, made to ask for work more often than every five seconds.
 AGENT = """
@@ -32,7 +33,7 @@ def run(folder: Path, env: dict[str, str], *words: str) -> subprocess.CompletedP
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     home = {"HOME": str(folder), "NETRC": str(folder / "none"), "PATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, env=clean | home | env, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, env=clean | home | env, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def test_wandb_sweep_creates_the_sweep_of_the_file(tmp_path):
@@ -60,7 +61,7 @@ def swept(tmp_path_factory):
     """An agent that was given the same point twice: its folder, its output and what it sent."""
     folder = tmp_path_factory.mktemp("agent")
     (folder / "text.txt").write_text("".join(f"{n} green bottles, hanging on the wall.\n" for n in range(40)))
-    brief = SWEEP | {"command": [*SWEEP["command"][:-1], *BRIEF.split(), SWEEP["command"][-1]]}
+    brief = SWEEP | {"command": [*SWEEP["command"][:-1], *SMALL.split(), *BRIEF.split(), SWEEP["command"][-1]]}
     point = {"optimizer.lr": {"value": 0.003}, "norm": {"value": "rmsnorm"}, "seed": {"value": 1}}
     orders = [[{"type": "run", "run_id": name, "args": point, "program": None}] for name in ("first", "again")]
     with standin(orders=[*orders, [{"type": "exit"}]]) as server:
@@ -75,7 +76,7 @@ def test_an_agent_trains_a_run_of_its_sweep(swept):
     sent, [trained] = runs["first"], folder.glob("runs/lr-by-norm/*/")
     assert (sent.fields["sweep"], sent.fields["project"], sent.fields["groupName"]) == ("s1", "gptlab", "lr-by-norm")
     assert (sent.config["optimizer"]["lr"], sent.config["norm"], sent.config["seed"]) == (0.003, "rmsnorm", 1)
-    assert sent.config["arm"] == f"norm=rmsnorm optimizer.lr=0.003 {BRIEF}"
+    assert sent.config["arm"] == f"norm=rmsnorm {SMALL} optimizer.lr=0.003 {BRIEF}"
     assert sent.fields["displayName"] == f"{sent.config['arm']} seed=1"
     lines = [line for line in sent.history if "weight_norm/00" not in line]  # the others are looks inside
     assert [line["step"] for line in lines] == [line["step"] for line in read_metrics(trained)] == [1, 2, 4, 4]
