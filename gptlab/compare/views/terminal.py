@@ -40,8 +40,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _print("arm", _arms(comparison), verdict_cells(comparison), console)
     _lines(standing_lines(comparison), console, "bold yellow")
     _lines(outcome_lines(comparison), console)
-    console.print()
     if multiplied := multiplied_arms(comparison):
+        console.print()
         _print("worth in compute", [Text(r.name) for r in multiplied], multiplier_cells(comparison), console)
     _lines(multiplier_lines(comparison), console)
     console.print()
