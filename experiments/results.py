@@ -41,8 +41,6 @@ to 20 steps. [warmup](warmup/RESULTS.md) shows that at a high learning rate so f
 higher, and spread the seeds by 0.07 to 0.16 instead of 0.01. Their files keep that setting; their numbers hold for it
 alone, and "not shown" in them often means that the noise was made by the warm-up.
 
-rate_tiny has run two of its four seeds so far, and rate_mini and rate_small have not run yet.
-
 ## How the learning rates were chosen
 
 This matters for the verdicts. All experiments but calibration and the two placements were first run at a learning rate

@@ -83,7 +83,7 @@ def test_a_setting_that_makes_no_sense_is_refused(name, settings, line):
 
 
 def test_what_only_shows_when_the_parts_are_together_is_refused_before_the_run():
-    with pytest.raises(ConfigError, match=r"^schedule.min_lr=0.01: must not exceed optimizer.lr=0.005$"):
+    with pytest.raises(ConfigError, match=r"^schedule.min_lr=0.01: must not exceed optimizer.lr=0.0025$"):
         make_learning_rate(tiny_config("schedule.min_lr=0.01"), 10)
     with pytest.raises(ConfigError, match=r"^schedule.warmup=5: with budget.seconds the number of steps is unknown"):
         make_learning_rate(tiny_config("budget.steps=null budget.seconds=3 schedule.warmup=5"), None)
