@@ -140,7 +140,7 @@ def test_seeds_that_lack_a_budget_still_count_in_the_difference():
     zero = moments.at(np.array([1.0, 0.0, 0.0]))
     assert zero.df == pytest.approx(7) and zero.error == pytest.approx((arm.scores - baseline[1].scores).std() / 8**0.5)
     full, less = multiplier(arm, baseline), multiplier(arm, short)
-    assert 2 <= less.log.df < full.log.df == 7
+    assert 2 <= less.log.df <= full.log.df == 7 and less.slope.df == pytest.approx(2)
 
 
 def test_all_seeds_give_the_covariance_of_the_sample():

@@ -69,7 +69,7 @@ def test_three_seeds_at_the_other_budgets_are_enough(n):
         for true in (0.6, 1.2, 1.8):
             rate, bias, none = coverage(true, n=n, sd=0.01, correlation=correlation, slope_seeds=3)
             print(f"\n{n} seeds, 3 of the slope, r {correlation}, true {true}: {rate:.1%}, none {none:.1%}", end="")
-            assert near(rate, 0.96)
+            assert near(rate, 0.97)
 
 
 @pytest.mark.slow

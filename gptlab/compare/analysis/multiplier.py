@@ -61,15 +61,15 @@ class Moments:
     def at(self, weights: np.ndarray) -> Estimate:
         """Return the weighted sum of the means.
 
-        Its degrees of freedom are Satterthwaite's, with the errors of the two parts of the variance taken to add up:
-        those of the first difference where it stands alone, and n - 1 if both parts have it.
+        Its degrees of freedom are Satterthwaite's, from the variance of the first difference and the rest of it: n - 1
+        if all have n seeds.
         """
         variance, own = float(weights @ self.covariance @ weights), float(weights[0] ** 2 * self.covariance[0, 0])
         fewest, most = sorted((self.df, self.df_rest))
         if not variance > 0:
             return Estimate(float(weights @ self.means), 0.0, fewest)
-        root = (own / self.df**0.5 + abs(variance - own) / self.df_rest**0.5) / variance
-        return Estimate(float(weights @ self.means), variance**0.5, min(max(root**-2, fewest), most))
+        df = variance**2 / (own**2 / self.df + (variance - own) ** 2 / self.df_rest)
+        return Estimate(float(weights @ self.means), variance**0.5, min(max(df, fewest), most))
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,14 @@ def from_moments(moments: Moments, ratios: list[float], *, level: float = LEVEL)
     def curve(alpha: float) -> Callable[[float], Estimate]:
         return lambda x: moments.at(np.array([1.0, *-_interpolation(nodes, x, alpha)]))
 
-    first, middle, last = (curve(alpha) for alpha in EXPONENTS)  # three budgets have one curve
+    first, middle, last = (curve(alpha) for alpha in EXPONENTS)
     path = np.diff([middle(x).mean for x in np.linspace(least, most, POINTS)])
     if not (path > 0).all():
         reason = "the baseline's loss does not fall steadily from budget to budget"
         return Multiplier(level=level, slope=slope, reason=reason)
     best, _ = crossing(middle, least, most)
-    lows, highs = zip(*(crossing(at, least, most, level) for at in (first, last)[: 3 - len(nodes)]), strict=True)
+    possible = (first, last) if len(nodes) == 1 else (middle,)  # the parabola knows no exponent
+    lows, highs = zip(*(crossing(at, least, most, level) for at in possible), strict=True)
     inside = isfinite(best)
     beside = len(nodes) > 1 or best * nodes[0] >= 0
     return Multiplier(
