@@ -14,7 +14,7 @@ from gptlab.compare.analysis.equal_budget import shifted
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.columns import SHOWN_COLUMNS
 from gptlab.compare.read.runs import AXES
-from gptlab.compare.views.captions import difference_lines, standing_lines
+from gptlab.compare.views.captions import difference_lines, multiplier_lines, standing_lines
 from gptlab.compare.views.charts import formatting
 from gptlab.compare.views.charts.activations import activation_charts
 from gptlab.compare.views.charts.chart import Chart
@@ -24,6 +24,7 @@ from gptlab.compare.views.charts.means import heat_maps
 from gptlab.compare.views.charts.sensitivity import sensitivity
 from gptlab.compare.views.charts.speed import speed_chart
 from gptlab.compare.views.charts.theme import THEMES, style
+from gptlab.compare.views.columns import multiplied_arms, multiplier_cells
 from gptlab.runs.metrics import metric_named
 
 MOST_OPEN_RUNS = 12  # a longer list of runs is folded
@@ -53,6 +54,8 @@ def render_report(comparison: Comparison) -> str:
             standing=list(standing_lines(comparison)),
             moved=_moved(comparison),
             coverage=" ".join(difference_lines(comparison)),
+            multiplied=_multiplied(comparison),
+            multiplier_notes=list(multiplier_lines(comparison)),
             edges=[_edges(tuning.points) for tuning in comparison.tuning],
             runs=comparison.runs.to_dict("records"),
             few=len(comparison.runs) <= MOST_OPEN_RUNS,
@@ -110,6 +113,16 @@ def _verdicts(comparison: Comparison) -> dict[str, int]:
     """Count each verdict, in the order of the definitions."""
     counts = Counter(result.effect.verdict for result in comparison.results if result.effect)
     return {word: counts[word] for word in dict.fromkeys((*DEFINITIONS, *counts)) if counts[word]}
+
+
+def _multiplied(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the rows of the table of compute multipliers."""
+    columns = multiplier_cells(comparison)
+    rows = zip(*columns.values(), strict=True)
+    return [
+        {"name": result.name, "cells": dict(zip(columns, row, strict=True))}
+        for result, row in zip(multiplied_arms(comparison), rows, strict=True)
+    ]
 
 
 def _moved(comparison: Comparison) -> list[str]:
