@@ -7,11 +7,14 @@ on the page.
 """
 
 import importlib.util
+import io
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
@@ -68,6 +71,15 @@ about 1.47 to 1.48:
 """
 
 
+def _small(png: bytes) -> bytes:
+    """Return the picture with 64 colours, which takes a third of the space."""
+    if not png:
+        return png
+    small = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(64).save(small, "png", optimize=True)
+    return small.getvalue()
+
+
 def main(out: Path) -> None:
     rows = {}
     for folder in sorted({path.parent for path in HERE.glob("*/*.json")}):
@@ -84,7 +96,7 @@ def main(out: Path) -> None:
 
 def _files(comparison: Comparison, kept: Path) -> dict[str, bytes]:
     text = render_markdown(comparison, "results.png") + "".join(_longer_windows(kept))
-    return {"RESULTS.md": text.encode(), "results.png": draw(comparison, "png")}
+    return {"RESULTS.md": text.encode(), "results.png": _small(draw(comparison, "png"))}
 
 
 def _row(comparison: Comparison) -> dict[str, Any]:

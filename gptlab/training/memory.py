@@ -35,9 +35,10 @@ def refuse_without_memory(cfg: Settings, state_bytes: float, device: torch.devic
     share = processes.world if processes.kind == "fsdp" else 1
     weights = BYTES_PER_WEIGHT * architecture(cfg).parameters
     ram = machine_memory()
-    has_own = device.type == "cuda"
-    memory = torch.cuda.get_device_properties(device).total_memory if has_own else ram
-    where = torch.cuda.get_device_name(device) if has_own else "this machine"
+    memory, where = ram, "this machine"
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        memory, where = gpu.total_memory, gpu.name
     mend = "set a smaller model"
     if memory is not None and state_bytes / share > memory:
         needs = f"training takes {_gib(state_bytes / share)} for weights, gradients and optimizer state"

@@ -120,6 +120,7 @@ def test_every_label_of_a_plan_is_followed_by_a_space(capsys):
     console = Console(width=200)
     document = dict.fromkeys(("name", "folder", "question", "literature"), "Some text") | {
         "seeds": [0],
+        "first_look": None,
         "tuning": {"grid": {"a": ["1", "2"]}, "seeds": [7], "n_cells": 1},
         "n_cells": 1,
         "n_left": 1,

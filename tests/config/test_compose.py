@@ -26,7 +26,7 @@ def test_the_baseline_is_gpt2s_architecture():
 @pytest.mark.parametrize(
     ("words", "place", "value"),
     [
-        ("", "optimizer.lr", 5e-3),
+        ("", "optimizer.lr", 2.5e-3),
         ("preset=llama", "optimizer.lr", 3e-4),
         ("preset=llama optimizer.lr=1e-2", "optimizer.lr", 1e-2),
         ("optimizer.lr=1e-2 preset=llama", "optimizer.lr", 1e-2),

@@ -63,6 +63,10 @@ class Preempted:
 '''
 
 
+def gpu(index):
+    return SimpleNamespace(uuid=f"gpu-{index}", name="GPU", total_memory=80 << 30)
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """A machine with a given number of cores and of GPUs; no GPU is used."""
@@ -72,7 +76,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(launcher, "effective_n_jobs", lambda n: cores if n < 0 else n)
         monkeypatch.setattr(launcher.torch, "get_num_threads", lambda: cores)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=f"gpu-{i}"))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", gpu)
         for name in ("reset_peak_memory_stats", "empty_cache"):
             monkeypatch.setattr(torch.cuda, name, lambda: None)
         monkeypatch.setattr(torch.cuda, "set_device", current.append)

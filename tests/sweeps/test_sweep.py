@@ -171,7 +171,7 @@ def test_an_experiment_is_variants_times_seeds_and_the_command_line_has_the_last
         ("seeds: [true]\n", "seeds=[true]: must be a list of whole numbers"),
         ("seeds: [99999999999999999999]\n", "seeds=[99999999999999999999]: must be a list of whole numbers"),
         ("name: [a]\n", "name=[a]: must be text"),
-        ("use: {a: b}\n", "use={'a': 'b'}: must be a file or a list of files"),
+        ("use: {a: b}\n", "use={a: b}: must be a file or a list of files"),
         ("variants: {a: [], b: []}\nbaseline: c\n", "baseline=c: no such variant; choose from a, b"),
         ("variants: {a: []}\nbaseline: [a]\n", "baseline=[a]: must be text"),
         ("base: [norm=layernorm,rmsnorm]\nbaseline: a\n", "baseline=a: names a variant, and there are none"),

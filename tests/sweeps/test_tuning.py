@@ -185,7 +185,7 @@ def test_a_neighbour_that_is_better_in_the_mean_over_the_seeds_becomes_the_centr
 def test_auto_starts_from_the_value_that_each_arm_has(tmp_path):
     plan = plan_sweep(["optimizer=adamw,lion", "seed=0,1"], tune=["optimizer.lr=auto"])
     own = {arm: grid.values["optimizer.lr"] for arm, grid in plan.grids.items()}
-    assert own == {"optimizer=adamw": ("0.0025", "0.005", "0.01"), "optimizer=lion": ("5e-05", "0.0001", "0.0002")}
+    assert own == {"optimizer=adamw": ("0.00125", "0.0025", "0.005"), "optimizer=lion": ("5e-05", "0.0001", "0.0002")}
     (tmp_path / "q.yaml").write_text(
         "# Q?\nbase: [optimizer.lr=1e-2]\nvariants: {a: [], b: [bias=false]}\ntune: {optimizer.lr: auto}\n"
     )
