@@ -160,7 +160,7 @@ def _judged_at(plan: SweepPlan, chosen: Mapping[str, Overrides]) -> dict[str, di
 
 def _matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Return the change that `match=` made to each arm."""
-    by_arm = {cell.spec.arm.name: cell.match for cell in cells if cell.match}
+    by_arm = {cell.spec.arm.name: cell.match for cell in cells if cell.match and cell.spec.phase != BUDGET}
     return [
         {
             "arm": arm,

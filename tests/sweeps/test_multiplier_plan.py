@@ -51,10 +51,12 @@ def test_the_file_asks_for_it(tmp_path):
 def test_a_sweep_runs_them_and_compare_keeps_them_apart(tmp_path):
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
     fixed = [*TINY_RUN, "data=text", f"data.path={tmp_path / 'text.txt'}", f"runs_dir={tmp_path}", "name=m"]
-    sweep([*fixed, ARMS, "seed=0,1,2", "budget.steps=4", "eval.every=4"], multiplier=True)
+    match = ["match=params", "match.tolerance=0.5"]
+    sweep([*fixed, *match, ARMS, "seed=0,1,2", "budget.steps=4", "eval.every=4"], multiplier=True)
     said = json.loads((tmp_path / "m" / "sweep.yaml").read_text())
     assert {share: len(folders) for share, folders in said["budgets"].items()} == {"0.5": 3, "2": 3}
     assert said["planned"]["arms"] == 2 and [len(folders) for folders in said["arms"]] == [3, 3]
+    assert [entry["arm"] for entry in said["matched"]] == ["norm=layernorm", "norm=rmsnorm"]
     comparison = build_comparison([tmp_path / "m"])
     assert len(comparison.results) == 2 and not comparison.standing
     assert comparison.results[1].multiplier is not None

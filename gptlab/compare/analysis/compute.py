@@ -8,7 +8,7 @@ import pandas as pd
 
 from gptlab.compare.analysis.comparison import ComputeMultiplier, Effect, Result
 from gptlab.compare.analysis.equal_budget import unsteady
-from gptlab.compare.analysis.judgement import Judgement, deviations_of, scores_of
+from gptlab.compare.analysis.judgement import Judgement, deviations_of, finished_runs, scores_of
 from gptlab.compare.analysis.multiplier import Losses, multiplier
 from gptlab.compare.analysis.resolution import resolution
 from gptlab.compare.analysis.text_share import SIZES
@@ -68,10 +68,10 @@ def with_multipliers(
         speeds: tokens/s of the finished runs, for each arm.
     """
     baseline = results[0]
-    own = float(np.nanmean([run.number("tokens") for run in baseline.arm.runs] or [np.nan]))
-    reached = {budget.tokens / own: budget.losses for budget in budgets if own > 0}
-    if not reached:
+    spent = [run.number("tokens") for run in finished_runs(baseline.arm)]
+    if not budgets or not spent:
         return list(results)
+    reached = {budget.tokens / float(np.mean(spent)): budget.losses for budget in budgets}
     step = resolution(score for result in results for score in result.scores)
     curve = {1.0: _losses(baseline.name, baseline.scores, judged), **reached}
 
