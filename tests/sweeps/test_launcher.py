@@ -26,8 +26,8 @@ from gptlab.sweeps.launcher import encode, prepare_launcher, share_cells, share_
 from gptlab.sweeps.run_sweep import sweep
 from tiny import TINY_RUN
 
-# Schedules that stop their run in its seventh step of twelve, once: one with the signal that submitit sends, the other
-# as SLURM preempts a job, with a warning first and a kill a few steps later.
+# Schedules that stop their run in its sixth step of twelve, once: one with the signal that submitit sends, the other as
+# SLURM preempts a job, with a warning first and a kill a few steps later. (A check calls them at 0, 1/2 and 1.)
 STOPPED = '''
 import os
 import signal
@@ -44,21 +44,21 @@ def once(number, sent=Path(__file__).with_name("sent")):
 
 @register("schedule", "timeup")
 class TimeUp:
-    """The time limit is reached halfway."""
+    """The time limit is reached in the sixth step."""
 
     def factor(self, t, lr):
-        if t == 6 / 12:
+        if t == 5 / 12:
             once(signal.SIGUSR2)
         return 1.0
 
 
 @register("schedule", "preempted")
 class Preempted:
-    """Warned halfway and killed at three quarters."""
+    """Warned in the sixth step and killed at three quarters."""
 
     def factor(self, t, lr):
-        if t in (6 / 12, 9 / 12):
-            once(signal.SIGTERM if t == 6 / 12 else signal.SIGKILL)
+        if t in (5 / 12, 9 / 12):
+            once(signal.SIGTERM if t == 5 / 12 else signal.SIGKILL)
         return 1.0
 '''
 
@@ -283,7 +283,7 @@ def test_a_stopped_cell_continues_from_its_checkpoint(cluster, text, tmp_path):
     for schedule in ("timeup", "preempted"):
         (run,) = tmp_path.glob(f"runs/s/*{schedule}*/")
         assert [line["step"] for line in read_metrics(run) if "train/loss" in line] == list(range(1, 13))
-        assert (run / "log.txt").read_text().count("resumed  after step 7") == 1
+        assert (run / "log.txt").read_text().count("resumed  after step 6") == 1
     if cluster == "slurm":
         (script,) = tmp_path.glob("runs/s/.submitit/*/*submission.sh")
         asked = script.read_text()

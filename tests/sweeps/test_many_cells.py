@@ -27,13 +27,16 @@ GRID = ["norm=layernorm,rmsnorm", "placement=pre,post,double", "optimizer.lr=ran
 ARCHITECTURES, CELLS = 6, 300
 
 CODE = """
-import json, resource, sys, time
+import json, re, sys, time
+from pathlib import Path
 from gptlab.sweeps.cell import check_sweep
 from gptlab.sweeps.grid import plan_sweep
 started = time.perf_counter()
 cells = check_sweep(plan_sweep(sys.argv[1:])).cells
 folders = len({c.folder for c in cells})
-print(json.dumps([folders, time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
+status = Path("/proc/self/status").read_text()  # ru_maxrss would include the process that has started this one
+gib = int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 2**20
+print(json.dumps([folders, time.perf_counter() - started, gib]))
 """
 
 
