@@ -84,12 +84,13 @@ def _run_stages(
         return with_next_seeds(plan, looks)
 
     for stage in stages(checked.plan.until_first_look(), after_look):
+        known = stage.plan is checked.plan and stage.chosen is None  # its cells were checked before the sweep began
         if stage.searches:
-            checked = replace(checked, plan=stage.plan, tuning=check(stage.specs))
+            checked = replace(checked, plan=stage.plan, tuning=checked.tuning if known else check(stage.specs))
         else:
             if stage.chosen != chosen:
                 _print_chosen(stage.chosen or {}, console)
-            checked = replace(checked, plan=stage.plan, cells=check(stage.specs))
+            checked = replace(checked, plan=stage.plan, cells=checked.cells if known else check(stage.specs))
         chosen = stage.chosen
         stage.cells = checked.tuning if stage.searches else checked.cells
         write_manifest(checked, chosen=chosen)
