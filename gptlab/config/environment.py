@@ -1,4 +1,4 @@
-"""What a process finds where it runs: environment variables that must be numbers, and the machine's memory."""
+"""The surroundings of a process: environment variables that must be numbers, and the machine's memory."""
 
 import functools
 import os

@@ -72,14 +72,28 @@ def write_manifest(
         "judged_at": None if chosen is None else _judged_at(plan, chosen),
         "matched": _matched(checked.cells),
         "planned": _planned(checked, earlier),
-        "budgets": _budgets(checked) if checked.tuning == [] or chosen is not None else None,
-        "looks": earlier.get("looks") if looks is None else [asdict(look) for look in looks],
+        "budgets": _budgets(checked) if not checked.tuning or chosen is not None else None,
+        "looks": _looks(plan, earlier, looks),
         "cells": entries + _earlier_entries(folder, entries),
     }
     try:
         write_text(folder / NAME, json.dumps(content, indent=1) + "\n")  # JSON is YAML
     except OSError as e:
         raise ConfigError(f"runs_dir={folder.parent}: cannot be written ({e.strerror}); give another") from e
+
+
+def refuse_other_looks(checked: CheckedSweep) -> None:
+    """Refuse a sequential sweep of a name whose runs were planned otherwise: its looks would be those of that plan.
+
+    Raises:
+        ConfigError: the earlier plan stands, and has other seeds or another first look.
+    """
+    plan, folder = checked.plan, checked.folder
+    kept = _planned(checked, read_json(folder / NAME))
+    if plan.first_look and (kept.get("first_look"), kept["seeds"]) != (plan.first_look, [int(s) for s in plan.seeds]):
+        wanted, first, n = f"{plan.first_look}..{len(plan.seeds)}", kept.get("first_look"), len(kept["seeds"])
+        was = f"looks from {first} to {n} seeds" if first else f"{n} fixed seeds"
+        raise ConfigError(f"seeds={wanted}: {folder} was planned with {was}; give another name=")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -102,6 +116,13 @@ def _folders(checked: CheckedSweep, entries: Sequence[Mapping[str, Any]]) -> lis
             continue
         folders[id(cell.spec.arm)] += [entry["folder"]] if entry["folder"] else []
     return list(folders.values())
+
+
+def _looks(plan: SweepPlan, earlier: Mapping[str, Any], looks: Sequence[ArmLook] | None) -> list[dict[str, Any]] | None:
+    """Return the last look of a sequential sweep: `looks`, or the one that is written; None if the seeds are fixed."""
+    if plan.first_look is None:
+        return None
+    return earlier.get("looks") if looks is None else [asdict(look) for look in looks]
 
 
 def _budgets(checked: CheckedSweep) -> dict[str, list[str]] | None:

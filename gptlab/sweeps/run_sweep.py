@@ -25,7 +25,7 @@ from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
 from gptlab.sweeps.look import look_at, with_next_seeds
-from gptlab.sweeps.manifest import write_manifest
+from gptlab.sweeps.manifest import refuse_other_looks, write_manifest
 from gptlab.sweeps.status import SweepDisplay
 from gptlab.sweeps.tuning import stages
 
@@ -57,6 +57,7 @@ def sweep(
     device_is_here = not on_slurm(split.launcher)
     per_gpu = _per_gpu(split.sweep, device_is_here)
     checked = check_sweep(plan_sweep(split.cells, **options), device_is_here=device_is_here)
+    refuse_other_looks(checked)
     tuning = f" and {_count(checked.tuning)} of tuning" if checked.tuning else ""
     _print(console, f"{checked.plan.name}: {_count(checked.cells)}{tuning}, all checked")
     launch = _launcher(split.launcher, checked, per_gpu if device_is_here else None)

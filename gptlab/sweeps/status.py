@@ -24,7 +24,7 @@ from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import OUTCOMES, SETTLED, RunState
 from gptlab.sweeps.cell import Cell
-from gptlab.sweeps.look import ArmLook
+from gptlab.sweeps.look import ArmLook, looks_table
 from gptlab.sweeps.manifest import NAME, CellEntry, read_manifest
 
 ORDER = (*SETTLED, RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)  # the order of the counts
@@ -124,14 +124,7 @@ def show_status(folder: Path, console: Console, *, watch: bool = False) -> None:
 def _with_looks(folder: Path, statuses: Sequence[CellStatus]) -> Group:
     """Return what `render` does, and the arms of a sequential sweep at the last look."""
     looks = [ArmLook(**look) for look in _manifest(folder).get("looks") or []]
-    table = Table(box=None, pad_edge=False, header_style="")
-    for title in ("arm", "seeds", "verdict", "chance of a word"):
-        table.add_column(title, justify="left" if title in ("arm", "verdict") else "right")
-    for look in looks:
-        word = look.word if look.state == "settled" else f"{look.word} ({look.state})"
-        chance = "" if look.chance is None else f"{look.chance:.0%}"
-        table.add_row(Text(look.arm), str(look.seeds), word, chance)
-    return Group(render(folder, statuses), *([table] if looks else []))
+    return Group(render(folder, statuses), *([looks_table(looks)] if looks else []))
 
 
 def statuses_in(folder: Path, before: Sequence[CellStatus] = ()) -> list[CellStatus]:

@@ -73,7 +73,7 @@ def test_open_arms_and_the_baseline_get_another_seed():
     closed = looks(ffn_swiglu=("settled", 3), ffn_geglu=("given up", 4))
     assert with_next_seeds(further, closed) is further
     resumed = with_next_seeds(plan, looks(ffn_swiglu=("settled", 3), ffn_geglu=("open", 4)))
-    assert max(int(cell.seed) for cell in resumed.cells) == 4  # five seeds, although the sweep has begun anew
+    assert max(int(cell.seed) for cell in resumed.cells) == 4  # five seeds, since the runs that ended before count
 
 
 def test_a_tuned_sweep_looks_once_its_values_are_settled():
@@ -105,8 +105,8 @@ def run(tmp_path):
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
     fixed = [*TINY_RUN, "data=text", f"data.path={tmp_path / 'text.txt'}", f"runs_dir={tmp_path}", "name=q"]
 
-    def start():
-        sweep([*fixed, "norm=layernorm,rmsnorm", "optimizer.lr=1e-3", "budget.steps=2", "eval.every=1"], seeds="3..5")
+    def start(seeds="3..5"):
+        sweep([*fixed, "norm=layernorm,rmsnorm", "optimizer.lr=1e-3", "budget.steps=2", "eval.every=1"], seeds=seeds)
         return tmp_path / "q"
 
     return start
@@ -129,6 +129,8 @@ def test_a_sequential_sweep_that_is_stopped_and_continued_gives_the_same_words(r
     run()
     again = build_comparison([folder]).results[1].effect
     assert (again.word, again.mean, again.p_holm) == (effect.word, effect.mean, effect.p_holm)
+    with pytest.raises(ConfigError, match=r"^seeds=3..8: .*q was planned with looks from 3 to 5 seeds; give another"):
+        run("3..8")
 
 
 def test_the_plan_says_the_most_that_can_be_run():

@@ -33,7 +33,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the arms beside their scores. All mappings are keyed by arm, and may lack some."""
+    """The facts about the arms beside their scores. All mappings are keyed by arm, and may lack arms."""
 
     diverged: Mapping[str, Sequence[int]] = field(default_factory=dict)  # the seeds that diverged
     # Block deviations of the runs, see text_share. Where a run of a pair lacks them, its interval covers seeds only.

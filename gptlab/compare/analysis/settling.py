@@ -97,7 +97,7 @@ def _with_progress(effect: Effect, progress: Progress, looks: Looks) -> Effect:
 
 
 def _leading(looks: Looks, *ended: Collection[int]) -> int:
-    """Return how many of the planned seeds have ended in both arms, up to the first that has not."""
+    """Return the number of planned seeds before the first one that has not ended in all of the arms."""
     return next((i for i, seed in enumerate(looks.seeds) if any(seed not in seeds for seeds in ended)), looks.last)
 
 
