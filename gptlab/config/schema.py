@@ -222,6 +222,7 @@ class Config:
         " budget: the baseline at another budget",
         choices=("tune", "neighbour", "budget"),
     )
+    rung: str | None = setting(None, "name of the rung, a size with its budget, within an experiment that has several")
     runs_dir: str = setting("runs", "folder of all runs; a run's own is runs_dir/name/slug-hash")
     record: str = setting("wandb", "tracker: W&B, or Trackio on this machine", choices=("wandb", "trackio"))
     wandb: WandbSection = section(WandbSection, "Weights & Biases")
@@ -245,7 +246,7 @@ ARCHITECTURE = (
 GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, preset=gpt2
 # Settings that do not change a run's outcome: where it is written, what is recorded, by how many processes.
 BOOKKEEPING = (
-    *("name", "variant", "phase", "match", "parallel", "runs_dir", "record", "wandb"),
+    *("name", "variant", "phase", "rung", "match", "parallel", "runs_dir", "record", "wandb"),
     *("diagnostics", "diagnostics_every"),
 )
 

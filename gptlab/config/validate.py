@@ -22,7 +22,9 @@ def validate(cfg: Settings) -> None:
             raise ConfigError(f"{key}={value}: {broken}")
     _validate_optimizer(cfg)
     _validate_budget({f"budget.{k}": v for k, v in cfg.budget.items()})
-    _validate_name(cfg.name)
+    _validate_name("name", cfg.name)
+    if cfg.rung is not None:
+        _validate_name("rung", cfg.rung)
     if not (lengths := cfg.eval.lengths) or min(lengths) < 1:
         raise ConfigError(f"eval.lengths={lengths}: must be multiples of data.window, such as [1,2,4]")
     if cfg.size.n_layer > MOST_LAYERS:
@@ -36,14 +38,14 @@ def validate(cfg: Settings) -> None:
         raise ConfigError(f"train.micro_batch_size={micro}: must divide train.batch_size={batch}")
 
 
-def _validate_name(name: str) -> None:
+def _validate_name(key: str, name: str) -> None:
     """Check the name of a folder in runs_dir, where the trackers have folders too."""
     if "/" in name or name.startswith("."):
-        raise ConfigError(f"name={name}: must be the name of a folder; leave out / and a leading dot")
+        raise ConfigError(f"{key}={name}: must be the name of a folder; leave out / and a leading dot")
     if name.lower() in TRACKERS_FOLDERS:
-        raise ConfigError(f"name={name}: is the folder of the tracker's own files; give another name")
+        raise ConfigError(f"{key}={name}: is the folder of the tracker's own files; give another name")
     if len(name.encode()) > LONGEST_NAME:
-        raise ConfigError(f"name={name[:40]}...: must have at most {LONGEST_NAME} bytes, as all names of folders")
+        raise ConfigError(f"{key}={name[:40]}...: must have at most {LONGEST_NAME} bytes, as all names of folders")
 
 
 def _validate_choices(cfg: Settings) -> None:

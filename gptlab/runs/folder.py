@@ -1,4 +1,4 @@
-"""A run's folder: runs_dir/name/slug-hash, found again by the same config."""
+"""A run's folder: runs_dir/name/slug-hash, or runs_dir/name/rung/slug-hash, found again by the same config."""
 
 import hashlib
 import itertools
@@ -23,7 +23,7 @@ SECTIONS = ("norm", "size", "data", "budget", "train", "eval")  # that every run
 
 def run_dir(cfg: Settings, content: Mapping[str, str] | None = None) -> Path:
     """Return the folder of the run that `cfg` describes. `content` is that of `content_of`, if it is known already."""
-    return Path(cfg.runs_dir).joinpath(cfg.name, f"{slug(cfg)}-{digest(cfg, content)}")
+    return Path(cfg.runs_dir).joinpath(cfg.name, cfg.rung or "", f"{slug(cfg)}-{digest(cfg, content)}")
 
 
 def slug(cfg: Settings) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from gptlab.config.overrides import quoted
 from gptlab.sweeps.experiment import Experiment
+from gptlab.sweeps.rungs import Rung
 from gptlab.sweeps.tuning_grid import TuningGrid
 
 Overrides = Mapping[str, str]
@@ -88,6 +89,8 @@ class SweepPlan:
     first_look: int | None = None  # of a sequential sweep: the number of seeds after which its arms are looked at first
     n_seeds: Mapping[str, int] = field(default_factory=dict)  # of each arm so far, in a sequential sweep that runs
     budgets: Mapping[str, Overrides] = field(default_factory=dict)  # share -> what gives the baseline that budget
+    rung: Rung | None = None  # at which its arms are compared, of an experiment with rungs
+    carried: Mapping[str, Overrides] | None = None  # the tuned values of each arm, found at the first rung
 
     @property
     def cells(self) -> list[CellSpec]:

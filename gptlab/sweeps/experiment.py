@@ -10,14 +10,17 @@ import yaml
 from gptlab.config import ConfigError
 from gptlab.config.overrides import expand_home, typed
 from gptlab.files import FileError, decode_utf8
+from gptlab.sweeps.rungs import TUNE_AT, Rung, read_isoflop, read_promoted, read_rungs
 from gptlab.sweeps.seed_plan import SeedPlan, whole_numbers
 from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
 KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
+ABOUT_RUNGS = ("tune_at", "promote", "target_flops")  # keys that need `rungs`
 KEYS = (
     *("name", "literature", "use", "base", *KINDS_OF_ARMS, "baseline"),
     *("seeds", "tune", "tune_seeds", "metric", "margin", "multiplier"),
+    *("rungs", "isoflop", *ABOUT_RUNGS),
 )
 NEEDS_NO_QUOTES = re.compile(r"[\w.+-]+", re.ASCII)
 MERGE = "tag:yaml.org,2002:merge"
@@ -41,6 +44,10 @@ class Experiment:
     metric: str | None = None  # what `gptlab compare` judges; None for its default
     multiplier: bool = False  # whether the baseline also runs at half and twice its budget
     margin: str | None = None  # differences below it do not matter: 0.01, or a share of compute as 5%
+    rungs: list[Rung] = field(default_factory=list)  # sizes with their budgets, from the smallest on
+    tune_at: str = TUNE_AT[0]  # "each" rung, or the "first", whose values the others start from
+    promote: list[str] = field(default_factory=list)  # words with which an arm goes on to the next rung; [] for all
+    target_flops: float | None = None  # the compute to which `gptlab compare` projects the multipliers
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -99,6 +106,7 @@ def read_experiment(path: Path) -> Experiment:
         metric=_metric(path, tree.get("metric")),
         multiplier=_flag(path, "multiplier", tree.get("multiplier")),
         margin=_margin(path, tree.get("margin")),
+        **_rungs(path, tree),
     )
 
 
@@ -162,6 +170,38 @@ def _tune(path: Path, value: Any) -> dict[str, list[str]]:
 
 def _as_typed(value: str | None) -> str:
     return value if value and NEEDS_NO_QUOTES.fullmatch(value) else typed(value)
+
+
+def _rungs(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:
+    """Return the rungs and what is said about them, as the fields of an Experiment."""
+    if tree.get("rungs") and tree.get("isoflop"):
+        raise ConfigError(f"{path}: has rungs and isoflop, which are rungs too; keep one of them")
+    rungs: list[Rung] = []
+    for key, read in (("rungs", read_rungs), ("isoflop", read_isoflop)):
+        if key in tree:
+            rungs += read(tree[key], _place(path, key, tree[key]))
+    if not rungs and (alone := next((key for key in ABOUT_RUNGS if tree.get(key)), None)):
+        raise ConfigError(f"{path}: {alone} is about rungs, and there are none; add rungs or leave it out")
+    tune_at, target = tree.get("tune_at") or TUNE_AT[0], tree.get("target_flops")
+    if tune_at not in TUNE_AT:
+        raise ConfigError(f"{_place(path, 'tune_at', tune_at)}: must be {' or '.join(TUNE_AT)}")
+    promoted = read_promoted(tree.get("promote") or [], _place(path, "promote", tree.get("promote")))
+    return {
+        "rungs": rungs,
+        "tune_at": tune_at,
+        "promote": promoted,
+        "target_flops": None if target is None else _positive(target, _place(path, "target_flops", target)),
+    }
+
+
+def _positive(value: Any, place: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ConfigError(f"{place}: must be a number above 0")
+    return number
 
 
 def _metric(path: Path, value: Any) -> str | None:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Glob, Override
 
@@ -18,7 +18,8 @@ from gptlab.config.overrides import parse, quoted, text_of, typed, values_as_typ
 from gptlab.sweeps.arms import AT_SHARE, Arm, Overrides, SweepPlan, as_texts
 from gptlab.sweeps.experiment import FIRST_TUNING_SEED, Experiment, is_experiment, read_experiment
 from gptlab.sweeps.fractional_design import balanced
-from gptlab.sweeps.ladder import knock_outs, rungs
+from gptlab.sweeps.ladder import knock_outs, ladder_arms
+from gptlab.sweeps.rungs import Rung
 from gptlab.sweeps.seed_plan import SeedPlan
 from gptlab.sweeps.tuning_grid import AUTO, TuningGrid
 
@@ -58,8 +59,11 @@ def plan_sweep(
     tune: Sequence[str] = (),
     seeds: str | None = None,
     multiplier: bool = False,
+    rung: Rung | None = None,
 ) -> SweepPlan:
     """Plan the sweep of `[experiment.yaml] [key=value[,value...] ...]`; the command line overrides the file.
+
+    Of an experiment with rungs this is the sweep at the first one, or at `rung`.
 
     Args:
         arguments: the words after `gptlab sweep`, without the settings of the launcher and of the sweep itself.
@@ -71,6 +75,7 @@ def plan_sweep(
         multiplier: also run the baseline at half and at twice its budget, from which `compare` computes how much
             compute each arm is worth. An experiment file can ask for it, too.
         seeds: how many seeds an arm gets at least and at most, such as `3..12`, if that depends on what they show.
+        rung: one of the experiment's.
 
     Raises:
         ConfigError: an argument is not readable, or the arguments do not define the arms.
@@ -78,6 +83,9 @@ def plan_sweep(
     texts, experiment = _read(arguments, ladder, knock_out)
     registry.load()
     given = parse(texts)
+    rung = rung or next(iter(experiment.rungs), None)
+    if rung:
+        experiment = _at_rung(experiment, rung, given)
     if added := next((override.input_line for override in given if _key(override).startswith("+")), None):
         raise ConfigError(f"{added}: nothing can be added; write {added.lstrip('+')}")
     name = _name(given, experiment)
@@ -86,8 +94,35 @@ def plan_sweep(
     arms = _arms(experiment, _shared(given, experiment), given, name)
     if fraction is not None:
         arms = _keep_fraction(arms, fraction)
-    plan = _with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look), given, tune)
+    if rung:  # an arm has one name at all rungs, whatever `match=` changes at each of them
+        arms = [replace(arm, variant=name) for arm, name in zip(arms, _unique_names(arms), strict=True)]
+    plan = _with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look, rung=rung), given, tune)
     return replace(plan, budgets=_budgets(plan.arms[0])) if multiplier or experiment.multiplier else plan
+
+
+def plan_rungs(arguments: Sequence[str], **options: Any) -> list[SweepPlan]:
+    """Plan the sweep at each rung of an experiment, or the one sweep of an experiment without rungs.
+
+    Arguments and errors are those of plan_sweep. At the rungs after the first one, nothing is searched on tuning seeds
+    if the file says `tune_at: first`.
+    """
+    first = plan_sweep(arguments, **options)
+    others = [plan_sweep(arguments, rung=rung, **options) for rung in first.experiment.rungs[1:]]
+    if first.experiment.tune_at == "first":
+        others = [replace(plan, tune_seeds=[]) for plan in others]
+    return [first, *others]
+
+
+def _at_rung(experiment: Experiment, rung: Rung, given: Sequence[Override]) -> Experiment:
+    """Return the experiment with the size and the budget of a rung."""
+    keys = {key for key in rung.keys if not key.startswith("budget.")}  # the command line may give a budget for all
+    words = [override.input_line or "" for override in given]
+    words += [text for texts in experiment.variants.values() for text in texts]
+    if double := next((word for word in words if word.partition("=")[0] in keys), None):
+        raise ConfigError(f"{double}: each rung sets it, so that an arm would not keep it; leave it out")
+    has_budget = any(key.startswith("budget.") for key in rung.keys)
+    base = [text for text in experiment.base if not (has_budget and text.startswith("budget."))]
+    return replace(experiment, base=[*base, *rung.overrides, f"rung={quoted(rung.name)}"])
 
 
 def _read(arguments: Sequence[str], ladder: bool, knock_out: bool) -> tuple[list[str], Experiment]:
@@ -167,7 +202,7 @@ def _variants(experiment: Experiment, common: Sequence[Override]) -> dict[str, l
     if ends := experiment.ladder or experiment.knock_out:
         start, end = ends
         fixed = [override.input_line or "" for override in common if len(_values(override)) == 1]
-        return rungs(start, end, fixed) if experiment.ladder else knock_outs(start, end, fixed)
+        return ladder_arms(start, end, fixed) if experiment.ladder else knock_outs(start, end, fixed)
     return experiment.variants or {"": []}
 
 

@@ -17,7 +17,7 @@ Variants = dict[str, list[str]]  # name -> overrides, as in an experiment file
 Tree = dict[str, Any]  # a config as nested dicts
 
 
-def rungs(start: str, end: str, common: Sequence[str] = ()) -> Variants:
+def ladder_arms(start: str, end: str, common: Sequence[str] = ()) -> Variants:
     """Return a ladder: each arm takes one more component from `end`, until the last one has all.
 
     A config is a string of overrides, such as "preset=gpt2 norm=rmsnorm". The overrides returned lack `common`.
@@ -37,7 +37,7 @@ def rungs(start: str, end: str, common: Sequence[str] = ()) -> Variants:
 def knock_outs(start: str, end: str, common: Sequence[str] = ()) -> Variants:
     """Return `end`, and then `end` without each of the components in which it differs from `start`.
 
-    Arguments, result and errors are those of `rungs`.
+    Arguments, result and errors are those of `ladder_arms`.
     """
     first, last = _load_ends(start, end, common)
     changes = {slot: _changes(slot, first, last) for slot in _differing_slots(first, last, start, end)}

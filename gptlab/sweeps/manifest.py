@@ -62,7 +62,7 @@ def write_manifest(
     content: dict[str, Any] = {
         "question": experiment.question,
         "literature": experiment.literature,
-        "command": _command(),
+        "command": command_line(),
         "variants": experiment.variants or ({arm.name: [] for arm in plan.arms} if labelled else {}),
         "baseline": plan.arms[0].name,
         "arms": _folders(checked, entries),
@@ -135,7 +135,7 @@ def _budgets(checked: CheckedSweep) -> dict[str, list[str]] | None:
     return folders or None
 
 
-def _command() -> str:
+def command_line() -> str:
     """Return the command line as typed."""
     program = Path(sys.argv[0]).name
     return shlex.join(["gptlab" if program in ("gptlab", "__main__.py") else program, *sys.argv[1:]])

@@ -21,11 +21,12 @@ from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep, check_cells, check_sweep
 from gptlab.sweeps.ctrl_c import cells_save_on_ctrl_c
 from gptlab.sweeps.gpu_slots import gpus_for
-from gptlab.sweeps.grid import plan_sweep, split_arguments
+from gptlab.sweeps.grid import plan_rungs, split_arguments
 from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
 from gptlab.sweeps.look import look_at, with_next_seeds
 from gptlab.sweeps.manifest import refuse_other_looks, write_manifest
+from gptlab.sweeps.run_rungs import run_rungs, title_of
 from gptlab.sweeps.status import SweepDisplay
 from gptlab.sweeps.tuning import stages
 
@@ -56,21 +57,32 @@ def sweep(
     split = split_arguments(arguments)
     device_is_here = not on_slurm(split.launcher)
     per_gpu = _per_gpu(split.sweep, device_is_here)
-    checked = check_sweep(plan_sweep(split.cells, **options), device_is_here=device_is_here)
-    refuse_other_looks(checked)
-    tuning = f" and {_count(checked.tuning)} of tuning" if checked.tuning else ""
-    _print(console, f"{checked.plan.name}: {_count(checked.cells)}{tuning}, all checked")
-    launch = _launcher(split.launcher, checked, per_gpu if device_is_here else None)
-    run = partial(_run, launch=launch, console=console, retry=retry)
-    return _report(_run_stages(checked, run, console, device_is_here=device_is_here), console)
+    sweeps = [check_sweep(plan, device_is_here=device_is_here) for plan in plan_rungs(split.cells, **options)]
+    for checked in sweeps:
+        refuse_other_looks(checked)
+        tuning = f" and {_count(checked.tuning)} of tuning" if checked.tuning else ""
+        _print(console, f"{title_of(checked.plan)}: {_count(checked.cells)}{tuning}, all checked")
+
+    def run(checked: CheckedSweep) -> tuple[CheckedSweep, Mapping[str, Overrides] | None]:
+        launch = _launcher(split.launcher, checked, per_gpu if device_is_here else None)
+        run_them = partial(_run, launch=launch, console=console, retry=retry)
+        return _run_stages(checked, run_them, console, device_is_here=device_is_here)
+
+    if not sweeps[0].plan.rung:
+        return _report([run(sweeps[0])[0]], sweeps[0].folder, console)
+    check = partial(check_sweep, device_is_here=device_is_here)
+    return _report(run_rungs(sweeps, run, check, partial(_print, console)), sweeps[0].folder.parent, console)
 
 
 def _run_stages(
     checked: CheckedSweep, run: Callable[[list[Cell]], None], console: Console, *, device_is_here: bool
-) -> CheckedSweep:
-    """Search the best values of every arm, run the comparison, and give open arms more seeds; return the sweep as run.
+) -> tuple[CheckedSweep, Mapping[str, Overrides] | None]:
+    """Search the best values of every arm, run the comparison, and give open arms more seeds.
 
     Only what is planned happens: without tuning there is no search, and with fixed seeds no look.
+
+    Returns:
+        The sweep as run, and the values that were chosen for each arm; None without tuning.
     """
     check = partial(check_cells, device_is_here=device_is_here)
     chosen: Mapping[str, Overrides] | None = None
@@ -97,7 +109,7 @@ def _run_stages(
         write_manifest(checked, chosen=chosen)
         run([cell for cell in stage.cells if cell.folder not in begun])
         begun |= {cell.folder for cell in stage.cells}
-    return checked
+    return checked, chosen
 
 
 def _per_gpu(settings: Sequence[str], device_is_here: bool) -> int:
@@ -184,9 +196,9 @@ def _print_chosen(chosen: Mapping[str, Overrides], console: Console) -> None:
         _print(console, f"{arm}: {' '.join(as_texts(values))}")
 
 
-def _report(checked: CheckedSweep, console: Console) -> dict[str, int]:
+def _report(ended: Sequence[CheckedSweep], folder: Path, console: Console) -> dict[str, int]:
     """Print the number of cells in each state, the failures and the next command; return the numbers."""
-    cells = [*checked.tuning, *checked.cells]
+    cells = [cell for checked in ended for cell in (*checked.tuning, *checked.cells)]
     counts = Counter(str(cell.state) for cell in cells)
     console.print(f"{_count(cells)}: {', '.join(f'{n} {state}' for state, n in counts.items())}", highlight=False)
     for cell in cells:
@@ -194,7 +206,7 @@ def _report(checked: CheckedSweep, console: Console) -> dict[str, int]:
             _print(console, f"failed: {cell.spec.label}: {cell.reason}\n  see {cell.folder / 'log.txt'}")
     if counts[RunState.FAILED]:
         _print(console, "`gptlab sweep --retry ...` runs failed cells again")
-    _print(console, f"gptlab compare {shlex.quote(str(checked.folder))}")
+    _print(console, f"gptlab compare {shlex.quote(str(folder))}")
     return dict(counts)
 
 

@@ -49,8 +49,8 @@ def stages(plan: SweepPlan, after_look: Callable[[SweepPlan], SweepPlan] = lambd
         after_look: is called when all cells so far have ended at the best values, and returns the plan with more seeds,
             or the plan itself if it is done.
     """
-    chosen: Mapping[str, Overrides] | None = None
-    while plan.tune:
+    chosen = plan.carried
+    while plan.tune and chosen is None:
         yield (stage := Stage(plan, searches=True))
         chosen = best_values(stage.cells)
         wider = extended(plan, chosen)

@@ -198,7 +198,7 @@ def run_info(cfg: Settings, job_type: str) -> RunInfo:
     lacking = slots_missing(slots_used(cfg))
     return RunInfo(
         name=f"{_arm(cfg)} seed={cfg.seed}",
-        group=cfg.name,
+        group=f"{cfg.name}/{cfg.rung}" if cfg.rung else cfg.name,
         job_type=job_type,
         tags=[f"{slot}={flat[slot]}" for slot in SLOTS if slot not in lacking],
     )

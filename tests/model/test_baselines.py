@@ -19,7 +19,7 @@ from gptlab.model.build import slots_used
 from gptlab.model.cost import flops_per_token, meta_model
 from gptlab.model.generate import generate
 from gptlab.runs.load import open_model, open_run
-from gptlab.sweeps.ladder import rungs
+from gptlab.sweeps.ladder import ladder_arms
 from gptlab.training.budget import make_budget
 from gptlab.training.train import run_info
 from tiny import MODELS, PARTS, VOCAB, WINDOW, generator, options, telling_model, tiny_config, tiny_model, tokens
@@ -277,7 +277,7 @@ def test_models_are_arms_of_one_table(train_tiny, tmp_path):
 
 def test_a_model_cannot_be_a_rung_of_a_ladder():
     with pytest.raises(ConfigError, match="^model=rnn preset=gpt2: model=gpt and model=rnn have no parts to exchange"):
-        rungs("model=rnn", "preset=gpt2")
+        ladder_arms("model=rnn", "preset=gpt2")
 
 
 def test_tags_name_only_slots_that_the_model_has():

@@ -5,7 +5,7 @@ import pytest
 from gptlab.config import ConfigError, plain
 from gptlab.config.compose import load_config
 from gptlab.sweeps.grid import plan_sweep
-from gptlab.sweeps.ladder import ARCHITECTURE, knock_outs, rungs
+from gptlab.sweeps.ladder import ARCHITECTURE, knock_outs, ladder_arms
 
 COMMON = ["size=tiny", "data.window=64", "tokenizer=byte"]
 ENDS = [("preset=gpt2", "preset=llama"), ("preset=llama", "preset=olmo2"), ("norm=dyt bias=false", "preset=gemma2")]
@@ -22,7 +22,7 @@ def steps(a, b):
 
 @pytest.mark.parametrize("ends", ENDS, ids=" to ".join)
 def test_a_rung_adds_one_component_and_the_last_is_the_other_end(ends):
-    arms = [architecture(overrides) for overrides in rungs(*ends, COMMON).values()]
+    arms = [architecture(overrides) for overrides in ladder_arms(*ends, COMMON).values()]
     assert arms[0] == architecture(ends[0].split()) and arms[-1] == architecture(ends[1].split())
     taken = [steps(a, b) for a, b in zip(arms, arms[1:], strict=False)]
     assert all(len(changed) == 1 for changed in taken)
@@ -41,19 +41,19 @@ def test_a_knock_out_lacks_one_component_of_the_second_config(ends):
 
 
 def test_rungs_are_named_by_the_component_that_they_add():
-    assert list(rungs("preset=gpt2", "preset=llama", COMMON)) == [
+    assert list(ladder_arms("preset=gpt2", "preset=llama", COMMON)) == [
         *("preset=gpt2", "+ norm=rmsnorm", "+ position=rope", "+ ffn=swiglu", "+ head.tied=false", "+ bias=false")
     ]
 
 
 def test_settings_outside_the_architecture_are_the_same_in_all_arms():
-    trees = [plain(load_config([*arm, *COMMON])) for arm in rungs("preset=gpt2", "preset=llama", COMMON).values()]
+    trees = [plain(load_config([*arm, *COMMON])) for arm in ladder_arms("preset=gpt2", "preset=llama", COMMON).values()]
     for key in set(trees[0]) - set(ARCHITECTURE):
         assert all(tree[key] == trees[0][key] for tree in trees), key
 
 
 def test_without_a_size_all_arms_have_the_first_config_s():
-    sizes = {str(load_config(arm).size) for arm in rungs("preset=gpt2", "preset=llama").values()}
+    sizes = {str(load_config(arm).size) for arm in ladder_arms("preset=gpt2", "preset=llama").values()}
     assert sizes == {str(load_config(["preset=gpt2"]).size)}
 
 
@@ -69,6 +69,6 @@ def test_a_flag_makes_the_arms_from_one_command(flag):
 
 def test_equal_configs_and_a_missing_one_are_refused():
     with pytest.raises(ConfigError, match="have the same architecture"):
-        rungs("preset=gpt2", "preset=gpt2 size=tiny", COMMON)
+        ladder_arms("preset=gpt2", "preset=gpt2 size=tiny", COMMON)
     with pytest.raises(ConfigError, match="^--ladder: takes two configs"):
         plan_sweep(["preset=gpt2"], ladder=True)

@@ -1,0 +1,51 @@
+"""rungs.yaml in the folder of an experiment with rungs; each rung has a folder below it, with a sweep.yaml."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptlab.files import read_json
+
+NAME = "rungs.yaml"
+
+
+@dataclass(frozen=True)
+class RungEntry:
+    """A rung as rungs.yaml lists it."""
+
+    name: str  # of its folder
+    overrides: Sequence[str]
+    flops: float | None = None  # the compute that it shares with other sizes, in an isoflop experiment
+    arms: Sequence[str] | None = None  # those that run there, the baseline first; None until it is known
+
+
+@dataclass(frozen=True)
+class RungsFile:
+    """The rungs of an experiment, from the smallest on, and what was planned over them."""
+
+    question: str | None
+    literature: str | None
+    command: str | None
+    arms: Sequence[str]  # all of them, the baseline first
+    against: str  # "baseline", or "previous" for a ladder
+    rungs: Sequence[RungEntry]
+    promote: Sequence[str] = ()  # the words with which an arm goes on to the next rung; empty if all do
+    tune_at: str | None = None  # "each" rung or the "first", if something is tuned
+    target_flops: float | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "RungsFile":
+        """Take the parts from the content of a rungs.yaml."""
+        rungs = [RungEntry(**entry) for entry in content["rungs"]]
+        return cls(**{**{key: value for key, value in content.items() if key in cls.__annotations__}, "rungs": rungs})
+
+
+def has_rungs(folder: str | Path) -> bool:
+    """Return whether a folder is that of an experiment with rungs."""
+    return (Path(folder) / NAME).is_file()
+
+
+def read_rungs_file(folder: Path) -> RungsFile:
+    """Return the content of the rungs.yaml of a folder that has one."""
+    return RungsFile.of(read_json(folder / NAME))

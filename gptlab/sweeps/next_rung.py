@@ -1,0 +1,92 @@
+"""From one rung of an experiment to the next: the arms that go on, and the tuned values that they start from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from gptlab.compare import build_comparison
+from gptlab.compare.read.rungs_file import NAME, RungEntry, RungsFile
+from gptlab.config import ConfigError
+from gptlab.files import write_text
+from gptlab.sweeps.arms import Overrides, SweepPlan
+from gptlab.sweeps.manifest import command_line
+from gptlab.sweeps.tuning_grid import TuningGrid
+
+
+def words_at(folder: Path) -> dict[str, str]:
+    """Return the verdict's word on each arm of a rung but the baseline."""
+    return {result.name: result.effect.word for result in build_comparison([folder]).results if result.effect}
+
+
+def next_plan(
+    plan: SweepPlan, arms: Sequence[str], before: SweepPlan, chosen: Mapping[str, Overrides] | None
+) -> SweepPlan:
+    """Return the plan of a rung for the arms that go on to it.
+
+    Args:
+        plan: of the rung, with all arms.
+        arms: the names of those that go on, the baseline among them.
+        before: the first rung as it was planned, before its grids were extended.
+        chosen: the tuned values of each arm at the first rung; None to search anew.
+    """
+    kept = [replace(arm, baseline=0) for arm in plan.arms if arm.name in arms]
+    plan = replace(plan, arms=kept, grids={name: grid for name, grid in plan.grids.items() if name in arms})
+    if chosen is None or not plan.tune:
+        return plan
+    moved = {
+        arm.name: _moved(plan.grids[arm.name], before.grids[arm.name], chosen[arm.name])
+        for arm in kept
+        if arm.name in chosen
+    }
+    return replace(
+        plan,
+        grids={**plan.grids, **{name: grid for name, (grid, _) in moved.items()}},
+        carried={name: centre for name, (_, centre) in moved.items()},
+    )
+
+
+def _moved(grid: TuningGrid, before: TuningGrid, chosen: Overrides) -> tuple[TuningGrid, Overrides]:
+    """Return the grid of a rung around the values that were chosen at the first rung, and those values.
+
+    An automatic grid starts around the arm's own value at each rung. What is carried is the ratio to it: a learning
+    rate that was best at twice the default of its size is tried at twice the default of the next size.
+    """
+    ratios = {key: float(chosen[key]) / float(before.values[key][1]) for key in grid.auto}
+    own = {key: float(grid.values[key][1]) * ratio for key, ratio in ratios.items()}
+    around = TuningGrid.of({key: list(texts) for key, texts in grid.values.items()}, own)
+    return around, {key: around.values[key][1] if key in own else text for key, text in chosen.items()}
+
+
+def write_rungs(folder: Path, plans: Sequence[SweepPlan], arms: Mapping[str, Sequence[str]]) -> None:
+    """Write rungs.yaml.
+
+    Args:
+        folder: of the experiment.
+        plans: of its rungs, with all arms.
+        arms: the names of the arms that run at each rung where that is known.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    plan, experiment = plans[0], plans[0].experiment
+    content = RungsFile(
+        question=experiment.question,
+        literature=experiment.literature,
+        command=command_line(),
+        arms=[arm.name for arm in plan.arms],
+        against="previous" if experiment.ladder else "baseline",
+        rungs=[
+            RungEntry(
+                rung.name, list(rung.overrides), None if rung.flops is None else float(rung.flops), arms.get(rung.name)
+            )
+            for rung in experiment.rungs
+        ],
+        promote=experiment.promote,
+        tune_at=experiment.tune_at if plan.tune else None,
+        target_flops=experiment.target_flops,
+    )
+    try:
+        write_text(folder / NAME, json.dumps(asdict(content), indent=1) + "\n")  # JSON is YAML
+    except OSError as e:
+        raise ConfigError(f"runs_dir={folder.parent}: cannot be written ({e.strerror}); give another") from e
