@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gptlab.config import ARCHITECTURE, ConfigError, Settings, did_you_mean, plain
+from gptlab.config import ARCHITECTURE, ConfigError, Settings, did_you_mean, drawing_seed, plain
 from gptlab.config.compose import edit, load_config
 from gptlab.config.overrides import typed
 from gptlab.training.prepare import PreparedRun
@@ -59,7 +59,7 @@ class Peer:
         self.subject, cfg, machine = subject, subject.cfg, subject.device
         fast = machine.precision.startswith("bf16") and machine.device.type != "cpu"
         self.bf16 = precision == "bf16" if precision else fast
-        drawn_by = cfg.data.window, subject.micro_batch_size, cfg.seed, cfg.data.sampling
+        drawn_by = cfg.data.window, subject.micro_batch_size, drawing_seed(cfg), cfg.data.sampling
         self.batches = subject.dataset.train_batches(*drawn_by, machine.device)
         self.drawn = 0
         with contextlib.redirect_stdout(io.StringIO()):  # their constructors print

@@ -15,7 +15,7 @@ from gptlab.config.schema import (
     did_you_mean,
     flatten,
 )
-from gptlab.config.settings import Settings, as_settings, plain, read_yaml, to_yaml
+from gptlab.config.settings import Settings, as_settings, drawing_seed, plain, read_yaml, to_yaml
 
 __all__ = [
     "ARCHITECTURE",
@@ -32,6 +32,7 @@ __all__ = [
     "Settings",
     "as_settings",
     "did_you_mean",
+    "drawing_seed",
     "flatten",
     "plain",
     "read_yaml",

@@ -65,6 +65,7 @@ SETTINGS = {
     **dict.fromkeys(("run_name", "experiment", "experiment_name", "exp_name"), "name"),
     **dict.fromkeys(("wandb_project", "project"), "wandb.project"),
     # data
+    **dict.fromkeys(("shuffle", "shuffle_data"), "data.sampling; windows come in random order whatever its value"),
     **dict.fromkeys(("dataset", "dataset_name", "corpus"), "data"),
     **dict.fromkeys(("data_path", "data_dir", "train_file", "text_file", "input_file"), "data.path"),
 }

@@ -95,6 +95,11 @@ class DataCommon:
         "random", "random: windows drawn by (seed, step); epoch: each window once an epoch", choices=("random", "epoch")
     )
     val_fraction: float = setting(0.1, "share of the text, from its end, used for validation", above=0, below=1)
+    shuffle_tokens: bool = setting(
+        False,
+        "true: train on the text's tokens in random order, the same in every run, and validate on the text itself: a"
+        " control that must be far worse",
+    )
 
 
 @dataclass
@@ -133,6 +138,12 @@ class TrainSection:
     dropout: float = setting(0.0, "dropout rate of embeddings, attention weights and branches", at_least=0, below=1)
     log_every: int = setting(10, "steps between logged training metrics", at_least=1)
     checkpoint_every: int | None = setting(None, "steps between checkpoints; null: at every evaluation", at_least=1)
+    seed_offset: int = setting(
+        0,
+        "added to seed where random numbers are drawn, but not where runs are paired: 1000000 makes a null arm, which"
+        " differs from its baseline by noise alone",
+        at_least=0,
+    )
     init_from: str | None = setting(None, "folder of a run or of a transformers model whose weights to start from")
     init_partial: bool = setting(False, "take only the weights of init_from that fit, draw the others by init")
 

@@ -1,5 +1,6 @@
 """The type of a config: nested, read-only settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -54,6 +55,14 @@ def plain(cfg: Any) -> dict[str, Any]:
     if isinstance(cfg, dict):
         return {k: plain(v) if isinstance(v, dict) else v for k, v in cfg.items()}
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def drawing_seed(cfg: Mapping[str, Any]) -> int:
+    """Return the seed from which a run draws its weights, batches and dropout: seed + train.seed_offset.
+
+    Runs are named and paired by `seed` alone. Configs of older versions have no offset.
+    """
+    return int(cfg["seed"] + cfg["train"].get("seed_offset", 0))
 
 
 def to_yaml(cfg: Settings) -> str:

@@ -17,6 +17,7 @@ from gptlab.data.batches import (
     Blocks,
     TrainBatches,
     ValidationBatch,
+    stream,
     validation_batches,
     validation_starts,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # listing the data options must not cost the import of torch
 
 CACHE_FORMAT = 1  # raise it when the same settings give other tokens or other files
 SPLITS = ("train", "val")
+SHUFFLE = 2**64 - 2  # takes the place of a run's seed, since all runs have the same order
 META = "meta.json"  # the tokenizer, the type of the ids, and the number of tokens of each split
 
 
@@ -43,6 +45,7 @@ class Dataset:
     tokenizer: Tokenizer
     hash: str  # sha256 of the text in UTF-8, hex
     tokenizer_key: str  # names everything that the ids depend on besides the text
+    shuffled: bool = False  # whether `train` is in random order
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/bpb")
 
     @property
@@ -65,7 +68,8 @@ class Dataset:
         return {"data": self.hash, "tokenizer": self.tokenizer_key}
 
     def describe(self) -> str:
-        return f"{self.n_train:,} to train on, {self.n_val:,} to validate; vocabulary {self.vocab_size:,}"
+        order = ", in random order" if self.shuffled else ""
+        return f"{self.n_train:,} to train on{order}, {self.n_val:,} to validate; vocabulary {self.vocab_size:,}"
 
     def train_batches(
         self, window: int, batch_size: int, seed: int, sampling: str, device: "torch.device | None" = None
@@ -117,11 +121,13 @@ class Dataset:
         }
 
 
-def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_fraction: float) -> Dataset:
+def load_dataset(
+    data: Corpus, tokenizer: TokenizerOption, *, window: int, val_fraction: float, shuffle_tokens: bool = False
+) -> Dataset:
     """Split the text by characters, validation last, and tokenise each split, unless the cache has the result.
 
-    A text that has not changed is read once per process. Raises ConfigError for a split of fewer than window + 1
-    tokens.
+    A text that has not changed is read once per process. With `shuffle_tokens` the training split is in random order.
+    Raises ConfigError for a split of fewer than window + 1 tokens.
     """
     text_hash, n_characters, text = identify(data)
     n_train = int((1 - val_fraction) * n_characters)
@@ -141,7 +147,20 @@ def load_dataset(data: Corpus, tokenizer: TokenizerOption, *, window: int, val_f
                 f"data.window={window}: the {split} split has {len(tokens)} tokens and must have window + 1 = "
                 f"{window + 1}; set a smaller window, give a longer text or change data.val_fraction"
             )
-    return Dataset(train, val, fitted, text_hash, tokenizer.cache_key)
+    if shuffle_tokens:
+        train = _shuffled(folder, train)
+    return Dataset(train, val, fitted, text_hash, tokenizer.cache_key, shuffle_tokens)
+
+
+def _shuffled(folder: Path, train: np.ndarray) -> np.ndarray:
+    """Return the training split in random order, memory-mapped from a file of its own in the cache entry.
+
+    The order depends on the number of tokens alone. Making it takes the memory of the split once, in its own dtype.
+    """
+    file = _tokens_file(folder, "train-shuffled")
+    if not file.is_file() or file.stat().st_size != train.nbytes:
+        write_cached(file, stream(SHUFFLE, 0).permutation(train).data)
+    return np.memmap(file, dtype=train.dtype, mode="r")
 
 
 def _fill(folder: Path, option: TokenizerOption, train: str, val: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from gptlab.config import ConfigError, Settings
+from gptlab.config.overrides import typed
 from gptlab.data.batches import N_BLOCKS, UNCOUNTED, Blocks, ValidationBatch, on_device, stream
 
 if TYPE_CHECKING:  # listing the data options must not cost the import of torch
@@ -149,11 +150,12 @@ def open_task(task: Task, cfg: Settings) -> TaskDataset:
         ("tokenizer", cfg.tokenizer.name, "byte"),
         ("data.sampling", cfg.data.sampling, "random"),
         ("data.val_fraction", cfg.data.val_fraction, 0.1),
+        ("data.shuffle_tokens", cfg.data.get("shuffle_tokens", False), False),
     ]
     for key, value, default in text_settings:
         if value != default:
             rule = f"has no effect with data={name}, which makes its own tokens"
-            raise ConfigError(f"{key}={value}: {rule}; leave it at {key}={default}")
+            raise ConfigError(f"{key}={typed(value)}: {rule}; leave it at {key}={typed(default)}")
     if cfg.eval.tokens is None:
         raise ConfigError(f"eval.tokens=null: data={name} has no end; set the number of tokens to validate on")
     for length in cfg.eval.lengths:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, as_settings, plain, registry
+from gptlab.config import ARCHITECTURE, SLOTS, ConfigError, Settings, as_settings, drawing_seed, plain, registry
 from gptlab.config.diff import diff_from_baseline
 from gptlab.config.overrides import typed
 from gptlab.config.user_files import blaming
@@ -18,7 +18,7 @@ from gptlab.model.untold_roles import complete_roles
 
 
 def build_model(cfg: Any) -> LanguageModel:
-    """Return the model that `cfg` describes, with its weights drawn from `cfg.seed`.
+    """Return the model that `cfg` describes, with the weights that its seed and train.seed_offset give.
 
     Inside `torch.device("meta")` it has shapes alone. Raises ConfigError for settings that contradict each other.
     """
@@ -37,7 +37,7 @@ def build_model(cfg: Any) -> LanguageModel:
     with blaming():
         complete_roles(model, classes, names, bias=tree["bias"])
     _reject_unknown_gains(model, init, tree["init"]["name"])
-    initialise(model, init, tree["seed"])
+    initialise(model, init, drawing_seed(tree))
     model.cfg = cfg
     return model
 
@@ -182,5 +182,6 @@ def _make_block(tree: dict[str, Any], context: Mapping[str, Any], layer_idx: int
 def _make(tree: dict[str, Any], context: Mapping[str, Any], slot: str) -> Any:
     """Return one component. Random numbers drawn in its constructor depend on (seed, slot, layer) alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_number(tree["seed"], f"{slot}.{context.get('layer_idx', '')}"))
+        number = seed_number(drawing_seed(tree), f"{slot}.{context.get('layer_idx', '')}")
+        torch.default_generator.manual_seed(number)
         return registry.build(slot, tree[slot], context)

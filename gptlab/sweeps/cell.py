@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gptlab.config import ConfigError, registry
+from gptlab.config import ConfigError, drawing_seed, registry
 from gptlab.config.compose import load_config
 from gptlab.files import write_json
 from gptlab.model.match_cost import CostMatch
@@ -13,7 +13,7 @@ from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import RunState
 from gptlab.sweeps.arms import Arm, CellSpec, SweepPlan
 from gptlab.training.budget import Budget
-from gptlab.training.prepare import Memo, prepare, prepare_matched
+from gptlab.training.prepare import Memo, PreparedRun, prepare, prepare_matched
 
 WIDTHS = ("ffn.hidden", "ffn.expansion")
 
@@ -27,6 +27,8 @@ class Cell:
     budget: Budget
     device: str
     match: CostMatch | None
+    seed: int  # its place in the pairs
+    drawing_seed: int  # of its random numbers: seed + train.seed_offset
     failure: str = ""  # a reason that could not be written into its folder
 
     @property
@@ -85,6 +87,7 @@ def check_sweep(plan: SweepPlan, *, device_is_here: bool = True) -> CheckedSweep
     first = {name: grid.combinations[0] for name, grid in plan.grids.items()}
     specs = plan.cells_with(first) + plan.budget_cells(first) if plan.tune else plan.cells + plan.budget_cells()
     cells = check_cells(specs, device_is_here=device_is_here, memo=memo)
+    _refuse_shared_draws([*tuning, *cells])
     return CheckedSweep(plan, tuning, cells)
 
 
@@ -113,10 +116,14 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
             problems.setdefault(str(e), f"{e}   [{spec.label}]" if len(specs) > 1 else str(e))
         else:
             device = str(run.device.device) if device_is_here else run.cfg.device
-            cells.setdefault(run.folder, Cell(spec, run.folder, run.budget, device, run.match))
+            cells.setdefault(run.folder, _cell(spec, run, device))
     if problems:
         raise ConfigError("\n".join(problems.values()))
     return list(cells.values())
+
+
+def _cell(spec: CellSpec, run: PreparedRun, device: str) -> Cell:
+    return Cell(spec, run.folder, run.budget, device, run.match, run.cfg.seed, drawing_seed(run.cfg))
 
 
 def _refuse_equal_arms(cell: Cell | None, spec: CellSpec) -> None:
@@ -129,7 +136,26 @@ def _refuse_equal_arms(cell: Cell | None, spec: CellSpec) -> None:
     one, other = cell.spec.arm, spec.arm
     if not spec.arm.variant and one.overrides.get("match") != other.overrides.get("match"):
         return
-    raise ConfigError(f"{one.name}, {other.name}: two arms with the same config, which are one run; leave one out")
+    rule = "two arms with the same config, which are one run"
+    mend = "leave one out, or make it a null arm with train.seed_offset=1000000"
+    raise ConfigError(f"{one.name}, {other.name}: {rule}; {mend}")
+
+
+def _refuse_shared_draws(cells: Sequence[Cell]) -> None:
+    """Refuse offsets of seeds by which runs of different pairs draw the same random numbers.
+
+    The differences of these pairs would depend on each other, and the tests over the seeds would not hold.
+    """
+    first: dict[int, Cell] = {}
+    for cell in cells:
+        other = first.setdefault(cell.drawing_seed, cell)
+        if other.seed != cell.seed:
+            one, two = sorted((other, cell), key=lambda each: each.seed)
+            raise ConfigError(
+                f"train.seed_offset={one.drawing_seed - one.seed}: {one.spec.arm.name} with seed={one.seed} would draw"
+                f" the same random numbers as {two.spec.arm.name} with seed={two.seed}; set a larger offset, such as"
+                " 1000000"
+            )
 
 
 def with_references(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:

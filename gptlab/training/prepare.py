@@ -182,6 +182,7 @@ def open_dataset(cfg: Settings) -> AnyDataset:
             registry.build("tokenizer", cfg.tokenizer),
             window=cfg.data.window,
             val_fraction=cfg.data.val_fraction,
+            shuffle_tokens=cfg.data.get("shuffle_tokens", False),  # configs of older versions do not have it
         )
     if dataset.n_val <= (longest := cfg.data.window * max(cfg.eval.lengths)):
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gptlab.config import registry
+from gptlab.config import drawing_seed, registry
 from gptlab.diagnostics.watch import Watch, probe_batch
 from gptlab.distributed import unshard
 from gptlab.model.attention_kernels import kernels_used
@@ -48,7 +48,7 @@ class Trainer:
         cfg, processes, device = run.cfg, run.processes, run.device.device
         if device.type == "cpu":
             keep_freed_memory()
-        self.cfg, self.budget, self.dataset = cfg, run.budget, run.dataset
+        self.cfg, self.budget, self.dataset, self.seed = cfg, run.budget, run.dataset, drawing_seed(cfg)
         self.device, self.processes, self.learning_rate = run.device, processes, run.learning_rate
         kernels_used.clear()
         compiles = run.device.compile or device.type == "cuda"  # where flex_attention is compiled in any case
@@ -60,7 +60,7 @@ class Trainer:
         self.net = processes.wrap(self.objective, device)  # the objective as training calls it
         self.optimizers = registry.build("optimizer", cfg.optimizer).build(self.model.parameters())
         self.batches = run.dataset.train_batches(
-            cfg.data.window, cfg.train.batch_size, cfg.seed, cfg.data.sampling, device
+            cfg.data.window, cfg.train.batch_size, self.seed, cfg.data.sampling, device
         )
         self.micro = (cfg.train.micro_batch_size or cfg.train.batch_size) // processes.world
         self.max_norm = math.inf if cfg.train.grad_clip is None else cfg.train.grad_clip
@@ -118,7 +118,7 @@ class Trainer:
 
     def _seed_dropout(self, name: str) -> None:
         """Give dropout its own random stream, without torch.manual_seed, which takes half a millisecond."""
-        number = seed_number(self.cfg.seed, name)
+        number = seed_number(self.seed, name)
         torch.default_generator.manual_seed(number)
         if self.device.device.type == "cuda":
             torch.cuda.manual_seed(number)

@@ -49,8 +49,8 @@ def cache(tmp_path, monkeypatch):
     return folder
 
 
-def open_prose(tokenizer, text=PROSE, window=8, val_fraction=0.1):
-    return load_dataset(Given(text), tokenizer, window=window, val_fraction=val_fraction)
+def open_prose(tokenizer, text=PROSE, window=8, val_fraction=0.1, **more):
+    return load_dataset(Given(text), tokenizer, window=window, val_fraction=val_fraction, **more)
 
 
 def error_line(call):
@@ -373,6 +373,33 @@ def test_a_full_cache_is_only_read(monkeypatch):
     monkeypatch.setattr("gptlab.data.dataset.cache_entry_locked", None)
     monkeypatch.setattr("gptlab.data.dataset.write_cached", None)
     assert open_prose(Byte()).n_train == int(0.9 * len(PROSE))
+
+
+# --- a text in random order
+
+
+@pytest.mark.parametrize("tokenizer", [Byte(), Char(), BPE(vocab_size=300)])
+def test_a_shuffled_text_has_the_same_tokens_in_another_order_and_the_same_validation(tokenizer):
+    usual, shuffled = open_prose(tokenizer), open_prose(tokenizer, shuffle_tokens=True)
+    assert shuffled.train.dtype == usual.train.dtype and not np.array_equal(shuffled.train, usual.train)
+    assert np.array_equal(np.sort(shuffled.train), np.sort(usual.train))
+    assert np.array_equal(shuffled.val, usual.val)
+    assert shuffled.content == usual.content and shuffled.hash == usual.hash  # so that losses are compared
+    follows = np.mean(shuffled.train[1:] == usual.train[1:])
+    assert follows < 3 * np.sum((np.bincount(usual.train) / usual.n_train) ** 2)  # by chance alone
+    assert "in random order" in shuffled.describe() and "random" not in usual.describe()
+
+
+def test_the_order_of_a_shuffled_text_is_kept_made_again_alike_and_never_mixed_up_with_the_text(cache):
+    first = open_prose(Byte(), shuffle_tokens=True)
+    file, order = Path(first.train.filename), np.array(first.train)
+    made = file.stat().st_mtime_ns
+    assert np.array_equal(open_prose(Byte(), shuffle_tokens=True).train, order) and file.stat().st_mtime_ns == made
+    file.write_bytes(file.read_bytes()[:-3])
+    assert np.array_equal(open_prose(Byte(), shuffle_tokens=True).train, order)
+    file.unlink()
+    assert np.array_equal(open_prose(Byte(), shuffle_tokens=True).train, order)
+    assert Byte().decode(open_prose(Byte()).train) == PROSE[: int(0.9 * len(PROSE))]
 
 
 # --- batches

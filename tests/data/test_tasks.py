@@ -486,6 +486,7 @@ def test_train_on_all_makes_every_token_a_target_in_training_only():
         ("preset=gpt2 size=tiny", "tokenizer=gpt2: has no effect with data=recall"),
         ("data.sampling=epoch", "data.sampling=epoch: has no effect"),
         ("data.val_fraction=0.2", "data.val_fraction=0.2: has no effect"),
+        ("data.shuffle_tokens=true", "data.shuffle_tokens=true: has no effect with data=recall, which makes its own "),
         ("eval.tokens=null", "eval.tokens=null: data=recall has no end; set the number"),
         ("data.pairs=[4,9]", "data.pairs=[4, 9]: from 1 to 8 fit data.window=32 and the vocabulary; change one"),
         ("data.pairs=[0]", "data.pairs=[0]: from 1 to 8 fit"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from safetensors.torch import load_file
 
 import gptlab.data.dataset
 from gptlab import load_config, train
@@ -17,9 +18,11 @@ from gptlab.compare import compare
 from gptlab.config import registry
 from gptlab.data import tokenizer_from_json
 from gptlab.model.roles import role_of
+from gptlab.runs.record import read_metrics
 from gptlab.sweeps.cell import check_sweep
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.manifest import write_manifest
+from gptlab.training.prepare import prepare
 from gptlab.training.trainer import Trainer
 from tiny import (
     BLOCKS,
@@ -126,6 +129,35 @@ def test_2_dropout_has_a_stream_of_its_own(watched):
     assert all(m == masks[0] for m in masks)
     assert len({str(mask) for _, mask in masks[0]}) == 6  # and another mask every step
     assert watched("train.dropout=0.5", "seed=1")[1] != masks[0]
+
+
+@pytest.mark.parametrize("words", ["train.dropout=0.5", "init=torch", "data.sampling=epoch"])
+def test_2_an_offset_of_the_seed_draws_what_that_seed_draws_and_keeps_the_name(train_tiny, words):
+    runs = [train_tiny(*words.split(), f"seed={s}", f"train.seed_offset={o}") for s, o in ((7, 0), (3, 4), (3, 0))]
+    losses = [[line["train/loss"] for line in read_metrics(run["run_dir"]) if "train/loss" in line] for run in runs]
+    weights = [load_file(Path(run["run_dir"], "checkpoint/best.safetensors")) for run in runs]
+    assert losses[1] == losses[0] != losses[2] and runs[1]["val/loss"] == runs[0]["val/loss"] != runs[2]["val/loss"]
+    assert [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])] == []
+    assert Path(runs[1]["run_dir"]).name.split("-")[-2] == "3"
+
+
+def test_2_an_offset_of_the_seed_draws_the_dropout_and_batches_of_that_seed(watched):
+    assert watched("train.dropout=0.5", "seed=3", "train.seed_offset=4") == watched("train.dropout=0.5", "seed=7")
+
+
+def test_2_an_offset_of_the_seed_draws_the_examples_of_that_seed_in_a_task():
+    task = ["data=recall", "data.window=32", "size=tiny", "budget.steps=1", "device=cpu", "wandb.mode=disabled"]
+    trainers = [Trainer(prepare(load_config([*task, *s]))) for s in (["seed=7"], ["seed=3", "train.seed_offset=4"])]
+    batches = [[*trainer.batches.batch(0), *trainer.batches.batch(1)] for trainer in trainers]
+    assert all(map(torch.equal, *batches))
+
+
+@pytest.mark.parametrize("init", registry.names("init"))
+def test_1_an_offset_of_the_seed_draws_the_weights_of_that_seed(init):
+    models = [tiny_model(f"init={init}", f"seed={s} train.seed_offset={o}") for s, o in ((7, 0), (3, 4), (3, 0))]
+    seven, three_and_four, three = (dict(model.named_parameters()) for model in models)
+    assert all(torch.equal(seven[name], three_and_four[name]) for name in seven)
+    assert not all(torch.equal(seven[name], three[name]) for name in seven)
 
 
 # 3. Initial scale and weight decay follow the role.
@@ -320,7 +352,10 @@ def validated(train_tiny, monkeypatch):
 def test_6_every_evaluation_of_every_arm_reads_the_same_tokens(validated):
     runs = [
         validated("eval.every=2", *words.split())[0]
-        for words in (*ARMS, "seed=5 train.batch_size=3", "data.sampling=epoch data.window=7", "eval.batch_size=1")
+        for words in (
+            *(*ARMS, "seed=5 train.batch_size=3", "data.sampling=epoch data.window=7", "eval.batch_size=1"),
+            *("train.seed_offset=1000000", "data.shuffle_tokens=true"),
+        )
     ]
     assert [len(evaluations) for evaluations in runs] == [3] * len(runs)
     assert all(tokens == runs[0][0] for evaluations in runs for tokens in evaluations)

@@ -11,7 +11,7 @@ class MyData:
     """Sums such as 12+345=357, one per line."""
 
     # Everything is a setting: parameters after `*`, with a type and a default. `data.n_lines=1000` sets this one.
-    # All texts also have data.window, data.sampling and data.val_fraction.
+    # All texts also have data.window, data.sampling, data.val_fraction and data.shuffle_tokens.
     def __init__(self, *, n_lines: int = 50_000, largest: int = 999):
         if n_lines < 1:
             raise ValueError(f"n_lines={n_lines}: must be at least 1")  # reported as data.n_lines=...
