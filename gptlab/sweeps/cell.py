@@ -12,9 +12,11 @@ from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import RunState
 from gptlab.sweeps.arms import Arm, CellSpec, SweepPlan
+from gptlab.sweeps.rungs import TOKENS_PER_PARAM
 from gptlab.training.budget import Budget
 from gptlab.training.prepare import Memo, PreparedRun, prepare, prepare_matched
 
+PER_PARAM = f"budget.{TOKENS_PER_PARAM}"
 WIDTHS = ("ffn.hidden", "ffn.expansion")
 
 
@@ -82,7 +84,7 @@ def check_sweep(plan: SweepPlan, *, device_is_here: bool = True) -> CheckedSweep
         ConfigError: with a line for each problem of any cell.
     """
     memo = Memo()
-    plan = with_references(plan, memo)
+    plan = with_references(with_equal_tokens(plan, memo), memo)
     tuning = check_cells(plan.tuning_cells, device_is_here=device_is_here, memo=memo) if plan.tune else []
     first = {name: grid.combinations[0] for name, grid in plan.grids.items()}
     specs = plan.cells_with(first) + plan.budget_cells(first) if plan.tune else plan.cells + plan.budget_cells()
@@ -156,6 +158,26 @@ def _refuse_shared_draws(cells: Sequence[Cell]) -> None:
                 f" the same random numbers as {two.spec.arm.name} with seed={two.seed}; set a larger offset, such as"
                 " 1000000"
             )
+
+
+def with_equal_tokens(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:
+    """Give all arms at a rung the tokens of the baseline where its budget is a number of tokens per parameter.
+
+    Otherwise an arm with more parameters would be trained for longer.
+    """
+    if plan.rung is None or PER_PARAM not in plan.rung.keys or any(PER_PARAM not in arm.overrides for arm in plan.arms):
+        return plan
+    try:
+        baseline = load_config(plan.cell(plan.arms[0], plan.seeds[0]).overrides)
+        run = prepare_matched(baseline, None, device_is_here=False, memo=memo)
+    except ConfigError:
+        return plan  # check_cells names the problem, together with those of all other cells
+    tokens = {"budget.tokens": str((run.budget.steps or 0) * run.budget.tokens_per_step)}
+    arms = [
+        replace(arm, overrides={key: value for key, value in arm.overrides.items() if key != PER_PARAM} | tokens)
+        for arm in plan.arms
+    ]
+    return replace(plan, arms=arms)
 
 
 def with_references(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:

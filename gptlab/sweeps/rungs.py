@@ -32,7 +32,7 @@ def read_rungs(value: Any, place: str) -> list[Rung]:
     """Take the rungs from the value of `rungs:` in an experiment file, whose numbers are text.
 
     It maps names to lists of overrides, or settings to lists with a value for each rung: `{size: [tiny, mini],
-    tokens_per_param: 20}`, where a single value holds for all rungs.
+    tokens_per_param: 20}`, where a single value holds for all rungs. All arms at a rung get the tokens of the baseline.
 
     Raises:
         ConfigError: it is neither, or two rungs have the same name.
@@ -52,13 +52,14 @@ def _columns(value: Mapping[str, Any], place: str) -> list[Rung]:
         raise ConfigError(f"{place}: must have lists of one length and single values, such as {EXAMPLE}")
     n = lengths.pop()
     rows = {key: item if isinstance(item, list) else [item] * n for key, item in value.items()}
-    names = [str(name) for name in next(item for item in value.values() if isinstance(item, list))]
+    key, values = next((key, item) for key, item in value.items() if isinstance(item, list))
+    names = [str(text) if key == "size" else f"{key.split('.')[-1]}-{text}" for text in values]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{place}: {twice} is given twice; the first list names the rungs, so give each value once")
-    setting = {key: f"budget.{key}" if key == TOKENS_PER_PARAM else key for key in rows}
+    setting = {name: f"budget.{name}" if name == TOKENS_PER_PARAM else name for name in rows}
     return [
-        Rung(name, _overrides([f"{setting[key]}={row[i]}" for key, row in rows.items()], place))
-        for i, name in enumerate(names)
+        Rung(rung, _overrides([f"{setting[name]}={row[i]}" for name, row in rows.items()], place))
+        for i, rung in enumerate(names)
     ]
 
 
