@@ -50,9 +50,11 @@ def _compare(args: Namespace) -> Result:
     comparison = compare_runs(args.paths, outputs=files, console=result_console(args), defaults=defaults, **options)
     if not wants_document(args):
         return Result()
+    from gptlab.compare.analysis.comparison import Comparison
     from gptlab.compare.views.json_document import comparison_document
+    from gptlab.compare.views.rungs_document import rungs_document
 
-    return Result(comparison_document(comparison))
+    return Result(comparison_document(comparison) if isinstance(comparison, Comparison) else rungs_document(comparison))
 
 
 COMPARE = Verb(

@@ -8,7 +8,7 @@ the file tells whose machine the runs were made on: no host, no path outside of 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.read.anonymise import shown_address, shown_command, shown_folder
+from gptlab.compare.read.rungs_file import RungsFile
 from gptlab.compare.read.runs import AXES, Run, read_points
 from gptlab.config import ConfigError
 from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
+RUNGS_FORMAT = "gptlab kept rungs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
 ABOUT_ARMS = ("variants", "baseline", "arms", "against", "tune", "chosen", "judged_at", "matched", "budgets")
 SWEEP_KEYS = ("question", "literature", *ABOUT_ARMS, "planned")
@@ -76,20 +78,45 @@ def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comp
     return "{\n" + ",\n".join(f" {_json(key)}: {_block(value)}" for key, value in tree.items()) + "\n}\n"
 
 
-def read_archive(path: Path) -> Archive:
-    """Read a file written by --keep. Raises ConfigError for any other file."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ConfigError(f"compare {path}: not readable as JSON ({e}); write it again with --keep") from e
-    if not isinstance(tree, dict) or tree.get("format") != ARCHIVE_FORMAT:
-        raise ConfigError(f"compare {path}: is not a file that --keep wrote; name one, or folders of runs")
+def rungs_text(file: RungsFile, texts: Mapping[str, str]) -> str:
+    """Return the text of the file for an experiment with rungs, from that of the file for each rung."""
+    tree = {"format": RUNGS_FORMAT, "rungs_file": asdict(file)}
+    parts = [f" {_json(key)}: {_json(value)}" for key, value in tree.items()]
+    kept = ",\n".join(f"{_json(name)}: {text.rstrip()}" for name, text in texts.items())
+    return "{\n" + ",\n".join([*parts, f' "rungs": {{\n{kept}\n}}']) + "\n}\n"
+
+
+def kept_rungs(path: Path) -> tuple[RungsFile, list[str]] | None:
+    """Return the rungs of a file written by --keep, and the names of those with runs; None if it has no rungs."""
+    if not is_archive(path):
+        return None
+    tree = _read(path)
+    return (RungsFile.of(tree["rungs_file"]), list(tree["rungs"])) if tree["format"] == RUNGS_FORMAT else None
+
+
+def read_archive(path: Path, rung: str | None = None) -> Archive:
+    """Read a file written by --keep, or one of its rungs. Raises ConfigError for any other file."""
+    tree = _read(path)
+    if tree["format"] == RUNGS_FORMAT:
+        if rung is None:
+            raise ConfigError(f"compare {path}: has rungs, which are compared alone; name it alone")
+        tree = tree["rungs"][rung]
     runs = []
     for line in tree["runs"]:
         config, summary, env = ({**tree["common"][part], **line[part]} for part in RUN_PARTS)
         status = {"state": line["state"], "wandb": line["where"]}
         runs.append(Run(Path(line["folder"]), _nested(config), status, summary, env, _columns(line["points"])))
     return Archive(runs, tree["sweep"], tree["repeats"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ConfigError(f"compare {path}: not readable as JSON ({e}); write it again with --keep") from e
+    if not isinstance(tree, dict) or tree.get("format") not in (ARCHIVE_FORMAT, RUNGS_FORMAT):
+        raise ConfigError(f"compare {path}: is not a file that --keep wrote; name one, or folders of runs")
+    return tree
 
 
 def _part(run: Run, part: str) -> dict[str, Any]:

@@ -61,8 +61,10 @@ class CollectedRuns:
         return [run for run in self.runs if run.phase == TUNE or self.neighbours]
 
 
-def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
+def collect_runs(paths: Iterable[str | Path], rung: str | None = None) -> CollectedRuns:
     """Load the runs in `paths`: folders of runs, folders above them, or files written by --keep.
+
+    Of a file with rungs it loads those of one `rung`.
 
     Raises:
         ConfigError: there are no runs to compare, or runs of tuned arms without the sweep that says their values.
@@ -73,7 +75,7 @@ def collect_runs(paths: Iterable[str | Path]) -> CollectedRuns:
     sweep, repeats = load_sweep(runs) if runs else {}, 0
     first = _of_baseline(leading := load_runs(paths[:1]), load_sweep(leading)) if folders[:1] == paths[:1] else set()
     for path in (path for path in paths if is_archive(path)):
-        archive = read_archive(Path(path))
+        archive = read_archive(Path(path), rung)
         first |= _of_baseline(archive.runs, archive.sweep) if path is paths[0] else set()
         sweep = archive.sweep if len(paths) == 1 else {}
         runs, repeats = runs + archive.runs, repeats + archive.repeats

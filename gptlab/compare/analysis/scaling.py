@@ -67,6 +67,13 @@ class Trend:
     misfit: float = nan  # mean square of the rungs about the line, over what their errors explain
     reason: str = ""
 
+    @property
+    def per_decade(self) -> tuple[float, float, float]:
+        """The factor by which m changes with each tenfold of compute, and the ends of its 95 % interval."""
+        low, high = interval(self.change)
+        value, low, high = (exp(log(10) * end) for end in (self.change.mean, low, high))
+        return value, low, high
+
     def project(self, compute: float, level: float = LEVEL) -> Projection:
         """Return the multiplier at a compute, with a t interval that is wider the farther it lies from the rungs.
 

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,15 +132,22 @@ def load_runs(paths: Iterable[str | Path]) -> list[Run]:
     return sorted(map(_load, folders), key=lambda run: (run.when("started"), run.folder))
 
 
+def has_runs(top: Path) -> bool:
+    """Return whether there is a run in a folder or below it."""
+    return next(_folders(top), None) is not None
+
+
 def _find(top: Path) -> list[Path]:
-    run_folders = []
-    for folder, below, files in os.walk(top):
-        if RUN_FILES.issubset(files):
-            run_folders.append(Path(folder))
-            below.clear()
-    if not run_folders:
+    if not (run_folders := list(_folders(top))):
         raise ConfigError(f"compare {top}: no runs here; name a run's folder or one above it")
     return run_folders
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(top):
+        if RUN_FILES.issubset(files):
+            yield Path(folder)
+            below.clear()
 
 
 def _load(folder: Path) -> Run:

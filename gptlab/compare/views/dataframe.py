@@ -1,11 +1,16 @@
 """A comparison as a DataFrame with one row per arm, for Python and for CSV files."""
 
 from dataclasses import fields
+from math import exp, log, nan
 from typing import Any
 
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison, Effect, Result
+from gptlab.compare.analysis.over_rungs import ArmOverRungs, RungsComparison
+from gptlab.compare.analysis.statistics import interval
+
+ENDS = ("", "low", "high")  # of an interval; "" for the value itself
 
 EFFECT_NAMES = {"mean": "difference", "sd": "sd_difference"}  # clearer than the names in Effect, next to the arm's mean
 
@@ -17,6 +22,38 @@ def tabulate(comparison: Comparison) -> pd.DataFrame:
     Effect, of the arm minus its `reference`; the baseline has none. `verdict` is its word with its standing.
     """
     return pd.DataFrame([_row(result) for result in comparison.results])
+
+
+def tabulate_rungs(comparison: RungsComparison) -> pd.DataFrame:
+    """Return the tables of all rungs, one below the other.
+
+    The columns rung, rung_flops, at_all_rungs, p_all_rungs (Holm's), trend, trend_per_decade (a factor) with its ends,
+    and projected with its ends stand before those of `tabulate`; an arm has the same ones at every rung.
+    """
+    over = {arm.name: arm for arm in comparison.arms}
+    tables = []
+    for rung in comparison.rungs:
+        table = tabulate(rung.comparison)
+        more = pd.DataFrame([_over_rungs(over.get(name)) for name in table["arm"]])
+        place = pd.DataFrame({"rung": rung.name, "rung_flops": rung.flops}, index=table.index)
+        tables.append(pd.concat([place, more, table], axis=1))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _over_rungs(arm: ArmOverRungs | None) -> dict[str, Any]:
+    """Return the columns about all rungs; those of the baseline are empty."""
+    if arm is None:
+        return {"at_all_rungs": "baseline"}
+    low, high = interval(arm.trend.change)
+    change = {"": arm.trend.change.mean, "_low": low, "_high": high}
+    projected = {f"projected{end and '_' + end}": getattr(arm.projection, end or "value", nan) for end in ENDS}
+    return {
+        "at_all_rungs": f"{arm.word} ({arm.standing})" if arm.standing else arm.word,
+        "p_all_rungs": arm.p_holm,
+        "trend": arm.trend.word,
+        **{f"trend_per_decade{end}": exp(log(10) * value) for end, value in change.items()},
+        **projected,
+    }
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -50,5 +87,5 @@ def _multipliers(result: Result) -> dict[str, float]:
     return {
         f"multiplier_{unit}{end and '_' + end}": getattr(found, end or "value", float("nan"))
         for unit, found in units.items()
-        for end in ("", "low", "high")
+        for end in ENDS
     }

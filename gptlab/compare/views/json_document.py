@@ -140,6 +140,11 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "hardware": comparison.hardware,
         "repeats": comparison.repeats,
     }
+    return without_nan(document)
+
+
+def without_nan(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document in Python's own types, with None for every number that is not finite."""
     return {key: finite(_plain(value)) for key, value in document.items()}
 
 

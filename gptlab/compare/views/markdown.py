@@ -1,8 +1,8 @@
 """The comparison as GitHub-flavoured Markdown, for the folder of an experiment."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.analysis.comparison import Comparison, Result
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
@@ -33,31 +33,31 @@ def render_markdown(comparison: Comparison, picture: str | None = None) -> str:
 
 
 def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
-    yield f"# {_escaped(comparison.question or comparison.metric)}"
+    yield f"# {escaped(comparison.question or comparison.metric)}"
     if comparison.literature:
         yield f"What others found: {comparison.literature}"
     yield "## Verdicts"
-    yield _table("arm", [_arm(r.name, r.differs) for r in comparison.results], verdict_cells(comparison))
-    yield from (f"**{_escaped(line)}**" for line in standing_lines(comparison))
+    yield table("arm", [arm_name(r) for r in comparison.results], verdict_cells(comparison))
+    yield from (f"**{escaped(line)}**" for line in standing_lines(comparison))
     yield _list([*outcome_lines(comparison), *captions(comparison)])
     if picture:
         yield f"![Effects and curves](<{picture}>)"
     if multiplied := multiplied_arms(comparison):
         yield "## Worth in compute"
-        yield _table("arm", [r.name for r in multiplied], multiplier_cells(comparison))
-    yield from _listed(multiplier_lines(comparison))
+        yield table("arm", [r.name for r in multiplied], multiplier_cells(comparison))
+    yield from listed(multiplier_lines(comparison))
     yield "## Costs"
     names = [r.name for r in comparison.results]
-    yield _table("arm", names, cost_cells(comparison))
+    yield table("arm", names, cost_cells(comparison))
     yield "The first row is the baseline; the other rows are relative to it."
-    yield from _listed(matched_lines(comparison))
+    yield from listed(matched_lines(comparison))
     for breakdown in comparison.breakdowns:
         yield f"## {breakdown.title}"
-        yield _table("arm", names, breakdown_cells(breakdown))
+        yield table("arm", names, breakdown_cells(breakdown))
     if comparison.equal_budgets and len(names) > 1:
         yield "## At equal steps, tokens, FLOPs and seconds"
-        yield _table("arm", names[1:], equal_budget_cells(comparison))
-        yield from _listed(equal_budget_lines(comparison, in_table=True))
+        yield table("arm", names[1:], equal_budget_cells(comparison))
+        yield from listed(equal_budget_lines(comparison, in_table=True))
     if comparison.tuning:
         yield "## Tuning"
         yield _list(tuning_lines(comparison))
@@ -65,31 +65,34 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
         yield "## Effects over the grid"
         columns = factorial_cells(comparison.factorial)
         header = next(iter(columns))
-        yield _table(header, columns.pop(header), columns)
-        yield _escaped(comparison.factorial.note)
+        yield table(header, columns.pop(header), columns)
+        yield escaped(comparison.factorial.note)
         for title, means in mean_cells(comparison.factorial):
-            yield f"Mean {comparison.metric}, {_escaped(title)}:"
+            yield f"Mean {comparison.metric}, {escaped(title)}:"
             corner = next(iter(means))
-            yield _table(corner, means.pop(corner), means)
-    yield from _provenance(comparison)
+            yield table(corner, means.pop(corner), means)
+    yield from provenance([comparison], comparison.command)
 
 
-def _provenance(comparison: Comparison) -> Iterator[str]:
+def provenance(comparisons: Sequence[Comparison], command: str | None) -> Iterator[str]:
+    """Yield what the verdicts mean, and how the runs were made."""
     yield "## What the verdicts mean"
-    yield "\n".join(f"- **{word}**: {_escaped(meaning)}." for word, meaning in DEFINITIONS.items())
+    yield "\n".join(f"- **{word}**: {escaped(meaning)}." for word, meaning in DEFINITIONS.items())
     yield "## How to reproduce"
-    if comparison.command:
-        yield f"    {comparison.command}"
-    seconds = comparison.runs["seconds"].sum()
-    yield f"{len(comparison.runs)} runs, {seconds:,.0f} seconds of training in all."
-    yield from _listed(comparison.hardware)
+    if command:
+        yield f"    {command}"
+    seconds = sum(comparison.runs["seconds"].sum() for comparison in comparisons)
+    yield f"{sum(len(comparison.runs) for comparison in comparisons)} runs, {seconds:,.0f} seconds of training in all."
+    yield from listed(dict.fromkeys(line for comparison in comparisons for line in comparison.hardware))
 
 
-def _arm(name: str, differs: str) -> str:
-    return name if differs in name else f"{name} ({differs})"
+def arm_name(result: Result) -> str:
+    """Return an arm's name with the settings in which it differs, unless the name says them."""
+    return result.name if result.differs in result.name else f"{result.name} ({result.differs})"
 
 
-def _table(header: str, names: Iterable[str], columns: Cells) -> str:
+def table(header: str, names: Iterable[str], columns: Cells) -> str:
+    """Return a table with a row for each name."""
     heads = [header, *(title.replace("-\n", "").replace("\n", " ") for title in columns)]
     rows = [list(row) for row in zip(names, *columns.values(), strict=True)]
     rules = ["---", *("---" if title in TEXT_TITLES else "---:" for title in columns)]
@@ -97,20 +100,20 @@ def _table(header: str, names: Iterable[str], columns: Cells) -> str:
 
 
 def _cells(row: Iterable[str]) -> list[str]:
-    return [_escaped(cell) for cell in row]
+    return [escaped(cell).replace("\n", "<br>") for cell in row]
 
 
-def _listed(lines: Iterable[str]) -> Iterator[str]:
+def listed(lines: Iterable[str]) -> Iterator[str]:
     """Yield the lines as one list, or nothing if there are none."""
     if text := _list(lines):
         yield text
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_escaped(line)}" for line in lines)
+    return "\n".join(f"- {escaped(line)}" for line in lines)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Escape the characters that Markdown or HTML would interpret."""
     for sign in "\\|<*_`":
         text = text.replace(sign, f"\\{sign}")

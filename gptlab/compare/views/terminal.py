@@ -37,25 +37,25 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the question, the tables of verdicts and costs, the other findings, and how to read the tables."""
     if comparison.question:
         console.print(Text(comparison.question, "bold"), end="\n\n")
-    _print("arm", _arms(comparison), verdict_cells(comparison), console)
-    _lines(standing_lines(comparison), console, "bold yellow")
-    _lines(outcome_lines(comparison), console)
+    print_table("arm", _arms(comparison), verdict_cells(comparison), console)
+    print_lines(standing_lines(comparison), console, "bold yellow")
+    print_lines(outcome_lines(comparison), console)
     if multiplied := multiplied_arms(comparison):
         console.print()
-        _print("worth in compute", [Text(r.name) for r in multiplied], multiplier_cells(comparison), console)
-    _lines(multiplier_lines(comparison), console)
+        print_table("worth in compute", [Text(r.name) for r in multiplied], multiplier_cells(comparison), console)
+    print_lines(multiplier_lines(comparison), console)
     console.print()
-    _print("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
-    _lines(equal_budget_lines(comparison), console)
-    _lines(matched_lines(comparison), console)
-    _lines(tuning_lines(comparison), console)
+    print_table("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
+    print_lines(equal_budget_lines(comparison), console)
+    print_lines(matched_lines(comparison), console)
+    print_lines(tuning_lines(comparison), console)
     if comparison.factorial:
         console.print()
         columns = factorial_cells(comparison.factorial)
         header = next(iter(columns))
-        _print(header, list(map(Text, columns.pop(header))), columns, console)
-        _lines([comparison.factorial.note], console)
-    _lines(captions(comparison), console, "dim")
+        print_table(header, list(map(Text, columns.pop(header))), columns, console)
+        print_lines([comparison.factorial.note], console)
+    print_lines(captions(comparison), console, "dim")
 
 
 def _arms(comparison: Comparison) -> list[Text]:
@@ -65,9 +65,9 @@ def _arms(comparison: Comparison) -> list[Text]:
     ]
 
 
-def _print(header: str, names: list[Text], columns: Cells, console: Console) -> None:
+def print_table(header: str, names: list[Text], columns: Cells, console: Console) -> None:
     """Print a table. If a terminal is too narrow, columns of text are folded first, then the names of the arms."""
-    widths = {title: max(map(len, [*title.split("\n"), *cells])) for title, cells in columns.items()}
+    widths = {title: max(map(len, "\n".join([title, *cells]).split("\n"))) for title, cells in columns.items()}
     longest = max(len(header), *(name.cell_len for name in names))
     if console.is_terminal:
         room = (
@@ -92,12 +92,12 @@ def _print(header: str, names: list[Text], columns: Cells, console: Console) -> 
 
 def _style(cell: str) -> str:
     """Return the style of a verdict; one of the plan's own words has a colour, a marked one the colour of a warning."""
-    word = re.split(r" [\[(]", cell)[0]
+    word = re.split(r" [\[(]", cell.split("\n")[-1])[0]
     marked = any(f"({mark})" in cell for mark in (EXPLORATORY, INTERIM))
     return STYLES[UNSTABLE] if marked else STYLES.get(word, "")
 
 
-def _lines(lines: Iterable[str], console: Console, style: str = "") -> None:
+def print_lines(lines: Iterable[str], console: Console, style: str = "") -> None:
     """Print a paragraph with a line for each of its sentences."""
     for i, line in enumerate(lines):
         console.print(Text("\n" * (i == 0) + line, style), soft_wrap=not console.is_terminal)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -34,34 +35,34 @@ __all__ = ["render_report"]
 
 def render_report(comparison: Comparison) -> str:
     """Return the page: verdicts and figures, the arms, where their runs are and how to reproduce them."""
-    figures = _figures(comparison)
-    payload = {"themes": THEMES, "figures": {name: chart.specification() for name, chart in figures.items()}}
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            comparison=comparison,
-            figures=figures,
-            payload=Markup(json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
-            vega=Markup(_vega()),
-            themes=THEMES,
-            axes=AXES,
-            definitions=DEFINITIONS,
-            better=metric_named(comparison.metric).better,
-            columns=SHOWN_COLUMNS,
-            verdicts=_verdicts(comparison),
-            settled=f"{100 * (1 - FIRST_SHOWN['late']):.0f} %",
-            standing=list(standing_lines(comparison)),
-            moved=_moved(comparison),
-            coverage=" ".join(difference_lines(comparison)),
-            multiplied=_multiplied(comparison),
-            multiplier_notes=list(multiplier_lines(comparison)),
-            edges=[_edges(tuning.points) for tuning in comparison.tuning],
-            runs=comparison.runs.to_dict("records"),
-            few=len(comparison.runs) <= MOST_OPEN_RUNS,
-            bands=has_bands(comparison),
-        )
+    return page(
+        "page.html.j2",
+        _figures(comparison),
+        comparison=comparison,
+        axes=AXES,
+        definitions=DEFINITIONS,
+        better=metric_named(comparison.metric).better,
+        columns=SHOWN_COLUMNS,
+        verdicts=_verdicts(comparison),
+        settled=f"{100 * (1 - FIRST_SHOWN['late']):.0f} %",
+        standing=list(standing_lines(comparison)),
+        moved=_moved(comparison),
+        coverage=" ".join(difference_lines(comparison)),
+        multiplied=_multiplied(comparison),
+        multiplier_notes=list(multiplier_lines(comparison)),
+        edges=[_edges(tuning.points) for tuning in comparison.tuning],
+        runs=comparison.runs.to_dict("records"),
+        few=len(comparison.runs) <= MOST_OPEN_RUNS,
+        bands=has_bands(comparison),
     )
+
+
+def page(template: str, figures: Mapping[str, Chart], **content: Any) -> str:
+    """Return a page with its figures, styles and scripts in one file."""
+    payload = {"themes": THEMES, "figures": {name: chart.specification() for name, chart in figures.items()}}
+    text = json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    shared = {"figures": figures, "payload": Markup(text), "vega": Markup(_vega()), "themes": THEMES}
+    return _environment().get_template(template).render(**shared, **content)
 
 
 @cache

@@ -1,0 +1,50 @@
+"""Build a comparison over rungs from the folder of an experiment, or from a file written by --keep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptlab.compare.analysis.over_rungs import RungsComparison, over_rungs
+from gptlab.compare.archive import kept_rungs
+from gptlab.compare.build import CollectedRuns, build, collect_runs
+from gptlab.compare.read.rungs_file import RungsFile, has_rungs, read_rungs_file
+from gptlab.compare.read.runs import has_runs
+from gptlab.config import ConfigError
+
+
+@dataclass(frozen=True)
+class CollectedRungs:
+    """The runs at each rung that has some, independent of a comparison's options."""
+
+    file: RungsFile
+    rungs: Mapping[str, CollectedRuns]
+
+
+def collect_rungs(paths: Sequence[str | Path]) -> CollectedRungs | None:
+    """Load the runs of an experiment with rungs; return None if the paths are none.
+
+    Raises:
+        ConfigError: it is named together with other paths, or has no runs yet.
+    """
+    tops = [Path(path) for path in paths]
+    found = [(path, kept_rungs(path)) for path in tops]
+    top, kept = next(((path, kept) for path, kept in found if kept or has_rungs(path)), (None, None))
+    if top is None:
+        return None
+    if len(tops) > 1:
+        raise ConfigError(f"compare {top}: has rungs, which are compared alone; name it alone, or one of its rungs")
+    if kept:
+        file, names = kept
+        return CollectedRungs(file, {name: collect_runs([top], rung=name) for name in names})
+    file = read_rungs_file(top)
+    begun = [rung.name for rung in file.rungs if has_runs(top / rung.name)]
+    if not begun:
+        raise ConfigError(f"compare {top}: no runs here yet; run `gptlab sweep`")
+    return CollectedRungs(file, {name: collect_runs([top / name]) for name in begun})
+
+
+def build_rungs(collected: CollectedRungs, **options: Any) -> RungsComparison:
+    """Compare the arms at each rung and over the rungs; `options` are those of gptlab.compare.build.build."""
+    comparisons = {name: build(runs, **options) for name, runs in collected.rungs.items()}
+    return over_rungs(collected.file, comparisons)

@@ -1,0 +1,165 @@
+"""The tables and sentences about arms over rungs, as text. The terminal, Markdown and the page print the same cells."""
+
+from collections.abc import Iterator
+from math import exp, isfinite, log
+
+from gptlab.compare.analysis.comparison import CONFIDENCE
+from gptlab.compare.analysis.isoflop import Profile
+from gptlab.compare.analysis.over_rungs import NOT_RUN, ArmOverRungs, Rung, RungsComparison
+from gptlab.compare.analysis.scaling import MARGIN, MIN_RUNGS, Projection, Trend
+from gptlab.compare.analysis.statistics import interval
+from gptlab.compare.analysis.verdict import BETTER, EXPLORATORY
+from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, si
+from gptlab.compare.views.captions import difference_of
+from gptlab.compare.views.columns import GATE, TREND, Cells
+
+
+def rung_cells(comparison: RungsComparison) -> Cells:
+    """Return what each rung is: size, budget, and the baseline's result."""
+    rungs = comparison.rungs
+    return {
+        "parameters": [si(rung.parameters) for rung in rungs],
+        "tokens": [si(rung.tokens) for rung in rungs],
+        "FLOPs": [f"{rung.flops:.3g}" for rung in rungs],
+        "seeds": [_seeds(rung) for rung in rungs],
+        f"baseline's\n{comparison.metric}": [
+            plus_minus(rung.comparison.baseline.mean, rung.comparison.baseline.sd) for rung in rungs
+        ],
+    }
+
+
+def _seeds(rung: Rung) -> str:
+    counts = sorted({result.states["finished"] for result in rung.comparison.results})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def gate_cells(comparison: RungsComparison) -> Cells:
+    """Return each arm's verdict at every rung, and the one that holds at all of them."""
+    cells = {rung.name: [_verdict(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
+    return cells | {
+        "p\n(Holm)": [p_value(arm.p_holm) if arm.p < 1 else UNKNOWN for arm in comparison.arms],
+        GATE: [_marked(arm) for arm in comparison.arms],
+    }
+
+
+def _verdict(rung: Rung, arm: ArmOverRungs) -> str:
+    result = rung.result(arm.name)
+    if result is None or result.effect is None:
+        return NOT_RUN
+    return f"{difference_of(result)}\n{result.effect.verdict}"
+
+
+def _marked(arm: ArmOverRungs) -> str:
+    return f"{arm.word} ({arm.standing})" if arm.standing else arm.word
+
+
+def worth_cells(comparison: RungsComparison) -> Cells:
+    """Return each arm's compute multiplier in FLOPs at every rung, and how it changes; {} without multipliers."""
+    if not multiplied(comparison):
+        return {}
+    cells = {rung.name: [_multiplier(rung, arm.name) for arm in comparison.arms] for rung in comparison.rungs}
+    cells |= {TREND: [trend_text(arm.trend) for arm in comparison.arms]}
+    target = comparison.file.target_flops
+    if target is None:
+        return cells
+    return cells | {f"at {target:.3g}\nFLOPs": [projection_text(arm.projection) for arm in comparison.arms]}
+
+
+def multiplied(comparison: RungsComparison) -> bool:
+    """Return whether some arm has a compute multiplier at some rung."""
+    return any(result.multiplier is not None for rung in comparison.rungs for result in rung.comparison.results)
+
+
+def _multiplier(rung: Rung, arm: str) -> str:
+    result = rung.result(arm)
+    if result is None:
+        return NOT_RUN
+    return str(result.multiplier.flops) if result.multiplier and not result.multiplier.flops.reason else UNKNOWN
+
+
+def trend_text(trend: Trend) -> str:
+    """Return the word for a trend with the factor for each tenfold of compute: `holds: 1.02 (0.97 to 1.07)`."""
+    if trend.reason:
+        return trend.word
+    low, high = (exp(end * log(10)) for end in interval(trend.change))
+    return f"{trend.word}: {exp(trend.change.mean * log(10)):.3g} ({low:.3g} to {high:.3g})"
+
+
+def projection_text(projection: Projection | None) -> str:
+    """Return a projected multiplier with its interval."""
+    if projection is None or not isfinite(projection.value):
+        return UNKNOWN
+    return f"{projection.value:.3g} ({projection.low:.3g} to {projection.high:.3g})"
+
+
+def profile_cells(comparison: RungsComparison) -> dict[float, Cells]:
+    """Return the best size of each arm at each number of FLOPs."""
+    return {
+        flops: {
+            "best size": [_size(found) for found in profiles.values()],
+            f"{comparison.metric}\nthere": [number(found.loss) for found in profiles.values()],
+        }
+        for flops, profiles in comparison.profiles.items()
+    }
+
+
+def _size(found: Profile) -> str:
+    if found.reason:
+        return found.reason
+    if found.edge:
+        return f"at the {found.edge} size"
+    low, high = ("?" if not isfinite(end) or not end else si(end) for end in (found.low, found.high))
+    return f"{si(found.best)} ({low} to {high})"
+
+
+def rungs_lines(comparison: RungsComparison) -> Iterator[str]:
+    """Say what the tables mean, what is missing, and which arms were left out."""
+    if comparison.pending:
+        yield f"INTERIM: no run yet at {', '.join(comparison.pending)}. Run the sweep to its end for the other rungs."
+    for rung in comparison.rungs:
+        if rung.comparison.standing == EXPLORATORY:
+            yield f"EXPLORATORY at {rung.name}: {'; '.join(rung.comparison.reasons)}."
+    yield (
+        f"Differences in {comparison.metric} with {CONFIDENCE:.0%} intervals and words are those of each rung alone."
+        f" At all rungs an arm is {BETTER} if it is so at each of them; p is its largest one, with Holm's correction"
+        f" over {len(comparison.arms)} arms, so that at most 5% of experiments let an arm pass that is not."
+    )
+    if promote := comparison.file.promote:
+        yield f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it."
+    if multiplied(comparison):
+        yield from _worth_lines(comparison)
+    if comparison.power_law and not comparison.power_law.reason:
+        yield from _power_law_lines(comparison)
+
+
+def _worth_lines(comparison: RungsComparison) -> Iterator[str]:
+    yield (
+        "Worth in compute: how many times the arm's FLOPs the baseline needs at that rung for the arm's loss. Per"
+        " tenfold compute: the factor by which that changes, with a 95% interval for each arm alone. It grows or fades"
+        f" if the factor is shown to differ from 1, and holds if it is shown to lie within {1 / MARGIN:.3g} to"
+        f" {MARGIN:g}."
+    )
+    reasons: dict[str, list[str]] = {}
+    for arm in comparison.arms:
+        if arm.trend.reason:
+            reasons.setdefault(arm.trend.reason, []).append(arm.name)
+    for reason, arms in reasons.items():
+        yield f"No trend for {', '.join(arms)}: {reason}."
+    notes = {arm.projection.note for arm in comparison.arms if arm.projection and not arm.trend.reason}
+    for note in sorted(notes - {""}):
+        yield f"The target is {note}."
+    if len(comparison.rungs) < MIN_RUNGS and comparison.file.target_flops:
+        yield f"A projection needs {MIN_RUNGS} rungs."
+
+
+def _power_law_lines(comparison: RungsComparison) -> Iterator[str]:
+    law = comparison.power_law
+    if law is None:
+        return
+    each = "; ".join(
+        f"{arm} {exp(found.mean):.3g} ({exp(low):.3g} to {exp(high):.3g}), {law.words[arm]}"
+        for arm, found in law.multipliers.items()
+        for low, high in [interval(found)]
+    )
+    floor = "" if not isfinite(law.floor.mean) else f" floor {law.floor.mean:.4g}, exponent {law.exponent.mean:.3g};"
+    yield f"Power law along the rungs, in size and tokens at once, with one floor and exponent:{floor} worth {each}."

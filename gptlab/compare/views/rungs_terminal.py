@@ -1,0 +1,29 @@
+"""The comparison over rungs in a terminal."""
+
+from rich.console import Console
+from rich.text import Text
+
+from gptlab.compare.analysis.over_rungs import RungsComparison
+from gptlab.compare.views.rungs_tables import gate_cells, profile_cells, rung_cells, rungs_lines, worth_cells
+from gptlab.compare.views.terminal import print_lines, print_table
+
+
+def print_rungs(comparison: RungsComparison, folder: str, console: Console) -> None:
+    """Print the rungs, the verdicts over them, the worth in compute, and how to read the tables.
+
+    `folder` is that of the experiment, below which each rung can be compared in full.
+    """
+    if comparison.file.question:
+        console.print(Text(comparison.file.question, "bold"), end="\n\n")
+    print_table("rung", [Text(rung.name) for rung in comparison.rungs], rung_cells(comparison), console)
+    console.print()
+    arms = [Text(arm.name) for arm in comparison.arms]
+    print_table("arm", arms, gate_cells(comparison), console)
+    if worth := worth_cells(comparison):
+        console.print()
+        print_table("worth in FLOPs", arms, worth, console)
+    for flops, cells in profile_cells(comparison).items():
+        console.print()
+        print_table(f"at {flops:.3g} FLOPs", [Text(arm) for arm in comparison.profiles[flops]], cells, console)
+    print_lines(rungs_lines(comparison), console, "dim")
+    print_lines([f"One rung in full: gptlab compare {folder}/{comparison.rungs[-1].name}"] if folder else [], console)
