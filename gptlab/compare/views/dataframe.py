@@ -1,14 +1,13 @@
 """A comparison as a DataFrame with one row per arm, for Python and for CSV files."""
 
 from dataclasses import fields
-from math import exp, log, nan
+from math import nan
 from typing import Any
 
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison, Effect, Result
 from gptlab.compare.analysis.over_rungs import ArmOverRungs, RungsComparison
-from gptlab.compare.analysis.statistics import interval
 
 ENDS = ("", "low", "high")  # of an interval; "" for the value itself
 
@@ -44,16 +43,19 @@ def _over_rungs(arm: ArmOverRungs | None) -> dict[str, Any]:
     """Return the columns about all rungs; those of the baseline are empty."""
     if arm is None:
         return {"at_all_rungs": "baseline"}
-    low, high = interval(arm.trend.change)
-    change = {"": arm.trend.change.mean, "_low": low, "_high": high}
-    projected = {f"projected{end and '_' + end}": getattr(arm.projection, end or "value", nan) for end in ENDS}
+    projected = [getattr(arm.projection, end or "value", nan) for end in ENDS]
     return {
         "at_all_rungs": f"{arm.word} ({arm.standing})" if arm.standing else arm.word,
         "p_all_rungs": arm.p_holm,
         "trend": arm.trend.word,
-        **{f"trend_per_decade{end}": exp(log(10) * value) for end, value in change.items()},
-        **projected,
+        **dict(zip(_named("trend_per_decade"), arm.trend.per_decade, strict=True)),
+        **dict(zip(_named("projected"), projected, strict=True)),
     }
+
+
+def _named(number: str) -> list[str]:
+    """Return the names of the columns of a number and of the ends of its interval."""
+    return [f"{number}{end and '_' + end}" for end in ENDS]
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def _multipliers(result: Result) -> dict[str, float]:
     """Return the compute multipliers with the ends of their intervals, inf or 0 for those beyond the budgets."""
     units = {unit: getattr(result.multiplier, unit, None) for unit in ("tokens", "flops", "seconds")}
     return {
-        f"multiplier_{unit}{end and '_' + end}": getattr(found, end or "value", float("nan"))
+        name: getattr(found, end or "value", float("nan"))
         for unit, found in units.items()
-        for end in ENDS
+        for name, end in zip(_named(f"multiplier_{unit}"), ENDS, strict=True)
     }

@@ -25,7 +25,7 @@ The fields of the document:
   of the rung alone; see comparison_document.
 """
 
-from math import exp, log
+from math import exp
 from typing import Any
 
 from gptlab.compare.analysis.over_rungs import ArmOverRungs, RungsComparison
@@ -74,16 +74,12 @@ def rungs_document(comparison: RungsComparison) -> dict[str, Any]:
 
 
 def _arm(arm: ArmOverRungs) -> dict[str, Any]:
-    low, high = interval(arm.trend.change)
     projection = arm.projection
     return {
         **{key: getattr(arm, key) for key in ("name", "words", "word", "standing", "passes", "p", "p_holm")},
         "trend": {
             "word": arm.trend.word,
-            **{
-                key: exp(log(10) * x)
-                for key, x in (("per_decade", arm.trend.change.mean), ("low", low), ("high", high))
-            },
+            **dict(zip(("per_decade", "low", "high"), arm.trend.per_decade, strict=True)),
             "misfit": arm.trend.misfit,
             "reason": arm.trend.reason,
         },
@@ -99,8 +95,8 @@ def _power_law(law: PowerLaw, comparison: RungsComparison) -> dict[str, Any]:
         "worth": {arm: _factor(found) for arm, found in law.multipliers.items()},
         "words": law.words,
         "residuals": {
-            str(arm): {names[float(flops)]: float(x) for flops, x in row.items()}
-            for arm, row in law.residuals.T.items()
+            str(arm): {name: float(row[flops]) for flops, name in names.items()}
+            for arm, row in law.residuals.T.to_dict().items()
         },
         "reason": law.reason,
     }

@@ -1,7 +1,7 @@
 """The tables and sentences about arms over rungs, as text. The terminal, Markdown and the page print the same cells."""
 
 from collections.abc import Iterator
-from math import exp, isfinite, log
+from math import exp, isfinite
 
 from gptlab.compare.analysis.comparison import CONFIDENCE
 from gptlab.compare.analysis.isoflop import Profile
@@ -81,8 +81,8 @@ def trend_text(trend: Trend) -> str:
     """Return the word for a trend with the factor for each tenfold of compute: `holds: 1.02 (0.97 to 1.07)`."""
     if trend.reason:
         return trend.word
-    low, high = (exp(end * log(10)) for end in interval(trend.change))
-    return f"{trend.word}: {exp(trend.change.mean * log(10)):.3g} ({low:.3g} to {high:.3g})"
+    value, low, high = trend.per_decade
+    return f"{trend.word}: {value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def projection_text(projection: Projection | None) -> str:
