@@ -132,14 +132,14 @@ def _sweep(args: Namespace) -> Result:
     from gptlab.config.compose import load_config
     from gptlab.sweeps.grid import plan_sweep, split_arguments
     from gptlab.sweeps.run_sweep import sweep
-    from gptlab.sweeps.status import status_document
+    from gptlab.sweeps.rungs_status import document
 
     code = 1 if sweep(args.arguments, retry=args.retry, **arm_flags(args)).get("failed") else 0
     if not wants_document(args):
         return Result(code=code)
     plan = plan_sweep(split_arguments(args.arguments).cells, **arm_flags(args))
     cfg = load_config(plan.cells[0].overrides)
-    return Result(status_document(Path(cfg.runs_dir, plan.name)), code)
+    return Result(document(Path(cfg.runs_dir, plan.name)), code)
 
 
 SWEEP = Verb(
@@ -189,11 +189,11 @@ def _status_arguments(parser: ArgumentParser) -> None:
 def _status(args: Namespace) -> Result:
     from rich.console import Console
 
-    from gptlab.sweeps.status import show_status, status_document
+    from gptlab.sweeps.rungs_status import document, show
 
     if args.watch or not wants_document(args):
-        show_status(args.folder, Console(), watch=args.watch)
-    return Result(status_document(args.folder) if wants_document(args) else None)
+        show(args.folder, Console(), watch=args.watch)
+    return Result(document(args.folder) if wants_document(args) else None)
 
 
 STATUS = Verb(

@@ -112,17 +112,18 @@ def show_status(folder: Path, console: Console, *, watch: bool = False) -> None:
     """Print the state of a sweep; with `watch`, refresh it until every cell has ended."""
     statuses = statuses_in(folder)
     if not watch:
-        console.print(_with_looks(folder, statuses))
+        console.print(status_view(folder, statuses))
         return
-    with Live(_with_looks(folder, statuses), console=console, refresh_per_second=4) as live:
+    with Live(status_view(folder, statuses), console=console, refresh_per_second=4) as live:
         while any(status.state not in SETTLED for status in statuses):
             time.sleep(SECONDS_BETWEEN_READS)
             statuses = statuses_in(folder, statuses)
-            live.update(_with_looks(folder, statuses))
+            live.update(status_view(folder, statuses))
 
 
-def _with_looks(folder: Path, statuses: Sequence[CellStatus]) -> Group:
+def status_view(folder: Path, statuses: Sequence[CellStatus] | None = None) -> Group:
     """Return what `render` does, and the arms of a sequential sweep at the last look."""
+    statuses = statuses_in(folder) if statuses is None else statuses
     looks = [ArmLook(**look) for look in _manifest(folder).get("looks") or []]
     return Group(render(folder, statuses), *([looks_table(looks)] if looks else []))
 
