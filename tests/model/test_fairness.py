@@ -160,6 +160,21 @@ def test_1_an_offset_of_the_seed_draws_the_weights_of_that_seed(init):
     assert not all(torch.equal(seven[name], three[name]) for name in seven)
 
 
+def test_1_an_offset_of_the_seed_draws_what_a_constructor_draws_with_that_seed(own_registry):
+    @registry.register("norm", "noisy")
+    class Noisy(torch.nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            self.register_buffer("noise", torch.randn(dim))
+
+        def forward(self, x):
+            return x + self.noise
+
+    models = [tiny_model("norm=noisy", f"seed={s} train.seed_offset={o}") for s, o in ((7, 0), (3, 4), (3, 0))]
+    seven, three_and_four, three = (model.blocks[0].attention_placement.norm.noise for model in models)
+    assert torch.equal(seven, three_and_four) and not torch.equal(seven, three)
+
+
 # 3. Initial scale and weight decay follow the role.
 
 ROLE_OF_NAME = {
