@@ -185,6 +185,9 @@ def _rungs(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:
     tune_at, target = tree.get("tune_at") or TUNE_AT[0], tree.get("target_flops")
     if tune_at not in TUNE_AT:
         raise ConfigError(f"{_place(path, 'tune_at', tune_at)}: must be {' or '.join(TUNE_AT)}")
+    if tree.get("promote") and tree.get("ladder"):
+        rule = "an arm of a ladder is compared with the one before it, which could be left out"
+        raise ConfigError(f"{_place(path, 'promote', tree['promote'])}: {rule}; leave promote or ladder out")
     promoted = read_promoted(tree.get("promote") or [], _place(path, "promote", tree.get("promote")))
     return {
         "rungs": rungs,
@@ -260,5 +263,5 @@ def _use(path: Path, value: Any) -> list[str]:
 def _shown(value: Any) -> str:
     """Return a value of a file as text: [0, a]."""
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {of}' for key, of in value.items())}}}"
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+        return f"{{{', '.join(f'{key}: {_shown(item)}' for key, item in value.items())}}}"
+    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else str(value)
