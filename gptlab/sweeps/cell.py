@@ -27,6 +27,7 @@ class Cell:
     budget: Budget
     device: str
     match: CostMatch | None
+    evaluated_tokens: int  # that its evaluations read, see PreparedRun
     failure: str = ""  # a reason that could not be written into its folder
 
     @property
@@ -113,7 +114,7 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
             problems.setdefault(str(e), f"{e}   [{spec.label}]" if len(specs) > 1 else str(e))
         else:
             device = str(run.device.device) if device_is_here else run.cfg.device
-            cells.setdefault(run.folder, Cell(spec, run.folder, run.budget, device, run.match))
+            cells.setdefault(run.folder, Cell(spec, run.folder, run.budget, device, run.match, run.evaluated_tokens))
     if problems:
         raise ConfigError("\n".join(problems.values()))
     return list(cells.values())
