@@ -78,8 +78,8 @@ def main(overrides: Sequence[str]) -> None:
     import torch
 
     torch_imported = time.perf_counter()
-    from gptlab.bench.subject import prepare, step_of
-    from gptlab.bench.timing import synchronize
+    from gptlab.bench.subject import prepare
+    from gptlab.training.step_timing import step_of, synchronize
     from gptlab.training.trainer import Trainer
 
     gptlab_imported = time.perf_counter()

@@ -8,9 +8,10 @@ import torch
 from gptlab.bench.host import describe_machine, measure_startup
 from gptlab.bench.matmul_peak import Gemm, datasheet_flops, gemms, timed_gemms
 from gptlab.bench.peers import OTHER, SAME, Peer, find_peers
-from gptlab.bench.subject import prepare, step_of
+from gptlab.bench.subject import prepare
 from gptlab.bench.timing import Timed, interleave, rates, ratios, spread, steps_per_block, warm_up
 from gptlab.training.prepare import PreparedRun
+from gptlab.training.step_timing import step_of
 from gptlab.training.trainer import Trainer
 
 BLOCKS = 7

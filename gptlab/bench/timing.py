@@ -1,11 +1,12 @@
 """Interleaved blocks of steps, so that a temporary slowdown of the machine affects everything that is timed."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+
+from gptlab.training.step_timing import seconds_of
 
 SECONDS_PER_BLOCK = 1.5
 WARM_UP_STEPS = 3  # the first one compiles and makes the optimizer's state
@@ -28,37 +29,20 @@ def interleave(entries: Sequence[Timed], blocks: int, device: torch.device) -> N
     """Time `blocks` blocks of each entry in turn, every other round backwards, so that a drift favours none."""
     for block in range(blocks):
         for timed in entries[:: -1 if block % 2 else 1]:
-            timed.seconds.append(_time(timed.step, timed.steps, device) / timed.steps)
+            timed.seconds.append(seconds_of(timed.step, timed.steps, device) / timed.steps)
 
 
 def warm_up(step: Callable[[], object], device: torch.device) -> None:
     """Do the steps that must not be timed."""
-    _time(step, WARM_UP_STEPS, device)
+    seconds_of(step, WARM_UP_STEPS, device)
 
 
 def steps_per_block(step: Callable[[], object], device: torch.device, seconds: float = SECONDS_PER_BLOCK) -> int:
     """Return how many steps take about `seconds`, measured on a step that is already warm."""
     trial = 1
-    while (took := _time(step, trial, device)) < SHORTEST_TRIAL:
+    while (took := seconds_of(step, trial, device)) < SHORTEST_TRIAL:
         trial *= 2
     return max(1, round(seconds * trial / took))
-
-
-def _time(step: Callable[[], object], n: int, device: torch.device) -> float:
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(n):
-        step()
-    synchronize(device)
-    return time.perf_counter() - started
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its queued work. A CPU has no queue."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -83,10 +83,27 @@ TRAIN = Verb(
 
 def _sweep_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--retry", action="store_true", help="run failed cells again")
+    parser.add_argument("--dry-run", action="store_true", help="print what `gptlab plan` prints, and start nothing")
     _plan_arguments(parser)
 
 
 def _plan_arguments(parser: ArgumentParser) -> None:
+    _arm_arguments(parser)
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="SD",
+        help="of a plan: the standard deviation of a paired difference, in the metric's unit",
+    )
+    parser.add_argument(
+        "--no-timing", action="store_true", help="of a plan: time no training steps, where no run has measured a speed"
+    )
+    parser.add_argument(
+        "--flops-per-s", type=float, metavar="RATE", help="of a plan: say the time at this rate too, such as 4e14"
+    )
+
+
+def _arm_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "arguments", nargs="*", metavar="experiment.yaml | key=value[,value...]", help="the arms and seeds of the sweep"
     )
@@ -129,6 +146,11 @@ def arm_flags(args: Namespace) -> dict[str, Any]:
 
 
 def _sweep(args: Namespace) -> Result:
+    if args.dry_run:
+        return _plan(args)
+    for flag in ("noise", "no_timing", "flops_per_s"):
+        if getattr(args, flag) not in (None, False):
+            raise ConfigError(f"--{flag.replace('_', '-')}: is for a plan; add --dry-run, or leave it out")
     from gptlab.config.compose import load_config
     from gptlab.sweeps.grid import plan_sweep, split_arguments
     from gptlab.sweeps.run_sweep import sweep
@@ -146,6 +168,7 @@ SWEEP = Verb(
     "train every combination of the values given; the same command continues it",
     """  gptlab sweep norm=layernorm,rmsnorm placement=pre,post,double seed=0,1,2
   gptlab sweep experiments/demo/demo.yaml
+  gptlab sweep experiments/demo/demo.yaml --dry-run          what it would cost and show; starts nothing
   gptlab sweep experiments/demo/demo.yaml seed=0,1,2,3 budget.steps=500
   gptlab sweep ffn=gelu,swiglu,geglu --seeds 3..12           more seeds for arms that are not settled
   gptlab sweep ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto
@@ -163,18 +186,21 @@ SWEEP = Verb(
 
 def _plan(args: Namespace) -> Result:
     from gptlab.cli.plan import print_plan
-    from gptlab.sweeps.plan import plan_document
+    from gptlab.sweeps.plan import Forecast, plan_document
 
-    plan = plan_document(args.arguments, **arm_flags(args))
+    forecast = Forecast(not args.no_timing, args.noise, args.flops_per_s)
+    plan = plan_document(args.arguments, forecast, **arm_flags(args))
     print_plan(plan, result_console(args))
-    return Result(plan)
+    return Result({"verb": "plan", **plan})
 
 
 PLAN = Verb(
-    "what a sweep would run and cost: arms, seeds, cells, tokens, FLOPs, folders; starts nothing",
+    "what a sweep would run, cost and show: arms, cells, FLOPs, time, the smallest effect; starts nothing",
     """  gptlab plan experiments/demo/demo.yaml
   gptlab plan norm=layernorm,rmsnorm placement=pre,post seed=0,1,2 size=tiny --json
-  gptlab plan ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto""",
+  gptlab plan ffn=gelu,swiglu match=params seed=0,1,2,3,4 --tune optimizer.lr=auto
+  gptlab plan experiments/demo/demo.yaml --noise 0.02        if its runs differ by 0.02 from seed to seed
+  gptlab plan preset=llama,gpt2 seed=0,1,2 --no-timing --flops-per-s 4e14    for a machine that is not here""",
     _plan_arguments,
     _plan,
     json=True,

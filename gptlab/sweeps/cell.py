@@ -31,6 +31,7 @@ class Cell:
     match: CostMatch | None
     seed: int  # its place in the pairs
     drawing_seed: int  # of its random numbers: seed + train.seed_offset
+    evaluated_tokens: int  # that its evaluations read, see PreparedRun
     failure: str = ""  # a reason that could not be written into its folder
 
     @property
@@ -125,7 +126,8 @@ def check_cells(specs: Sequence[CellSpec], *, device_is_here: bool = True, memo:
 
 
 def _cell(spec: CellSpec, run: PreparedRun, device: str) -> Cell:
-    return Cell(spec, run.folder, run.budget, device, run.match, run.cfg.seed, drawing_seed(run.cfg))
+    seeds = {"seed": run.cfg.seed, "drawing_seed": drawing_seed(run.cfg)}
+    return Cell(spec, run.folder, run.budget, device, run.match, **seeds, evaluated_tokens=run.evaluated_tokens)
 
 
 def _refuse_equal_arms(cell: Cell | None, spec: CellSpec) -> None:

@@ -84,6 +84,15 @@ def prepare_launcher(
     return launch
 
 
+def find_workers(settings: list[str], folder: Path, *, n_cells: int, n_slots: int) -> tuple[int, int | None] | None:
+    """Return the number of cells that run at once, and torch's threads in each; None if other machines run them.
+
+    The arguments are those of prepare_launcher, and so is the ConfigError.
+    """
+    parallel = getattr(_open_launcher(settings, folder, lambda cfg: []), "joblib", None)
+    return share_machine(parallel["n_jobs"], n_cells, n_slots) if parallel else None
+
+
 def encode(cells: list[list[str]]) -> str:
     """Return the overrides of some cells as letters that neither Hydra's grammar nor OmegaConf gives a meaning."""
     return base64.urlsafe_b64encode(json.dumps(cells).encode()).decode()

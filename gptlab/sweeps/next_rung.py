@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gptlab.compare import build_comparison
-from gptlab.compare.read.rungs_file import NAME, RungEntry, RungsFile
+from gptlab.compare.read.rungs_file import NAME, RungEntry, RungsFile, has_rungs, read_rungs_file
 from gptlab.config import ConfigError
 from gptlab.files import write_text
 from gptlab.sweeps.arms import Overrides, SweepPlan
@@ -56,6 +56,14 @@ def _moved(grid: TuningGrid, before: TuningGrid, chosen: Overrides) -> tuple[Tun
     own = {key: float(grid.values[key][1]) * ratio for key, ratio in ratios.items()}
     around = TuningGrid.of({key: list(texts) for key, texts in grid.values.items()}, own)
     return around, {key: around.values[key][1] if key in own else text for key, text in chosen.items()}
+
+
+def arms_at(folder: Path, rung: str) -> list[str] | None:
+    """Return the names of the arms that run at a rung of an experiment that was begun; None if that is not known."""
+    if not has_rungs(folder):
+        return None
+    entry = next((entry for entry in read_rungs_file(folder).rungs if entry.name == rung), None)
+    return list(entry.arms) if entry and entry.arms else None
 
 
 def write_rungs(folder: Path, plans: Sequence[SweepPlan], arms: Mapping[str, Sequence[str]]) -> None:

@@ -56,7 +56,7 @@ def sweep(
     console = console or Console(file=sys.stdout)  # held fast: a cell in this process sends sys.stdout to its log
     split = split_arguments(arguments)
     device_is_here = not on_slurm(split.launcher)
-    per_gpu = _per_gpu(split.sweep, device_is_here)
+    per_gpu = read_per_gpu(split.sweep, device_is_here)
     sweeps = [check_sweep(plan, device_is_here=device_is_here) for plan in plan_rungs(split.cells, **options)]
     for checked in sweeps:
         refuse_other_looks(checked)
@@ -112,7 +112,7 @@ def _run_stages(
     return checked, chosen
 
 
-def _per_gpu(settings: Sequence[str], device_is_here: bool) -> int:
+def read_per_gpu(settings: Sequence[str], device_is_here: bool) -> int:
     """Read the settings of the sweep itself: the number of cells that a GPU runs at once."""
     per_gpu = 1
     for text in settings:
@@ -129,15 +129,14 @@ def _per_gpu(settings: Sequence[str], device_is_here: bool) -> int:
 
 def _launcher(settings: list[str], checked: CheckedSweep, per_gpu: int | None) -> Launch:
     """Prepare the launcher; `per_gpu` is None where a cluster assigns the GPUs."""
+    return prepare_launcher(settings, checked.folder, partial(run_cells, per_gpu=per_gpu), **room_for(checked, per_gpu))
+
+
+def room_for(checked: CheckedSweep, per_gpu: int | None) -> dict[str, int]:
+    """Return how many cells there are at most and how many slots on GPUs, as the launcher takes them."""
     devices = {cell.device for cell in checked.cells} if per_gpu else set()
     gpus = {gpu for device in devices for gpu in gpus_for(device)}
-    return prepare_launcher(
-        settings,
-        checked.folder,
-        partial(run_cells, per_gpu=per_gpu),
-        n_cells=max(len(checked.tuning), len(checked.cells)),
-        n_slots=(per_gpu or 0) * len(gpus),
-    )
+    return {"n_cells": max(len(checked.tuning), len(checked.cells)), "n_slots": (per_gpu or 0) * len(gpus)}
 
 
 def _run(cells: list[Cell], *, launch: Launch, console: Console, retry: bool) -> None:

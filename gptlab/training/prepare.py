@@ -1,5 +1,6 @@
 """A run's preparation: everything that follows from its config, before a file is written in its folder."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from gptlab.config import ConfigError, Settings, as_settings, flatten, registry
 from gptlab.config.compose import edit
 from gptlab.config.user_files import blaming
-from gptlab.data import AnyDataset, Task, load_dataset, open_task
+from gptlab.data import AnyDataset, Dataset, Task, load_dataset, open_task
 from gptlab.data.identity import content_of
 from gptlab.distributed import ProcessGroup, find_processes
 from gptlab.model.cost import architecture
@@ -56,6 +57,16 @@ class PreparedRun:
     def n_micro_batches(self) -> int:
         """Forward passes per optimizer step."""
         return self.cfg.train.batch_size // self.micro_batch_size
+
+    @property
+    def evaluated_tokens(self) -> int:
+        """Tokens that all evaluations of the run read; of a budget in seconds those of the last one alone."""
+        asked, dataset, steps = self.cfg.eval, self.dataset, self.budget.steps
+        final = dataset.final_tokens(asked.tokens, asked.final_tokens)
+        wanted = [asked.tokens] * (1 if steps is None else math.ceil(steps / asked.every))
+        wanted += [final] * (final != asked.tokens) + [final for length in asked.lengths if length != 1]
+        whole = dataset.n_val if isinstance(dataset, Dataset) else math.inf
+        return sum(int(whole if n is None else min(n, whole)) for n in wanted)
 
 
 class Memo:

@@ -21,9 +21,11 @@ from gptlab.bench import host, peers, steps, sweeps, timing
 from gptlab.bench.display import markdown, print_figures
 from gptlab.bench.host import run_process
 from gptlab.bench.matmul_peak import DATASHEET, Gemm, datasheet_flops
-from gptlab.bench.subject import prepare, step_of
+from gptlab.bench.subject import prepare
 from gptlab.cli.main import VERBS, main
 from gptlab.config import ConfigError
+from gptlab.training import step_timing
+from gptlab.training.step_timing import step_of
 from gptlab.training.trainer import Trainer
 from paths import ROOT
 
@@ -124,7 +126,7 @@ def test_blocks_take_turns_and_every_other_round_goes_backwards():
 
 def test_times_are_seconds_per_step(monkeypatch):
     clock = iter([0.0, 3.0, 3.0, 5.0])
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(step_timing.time, "perf_counter", lambda: next(clock))
     a = timing.Timed("a", lambda: None, steps=4)
     timing.interleave([a], 2, CPU)
     assert a.seconds == [0.75, 0.5]
@@ -132,7 +134,7 @@ def test_times_are_seconds_per_step(monkeypatch):
 
 def test_a_block_has_as_many_steps_as_fit_in_its_time(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(step_timing.time, "perf_counter", lambda: now[0])
 
     def step(seconds):
         now[0] += seconds

@@ -66,7 +66,11 @@ def folder(tmp_path, monkeypatch):
         ("gptlab convert --from e", "experiments/"),
         ("gptlab list po", "position"),
         ("gptlab plan e", "embedding. embedding= eval. experiments/"),
-        ("gptlab plan --", "--fraction --help --json --knock-out --ladder --multiplier --seeds --tune"),
+        (
+            "gptlab plan --",
+            "--flops-per-s --fraction --help --json --knock-out --ladder --multiplier --no-timing --noise --seeds"
+            " --tune",
+        ),
         ("gptlab compare runs --m", "--margin --markdown --metric"),
         ("gptlab nonsense --", ""),
         ("gptlab new no", "norm"),

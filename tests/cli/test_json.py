@@ -94,6 +94,31 @@ def test_a_plan_starts_nothing(document, folder):
     assert plan["n_cells"] == plan["n_left"] == 4 and plan["tokens"] == 4 * 3 * 4 * 16
 
 
+def test_a_dry_run_of_a_sweep_is_its_plan_and_starts_nothing(document, folder, capsys):
+    words = f"{SWEEP.replace('name=norms', 'name=dry')} --no-timing --noise 0.02 --flops-per-s 1e9"
+    plan = document("plan", words)
+    printed = []
+    for verb in ("sweep --dry-run", "plan"):
+        with pytest.raises(SystemExit) as exit:
+            main([*verb.split(), *words.split()])
+        assert exit.value.code == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and "0.02, the standard deviation" in printed[0]
+    with pytest.raises(SystemExit):
+        main(["sweep", "--dry-run", *words.split(), "--json"])
+    assert json.loads(capsys.readouterr().out) == {"verb": "plan", **plan}
+    assert not (folder / "runs/dry").exists()
+
+
+@pytest.mark.parametrize("flag", ["--noise 0.01", "--no-timing", "--flops-per-s 1e9"])
+def test_a_sweep_that_starts_takes_no_flag_of_a_plan(folder, monkeypatch, capsys, flag):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as exit:
+        main(["sweep", *SWEEP.replace("name=norms", "name=dry").split(), *flag.split()])
+    assert exit.value.code == 2 and f"{flag.split()[0]}: is for a plan" in capsys.readouterr().err
+    assert not (folder / "runs/dry").exists()
+
+
 def test_a_plan_of_a_finished_sweep_has_nothing_left(document):
     plan = document("plan", SWEEP)
     assert (plan["n_cells"], plan["n_left"]) == (4, 0)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from gptlab.sweeps.plan import plan_document
+from gptlab.config import ConfigError
+from gptlab.sweeps.plan import Forecast, plan_document
 from gptlab.sweeps.run_sweep import sweep
 from tiny import TINY_RUN
 
@@ -17,6 +18,7 @@ def given(tmp_path, monkeypatch):
 
 
 def test_a_plan_has_arms_cells_and_cost_and_writes_nothing(given, tmp_path):
+    before = sorted(tmp_path.iterdir())
     document = json.loads(json.dumps(plan_document([*given, "budget.steps=3"])))
     assert (document["name"], document["folder"], document["baseline"]) == ("s", "runs/s", "norm=layernorm")
     first, second = document["arms"]
@@ -29,21 +31,12 @@ def test_a_plan_has_arms_cells_and_cost_and_writes_nothing(given, tmp_path):
     ]
     assert {cell["state"] for cell in document["cells"]} == {"waiting"}
     assert document["tokens"] == 4 * 96 and document["flops"] == sum(cell["flops"] for cell in document["cells"])
-    assert document["tuning"] is None and document["estimate"] is None and not (tmp_path / "runs").exists()
+    assert document["tuning"] is None and document["at_rate"] is None and sorted(tmp_path.iterdir()) == before
 
 
 def test_arms_keep_their_own_widths_without_a_match(given):
     document = plan_document([*given, "budget.steps=3", "match=none", "ffn=gelu,swiglu"])
     assert len({arm["parameters"] for arm in document["arms"] if arm["varying"]["norm"] == "layernorm"}) == 2
-
-
-def test_a_plan_estimates_the_time_from_runs_that_have_ended(given):
-    sweep([*given, "budget.steps=3", "seed=0", "hydra.launcher.n_jobs=1"])
-    document = plan_document([*given, "budget.steps=3"])
-    assert [cell["state"] for cell in document["cells"]] == ["finished", "finished", "waiting", "waiting"]
-    estimate = document["estimate"]
-    assert document["n_left"] == 2 and document["tokens"] == 2 * 96 and estimate["n_measured"] == 2
-    assert estimate["seconds"] == pytest.approx(document["flops"] / estimate["flops_per_s"])
 
 
 def test_a_plan_has_the_cells_of_the_tuning_first_and_a_budget_in_seconds_is_the_estimate(given):
@@ -53,3 +46,29 @@ def test_a_plan_has_the_cells_of_the_tuning_first_and_a_budget_in_seconds_is_the
     assert document["cells"][0]["tuned"] == {"optimizer.lr": "1e-3"} and document["cells"][0]["folder"]
     assert document["cells"][-1]["tuned"] == {} and document["cells"][-1]["folder"] is None
     assert document["tokens"] is None and document["estimate"]["seconds"] == 16 * 2
+
+
+def test_a_plan_of_tuned_arms_knows_the_cells_of_values_that_the_tuning_has_chosen(given):
+    given += ["budget.steps=3", "hydra.launcher.n_jobs=1"]
+    tune = {"tune": ["optimizer.lr=1e-3,3e-3"]}
+    sweep(given, **tune)
+    document = plan_document(given, **tune)
+    assert document["n_left"] == 0 and document["estimate"]["seconds"] == 0
+    assert all(cell["folder"] and cell["state"] == "finished" for cell in document["cells"])
+    document = plan_document([*given, "seed=0,1,2"], **tune)
+    waiting = [(cell["seed"], cell["phase"]) for cell in document["cells"] if cell["state"] == "waiting"]
+    assert waiting == [(2, None), (2, "neighbour")] * 2
+    assert [(arm["n_done"], arm["n_cells"]) for arm in document["arms"]] == [(8, 10)] * 2
+
+
+@pytest.mark.parametrize(("choice", "flag"), [("noise", "--noise"), ("flops_per_s", "--flops-per-s")])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_number_that_cannot_be_is_refused(choice, flag, value):
+    with pytest.raises(ConfigError, match=f"^{flag}={value:g}: must be a number above 0"):
+        Forecast(**{choice: value})
+
+
+@pytest.mark.parametrize("setting", ["hydra.launcher.n_jobs=0", "sweep.per_gpu=none"])
+def test_a_plan_refuses_what_the_sweep_refuses(given, setting):
+    with pytest.raises(ConfigError, match=setting):
+        plan_document([*given, "budget.steps=3", setting])

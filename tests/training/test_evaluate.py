@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from gptlab.runs.folder import open_config
 from gptlab.runs.load import open_model
 from gptlab.runs.record import read_metrics
-from gptlab.training.prepare import open_dataset
+from gptlab.training import train as training_run
+from gptlab.training import trainer
+from gptlab.training.evaluate import evaluate
+from gptlab.training.prepare import open_dataset, prepare_matched
 
 BLOCKS = ("val/block_nats", "val/block_tokens", "val/block_bytes")
 
@@ -31,6 +34,21 @@ def test_blocks_add_up_to_the_final_loss(train_tiny, tmp_path, tokenizer, final_
     dataset = open_dataset(open_config(summary["run_dir"]))
     assert sum(tokens) == (600 // 16 * 16 if final_tokens == "600" else dataset.n_val - 1)
     assert json.loads(Path(summary["run_dir"], "summary.json").read_text())["val/block_nats"] == nats
+
+
+@pytest.mark.parametrize("final_tokens", ["null", "128", "64"])
+@pytest.mark.parametrize("lengths", ["[1]", "[1,2]"])
+def test_the_tokens_that_a_run_evaluates_are_known_beforehand(train_tiny, monkeypatch, tmp_path, final_tokens, lengths):
+    read, prepared = [], []
+    monkeypatch.setattr(trainer, "evaluate", lambda *a, **k: read.append(found := evaluate(*a, **k)) or found)
+    monkeypatch.setattr(
+        training_run, "prepare_matched", lambda *a, **k: prepared.append(run := prepare_matched(*a, **k)) or run
+    )
+    (tmp_path / "long.txt").write_text("".join(f"{n} bottles of {n * n}.\n" for n in range(300)))
+    tokens = "eval.every=4", "eval.tokens=64", f"eval.final_tokens={final_tokens}", f"eval.lengths={lengths}"
+    train_tiny(f"data.path={tmp_path / 'long.txt'}", "position=rope", *tokens)
+    [run] = prepared
+    assert run.evaluated_tokens == pytest.approx(sum(evaluation.n_tokens for evaluation in read), abs=2)
 
 
 def test_every_block_is_scored_by_the_model(train_tiny, tmp_path):
