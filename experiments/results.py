@@ -18,10 +18,14 @@ from PIL import Image
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.analysis.over_rungs import RungsComparison
 from gptlab.compare.analysis.verdict import BETTER, DEFINITIONS, WORSE
 from gptlab.compare.build import build, collect_runs
+from gptlab.compare.build_rungs import build_rungs, collect_rungs
 from gptlab.compare.views.charts.picture import draw
+from gptlab.compare.views.charts.rungs import draw_rungs
 from gptlab.compare.views.markdown import render_markdown
+from gptlab.compare.views.rungs_markdown import render_rungs
 
 HERE = Path(__file__).parent
 HEAD = """# Questions and answers
@@ -85,9 +89,13 @@ def main(out: Path) -> None:
     for folder in sorted({path.parent for path in HERE.glob("*/*.json")}):
         name, kept, path = folder.name, folder / "kept.json", next(folder.glob("*.py"), None)
         script = _load(path) if path else None
-        comparison = build_comparison([kept]) if kept.is_file() else None
-        files = script.main() if script else _files(comparison, kept)
-        rows[name] = (_row(comparison) if comparison else {}) | (script.row() if hasattr(script, "row") else {})
+        rungs = collect_rungs([kept]) if kept.is_file() else None
+        if rungs:
+            files, rows[name] = _over_rungs(build_rungs(rungs))
+        else:
+            comparison = build_comparison([kept]) if kept.is_file() else None
+            files = script.main() if script else _files(comparison, kept)
+            rows[name] = (_row(comparison) if comparison else {}) | (script.row() if hasattr(script, "row") else {})
         (out / name).mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             (out / name / file).write_bytes(content)
@@ -97,6 +105,26 @@ def main(out: Path) -> None:
 def _files(comparison: Comparison, kept: Path) -> dict[str, bytes]:
     text = render_markdown(comparison, "results.png") + "".join(_longer_windows(kept))
     return {"RESULTS.md": text.encode(), "results.png": _small(draw(comparison, "png"))}
+
+
+def _over_rungs(comparison: RungsComparison) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an experiment with rungs, and its line on the page."""
+    files = {
+        "RESULTS.md": render_rungs(comparison, "results.png").encode(),
+        "results.png": _small(draw_rungs(comparison, "png")),
+    }
+    arms = "; ".join(
+        f"{arm.name} {' / '.join(arm.words.values())}{f', worth {arm.trend.word}' if not arm.trend.reason else ''}"
+        for arm in comparison.arms
+    )
+    runs = [rung.comparison.runs for rung in comparison.rungs]
+    return files, {
+        "question": comparison.file.question,
+        "baseline": comparison.baseline,
+        "verdicts": f"at {' / '.join(rung.name for rung in comparison.rungs)}: {arms}",
+        "runs": sum(map(len, runs)),
+        "seconds": sum(table["seconds"].sum() for table in runs),
+    }
 
 
 def _row(comparison: Comparison) -> dict[str, Any]:
