@@ -4,27 +4,24 @@ An arm is a variant of the experiment, or a combination of the values given; its
 """
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Override
 
-from gptlab.config import BOOKKEEPING, GROUPS, SLOTS, ConfigError, flatten, plain, registry
-from gptlab.config.compose import files_in, load_config
-from gptlab.config.overrides import parse, quoted, text_of, typed, values_as_typed
-from gptlab.sweeps.arms import AT_SHARE, Arm, Overrides, SweepPlan, as_texts
-from gptlab.sweeps.experiment import FIRST_TUNING_SEED, Experiment, is_experiment, read_experiment
+from gptlab.config import ConfigError, plain, registry
+from gptlab.config.compose import load_config
+from gptlab.config.overrides import parse, quoted, text_of
+from gptlab.sweeps.arms import AT_SHARE, Arm, Overrides, SweepPlan
+from gptlab.sweeps.experiment import Experiment, is_experiment, read_experiment
 from gptlab.sweeps.fractional_design import balanced
 from gptlab.sweeps.ladder import knock_outs, ladder_arms
+from gptlab.sweeps.plan_tuning import unique_names, with_tuning
 from gptlab.sweeps.rungs import Rung
 from gptlab.sweeps.seed_plan import SeedPlan
-from gptlab.sweeps.tuning_grid import AUTO, TuningGrid
-
-DEFAULT_TUNING_SEEDS = 2
-NOT_TUNED = {"seed", *BOOKKEEPING} - {"match"}
+from gptlab.sweeps.values import expand, key_of, values_of
 
 
 class Arguments(NamedTuple):
@@ -86,7 +83,7 @@ def plan_sweep(
     rung = rung or next(iter(experiment.rungs), None)
     if rung:
         experiment = _at_rung(experiment, rung, given)
-    if added := next((override.input_line for override in given if _key(override).startswith("+")), None):
+    if added := next((override.input_line for override in given if key_of(override).startswith("+")), None):
         raise ConfigError(f"{added}: nothing can be added; write {added.lstrip('+')}")
     name = _name(given, experiment)
     planned, first_look = _seeds(given, experiment, seeds)
@@ -95,9 +92,12 @@ def plan_sweep(
     if fraction is not None:
         arms = _keep_fraction(arms, fraction)
     if rung:  # an arm has one name at all rungs, whatever `match=` changes at each of them
-        arms = [replace(arm, variant=name) for arm, name in zip(arms, _unique_names(arms), strict=True)]
-    plan = _with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look, rung=rung), given, tune)
-    return replace(plan, budgets=_budgets(plan.arms[0])) if multiplier or experiment.multiplier else plan
+        arms = [replace(arm, variant=name) for arm, name in zip(arms, unique_names(arms), strict=True)]
+    plan = with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look, rung=rung), given, tune)
+    if multiplier or experiment.multiplier:
+        return replace(plan, budgets=_budgets(plan.arms[0]))
+    _refuse_unknown_margin(plan)
+    return plan
 
 
 def plan_rungs(arguments: Sequence[str], **options: Any) -> list[SweepPlan]:
@@ -111,6 +111,15 @@ def plan_rungs(arguments: Sequence[str], **options: Any) -> list[SweepPlan]:
     if first.experiment.tune_at == "first":
         others = [replace(plan, tune_seeds=[]) for plan in others]
     return [first, *others]
+
+
+def _refuse_unknown_margin(plan: SweepPlan) -> None:
+    """Refuse a margin in compute where no arm can be the baseline at another budget, which says what it is worth."""
+    margin = plan.experiment.margin or ""
+    budgets = {tuple(item for item in arm.overrides.items() if item[0].startswith("budget.")) for arm in plan.arms}
+    if margin.endswith("%") and len(budgets) == 1:
+        rule = "a share of compute is known from the baseline at several budgets"
+        raise ConfigError(f"margin={margin}: {rule}; add multiplier: true, or give it in the metric's unit")
 
 
 def _at_rung(experiment: Experiment, rung: Rung, given: Sequence[Override]) -> Experiment:
@@ -146,7 +155,7 @@ def _name(given: Sequence[Override], experiment: Experiment) -> str:
     """Return the given name, the experiment's, or the keys that vary and a hash of the command without its seeds."""
     names = [override for override in given if override.key_or_group == "name"]
     if names:
-        if len(_values(names[-1])) > 1:
+        if len(values_of(names[-1])) > 1:
             raise ConfigError(f"{names[-1].input_line}: a sweep has one name; give only one")
         return str(text_of(names[-1]))
     if experiment.name:
@@ -154,7 +163,7 @@ def _name(given: Sequence[Override], experiment: Experiment) -> str:
     ends = experiment.ladder or experiment.knock_out
     others = [override for override in given if override.key_or_group != "seed"]
     fixed = sorted([*ends, *(override.input_line or "" for override in others)])
-    keys = [_key(override).split(".")[-1] for override in others if len(_values(override)) > 1]
+    keys = [key_of(override).split(".")[-1] for override in others if len(values_of(override)) > 1]
     kind = ["ladder" if experiment.ladder else "knock-out"] if ends else []
     return f"{'-'.join(kind + keys) or 'seeds'}-{hashlib.sha256(' '.join(fixed).encode()).hexdigest()[:6]}"
 
@@ -168,7 +177,7 @@ def _seeds(given: Sequence[Override], experiment: Experiment, flag: str | None) 
         plan = experiment.seeds if flag is None else SeedPlan.parse(flag)
         if plan.first_look or not plan.seeds:
             return [str(seed) for seed in plan.seeds] or [""], plan.first_look
-    typed_seeds = _values(last[0]) if last else [str(seed) for seed in plan.seeds]
+    typed_seeds = values_of(last[0]) if last else [str(seed) for seed in plan.seeds]
     seeds = [_whole(seed) for seed in typed_seeds]
     if twice := next((seed for seed in seeds if seeds.count(seed) > 1), None):
         raise ConfigError(f"seed={','.join(seeds)}: {twice} is given twice, which would be one run; leave one out")
@@ -201,7 +210,7 @@ def _variants(experiment: Experiment, common: Sequence[Override]) -> dict[str, l
     """Return the experiment's variants, written out or made from two configs; a nameless one if it has none."""
     if ends := experiment.ladder or experiment.knock_out:
         start, end = ends
-        fixed = [override.input_line or "" for override in common if len(_values(override)) == 1]
+        fixed = [override.input_line or "" for override in common if len(values_of(override)) == 1]
         return ladder_arms(start, end, fixed) if experiment.ladder else knock_outs(start, end, fixed)
     return experiment.variants or {"": []}
 
@@ -248,95 +257,3 @@ def _keep_fraction(arms: list[Arm], fraction: float) -> list[Arm]:
         raise ConfigError(f"--fraction={fraction:g}: must be between 0 and 1, such as 0.5")
     levels = [{**arm.varying, "variant": arm.variant} for arm in arms]
     return [replace(arms[i], baseline=0) for i in balanced(levels, fraction)]
-
-
-def _with_tuning(plan: SweepPlan, given: Sequence[Override], flags: Sequence[str]) -> SweepPlan:
-    """Add what is tuned: the experiment's settings that the command line leaves open, and those of `--tune`."""
-    keys = {override.key_or_group for override in given}
-    tune = {key: values for key, values in plan.experiment.tune.items() if key not in keys}
-    for text in flags:
-        values = _values(parse([text])[0]) if "=" in text else []
-        if len(values) < 2 and values != [AUTO]:
-            example = f"optimizer.lr={AUTO} or optimizer.lr=3e-4,1e-3,3e-3"
-            raise ConfigError(f"--tune {text}: give a setting {AUTO}, or the values to try, such as {example}")
-        if [flag.partition("=")[0] for flag in flags].count(text.partition("=")[0]) > 1:
-            raise ConfigError(f"--tune {text}: the setting has several --tune; give all its values in one")
-        tune[text.partition("=")[0]] = values
-    if not tune:
-        return plan
-    _refuse_double_values(plan.arms, tune)
-    seeds = plan.experiment.tune_seeds or [FIRST_TUNING_SEED + i for i in range(DEFAULT_TUNING_SEEDS)]
-    if both := set(map(str, seeds)) & {seed or "0" for seed in plan.seeds}:
-        raise ConfigError(f"tune_seeds: {min(both)} is also a seed of the comparison, which would bias it; give others")
-    arms = [replace(arm, variant=name) for arm, name in zip(plan.arms, _unique_names(plan.arms), strict=True)]
-    grids = {arm.name: _first_grid(arm, tune) for arm in arms}
-    return replace(plan, arms=arms, tune=tune, tune_seeds=[str(seed) for seed in seeds], grids=grids)
-
-
-def _unique_names(arms: Sequence[Arm]) -> list[str]:
-    """Return the names of the arms; variants of a grid that have a name in common get the values that differ, too."""
-    groups: dict[str, list[Arm]] = {}
-    for arm in arms:
-        groups.setdefault(arm.name, []).append(arm)
-    names = []
-    for arm in arms:
-        first, *others = groups[arm.name]
-        differing = {
-            k: v for k, v in arm.varying.items() if any(a.varying.get(k) != first.varying.get(k) for a in others)
-        }
-        names.append(" ".join([arm.name, *as_texts(differing)]))
-    return names
-
-
-def _first_grid(arm: Arm, tune: Mapping[str, list[str]]) -> TuningGrid:
-    """Return the values that an arm tries first."""
-    automatic = [key for key, values in tune.items() if values == [AUTO]]
-    own = flatten(plain(load_config(arm.texts))) if automatic else {}
-    for key in automatic:
-        if key not in own:
-            raise ConfigError(f"tune {key}={AUTO}: {arm.name} has no such setting; tune one that all arms have")
-        if type(own[key]) not in (int, float) or not own[key] > 0:
-            rule = f"starts from a number above 0, and {arm.name} has {own[key]}; give the values to try"
-            raise ConfigError(f"tune {key}={AUTO}: {rule}")
-    return TuningGrid.of(tune, {key: float(own[key]) for key in automatic})
-
-
-def _refuse_double_values(arms: Sequence[Arm], tune: Mapping[str, list[str]]) -> None:
-    """Refuse to tune a setting that an arm sets: the arm would be named after a value that it does not train with."""
-    for key in tune:
-        if key.split(".")[0] in NOT_TUNED:
-            raise ConfigError(f"tune {key}: is no choice to make for an arm; tune another setting")
-        for arm in arms:  # with AUTO, what all arms share is where their search starts
-            if key in (arm.varying if tune[key] == [AUTO] else arm.overrides):
-                text = f"{key}={arm.overrides[key]}"
-                raise ConfigError(f"{text}: is tuned too, so the arm would not keep it; leave one out   [{arm.name}]")
-
-
-def expand(overrides: Iterable[Override]) -> list[dict[str, str]]:
-    """Return the overrides for each combination of values; the last key varies fastest.
-
-    A later override of a key replaces an earlier one.
-    """
-    alternatives: dict[str, list[str]] = {}
-    for override in overrides:
-        alternatives.pop(_key(override), None)
-        alternatives[_key(override)] = _values(override)
-    return [dict(zip(alternatives, values, strict=True)) for values in itertools.product(*alternatives.values())]
-
-
-def _key(override: Override) -> str:
-    """Return the key as typed, so that `+key=value` is refused when the cell is composed."""
-    return (override.input_line or "").partition("=")[0]
-
-
-def _values(override: Override) -> list[str]:
-    """Return every value of an override as typed: one, or those of a list, a range() or a glob()."""
-    key, glob = override.key_or_group, override.value()
-    if not isinstance(glob, Glob):
-        return values_as_typed(override)
-    if key not in GROUPS:
-        raise ConfigError(f"{override.input_line}: only options that are chosen by name have a glob(); list the values")
-    options = registry.names(SLOTS[key]) if key in SLOTS else files_in(key)
-    if not (matches := glob.filter(options)):
-        raise ConfigError(f"{override.input_line}: matches no option; choose from {', '.join(options)}")
-    return [typed(name) for name in matches]

@@ -20,6 +20,7 @@ from gptlab.runs.states import SETTLED, RunState
 from gptlab.sweeps.arms import Overrides, SweepPlan, as_texts
 from gptlab.sweeps.cell import Cell, CheckedSweep, check_cells, check_sweep
 from gptlab.sweeps.ctrl_c import cells_save_on_ctrl_c
+from gptlab.sweeps.display import SweepDisplay
 from gptlab.sweeps.gpu_slots import gpus_for
 from gptlab.sweeps.grid import plan_rungs, split_arguments
 from gptlab.sweeps.job import run_cells
@@ -27,7 +28,6 @@ from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, prepare_launche
 from gptlab.sweeps.look import look_at, with_next_seeds
 from gptlab.sweeps.manifest import refuse_other_looks, write_manifest
 from gptlab.sweeps.run_rungs import run_rungs, title_of
-from gptlab.sweeps.status import SweepDisplay
 from gptlab.sweeps.tuning import stages
 
 SECONDS_BETWEEN_TRIES = 1.0

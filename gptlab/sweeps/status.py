@@ -1,17 +1,15 @@
-"""The state of a sweep: `gptlab status`, from any terminal, and the display of a running `gptlab sweep`."""
+"""The state of a sweep, from any terminal: `gptlab status`."""
 
 import json
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,17 +21,13 @@ from gptlab.files import finite
 from gptlab.runs.lock import state_of
 from gptlab.runs.record import read_status, read_summary
 from gptlab.runs.states import OUTCOMES, SETTLED, RunState
-from gptlab.sweeps.cell import Cell
 from gptlab.sweeps.look import ArmLook, looks_table
 from gptlab.sweeps.manifest import NAME, CellEntry, read_manifest
 
 ORDER = (*SETTLED, RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)  # the order of the counts
 UNDECIDED = (RunState.RUNNING, RunState.INTERRUPTED, RunState.WAITING)
 SECONDS_BETWEEN_READS = 2.0
-SECONDS_BETWEEN_OWN_READS = 0.5  # the interval of the running sweep itself
-SHARE_OF_TIME = 0.02  # the most that a sweep spends on reading the states of its cells
 MEASURABLE_SHARE = 0.02  # a cell that has spent less of its budget says nothing about its pace
-SECONDS_BETWEEN_LINES = 60.0  # of a sweep without a terminal
 RUNNING_IN_LINE = 4  # cells that such a line names
 LOG_TAIL_BYTES = 4096
 
@@ -274,79 +268,3 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-class SweepDisplay:
-    """The display of a running sweep: the table of `gptlab status` on a terminal, and a line for each cell that ends.
-
-    Without a terminal it prints a line about the running cells after each minute in which none has ended.
-    It reads the cells' folders in a thread of its own, because a launcher returns only when all its cells have ended.
-    """
-
-    def __init__(self, console: Console, folder: Path, cells: Sequence[Cell]):
-        self.console, self.folder, self.cells = console, folder, cells
-        self.entries = [CellEntry.of(cell) for cell in cells]
-        self.statuses = read_statuses(folder, self.entries)
-        self.ended = {status.folder for status in self.statuses if status.state in SETTLED}
-        self.live: Live | None = None
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.announced_waiting = False
-        self.last_line = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self.ended:
-            self._line(f"{len(self.ended)} of {len(self.cells)} cells have ended already")
-        if self.console.is_terminal:
-            self.live = Live(self._render(), console=self.console, transient=True, redirect_stderr=False)
-            self.live.start()
-        self.thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop.set()
-        self.thread.join()
-        if self.live:
-            self.live.stop()
-
-    def waiting_for_others(self, n: int) -> None:
-        """Say once that the cells left are being run by another process."""
-        if not self.announced_waiting:
-            self._line(f"waiting for {n} cells that another process is running")
-            self.announced_waiting = True
-
-    def _watch(self) -> None:
-        pause = SECONDS_BETWEEN_OWN_READS
-        while not self.stop.wait(pause):
-            started = time.perf_counter()
-            self._update()
-            pause = max(SECONDS_BETWEEN_OWN_READS, (time.perf_counter() - started) / SHARE_OF_TIME)
-        self._update()
-
-    def _update(self) -> None:
-        self.statuses = read_statuses(self.folder, self.entries, self.statuses)
-        for i, cell in enumerate(self.cells):
-            if cell.failure:
-                self.statuses[i] = replace(self.statuses[i], state=RunState.FAILED, reason=cell.failure)
-        for status in self.statuses:
-            if status.state in SETTLED and status.folder not in self.ended:
-                self.ended.add(status.folder)
-                self._line(f"[{len(self.ended)}/{len(self.cells)}] {status.state}{_final_loss(status)}  {status.label}")
-        if self.live:
-            self.live.update(self._render())
-        elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES and not self.stop.is_set():
-            self._line(progress_line(self.statuses))
-
-    def _render(self) -> Group:
-        return render(self.folder, self.statuses, can_continue=False)
-
-    def _line(self, text: str) -> None:
-        self.last_line = time.monotonic()
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _final_loss(status: CellStatus) -> str:
-    loss = read_summary(status.folder).get("val/loss") if status.folder else None
-    return "" if loss is None else f"  val/loss {loss:.4f}"

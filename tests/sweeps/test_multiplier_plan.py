@@ -61,3 +61,14 @@ def test_a_sweep_runs_them_and_compare_keeps_them_apart(tmp_path):
     assert len(comparison.results) == 2 and not comparison.standing
     assert comparison.results[1].multiplier is not None
     assert sorted(comparison.runs["phase"]) == [""] * 6 + ["budget"] * 6
+
+
+def test_a_margin_in_compute_needs_the_baseline_at_several_budgets(tmp_path):
+    file = tmp_path / "x.yaml"
+    head = "seeds: {first: 3, last: 5}\nmargin: 5%\n"
+    file.write_text(head + "variants: {a: [], b: [norm=rmsnorm]}\n")
+    with pytest.raises(ConfigError, match=r"^margin=5%: a share of compute .* add multiplier: true, or give it in"):
+        plan_sweep([str(file)])
+    assert plan_sweep([str(file)], multiplier=True).budgets
+    file.write_text(head + "variants: {a: [budget.steps=5], b: [budget.steps=10]}\n")
+    assert len(plan_sweep([str(file)]).arms) == 2

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from gptlab.config import ConfigError
 from gptlab.runs.lock import locked
-from gptlab.sweeps import status
+from gptlab.sweeps import display
+from gptlab.sweeps.display import SweepDisplay
 from gptlab.sweeps.run_sweep import sweep
 from gptlab.sweeps.status import (
-    SweepDisplay,
     progress_line,
     render,
     seconds_left,
@@ -122,7 +122,7 @@ def test_the_line_for_a_log_says_counts_what_runs_and_the_time_left(folder):
 
 @pytest.mark.parametrize(("seconds", "lines"), [(0.0, True), (3600.0, False)])
 def test_without_a_terminal_a_running_sweep_says_a_line_now_and_then(seconds, lines, folder, monkeypatch):
-    monkeypatch.setattr("gptlab.sweeps.status.SECONDS_BETWEEN_LINES", seconds)
+    monkeypatch.setattr("gptlab.sweeps.display.SECONDS_BETWEEN_LINES", seconds)
     out = io.StringIO()
     display = SweepDisplay(Console(file=out, width=200), folder, cells_of(folder))
     display._update()
@@ -181,8 +181,8 @@ def test_on_a_terminal_a_running_sweep_shows_the_table_of_status_and_a_line_per_
 
 
 def test_the_lines_of_a_sweep_do_not_go_to_the_log_of_a_cell_in_the_same_process(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(status, "SECONDS_BETWEEN_OWN_READS", 0.001)
-    monkeypatch.setattr(status, "SHARE_OF_TIME", 1.0)
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_READS", 0.001)
+    monkeypatch.setattr(display, "SHARE_OF_TIME", 1.0)
     monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 40)
     fixed = [f"runs_dir={tmp_path}", f"data.path={tmp_path}/text.txt", "hydra.launcher.n_jobs=1", "name=s", *SHORT]

@@ -20,10 +20,10 @@ from gptlab.files import write_json
 from gptlab.runs.record import read_metrics, read_status
 from gptlab.runs.states import RunState
 from gptlab.sweeps.cell import check_cells
+from gptlab.sweeps.display import SweepDisplay
 from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_sweep, split_arguments
 from gptlab.sweeps.run_sweep import _run_until_settled, sweep
-from gptlab.sweeps.status import SweepDisplay
 from tiny import TINY_RUN
 
 FAILS_WHEN_IT_TRAINS = '''
