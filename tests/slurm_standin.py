@@ -1,7 +1,8 @@
 """sbatch, srun, scontrol and sacct on this machine, as far as submitit uses them.
 
-An array's jobs run so many at a time as it asks for. One that `scontrol requeue` names starts again when it has ended,
-and one that is killed, as SLURM does when it wants the machine for another and requeues the job itself.
+An array's jobs run so many at a time as it asks for; what is submitted later has another id. A job that
+`scontrol requeue` names starts again when it has ended, and so does one that is killed, as SLURM does when it wants the
+machine for another and requeues the job itself.
 """
 
 import os
@@ -9,9 +10,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-ARRAY = 77  # its job id
+FIRST = 77  # the id of what is submitted first
+ALONE = "alone"  # in place of an index, for a job that is not part of an array
 KILLED = 128 + signal.SIGKILL
 
 
@@ -26,29 +29,38 @@ def install(folder: Path) -> dict[str, str]:
 
 
 def sbatch(script: str) -> None:
-    last, at_once = map(int, re.findall(r"--array=0-(\d+)%(\d+)", Path(script).read_text())[0])
+    job = FIRST + len(list(folder().glob("*.submitted")))
+    (folder() / f"{job}.submitted").touch()
+    array = re.search(r"--array=0-(\d+)%(\d+)", Path(script).read_text())
+    last, at_once = map(int, array.groups()) if array else (0, 1)
     for first in range(at_once):
-        tasks = map(str, range(first, last + 1, at_once))
-        log = (folder() / f"{first}.log").open("w")
-        command = [sys.executable, __file__, "run_jobs", script, *tasks]
+        tasks = map(str, range(first, last + 1, at_once)) if array else [ALONE]
+        log = (folder() / f"{job}-{first}.log").open("w")
+        command = [sys.executable, __file__, "run_jobs", script, str(job), *tasks]
         subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
-    print(f"Submitted batch job {ARRAY}")
+    print(f"Submitted batch job {job}")
 
 
-def run_jobs(script: str, *tasks: str) -> None:
+def run_jobs(script: str, job: str, *tasks: str) -> None:
     for task in tasks:
-        ids = {"JOB_ID": f"{ARRAY + 1 + int(task)}", "ARRAY_JOB_ID": f"{ARRAY}", "ARRAY_TASK_ID": task}
+        ids = {"JOB_ID": job}
+        if task != ALONE:
+            ids = {"JOB_ID": f"{job}{int(task):03}", "ARRAY_JOB_ID": job, "ARRAY_TASK_ID": task}
         env = os.environ | {f"SLURM_{name}": value for name, value in ids.items()}
-        requeued = folder() / f"{ARRAY}_{task}"
+        requeued = folder() / (job if task == ALONE else f"{job}_{task}")
         while subprocess.run(["bash", script], env=env).returncode == KILLED or requeued.exists():
             requeued.unlink(missing_ok=True)
 
 
 def srun(*words: str) -> None:
     *options, python, u, m, module, path = words
-    task = os.environ["SLURM_ARRAY_TASK_ID"]
+    ids = {"%j": "JOB_ID", "%A": "ARRAY_JOB_ID", "%a": "ARRAY_TASK_ID"}
     for name, fd in (("--output", 1), ("--error", 2)):
-        log = options[options.index(name) + 1].replace("%A", str(ARRAY)).replace("%a", task).replace("%t", "0")
+        log = options[options.index(name) + 1].replace("%t", "0")
+        for mark, variable in ids.items():
+            log = log.replace(mark, os.environ.get(f"SLURM_{variable}", ""))
+        while not Path(log).parent.exists():  # submitit makes it after sbatch; SLURM does not start a job so soon
+            time.sleep(0.05)
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), fd)
     os.execv(python, [python, u, m, module, path])
 

@@ -1,10 +1,12 @@
 """Every experiment asks a question and runs, and every result is made again from the kept numbers."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
+from gptlab.compare import build_comparison
 from gptlab.config.compose import load_config
 from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_sweep
@@ -47,6 +49,25 @@ def test_the_coordinate_check_of_mup_measures_every_part_at_every_step(monkeypat
     rms, _, _ = check.kept()
     assert len(rms) == len(check.INITS) * 2 * check.STEPS * len(check.PARTS) and (rms > 0).all()
     assert set(check.main()) == {"RESULTS.md", "results.png"}
+
+
+def test_the_replay_of_looks_says_what_compare_says_of_the_same_runs(tmp_path):
+    folder = ROOT / "experiments" / "same_arm"
+    archive, seeds, last = json.loads((folder / "kept.json").read_text()), range(7, 19), 12
+    archive["sweep"]["planned"] = {"seeds": list(seeds), "arms": 4, "metric": None, "margin": None, "first_look": 3}
+    archive["runs"] = [run for run in archive["runs"] if run["config"]["seed"] in seeds]
+    (tmp_path / "kept.json").write_text(json.dumps(archive))
+    comparison = build_comparison([tmp_path / "kept.json"])
+    replay = script(folder / "replay.py")
+    rates = [result.arm.runs[0].config["optimizer"]["lr"] for result in comparison.results]
+    runs = [[(rate, seed) for seed in seeds] for rate in rates]
+    effects = replay.Kept(folder / "kept.json").effects(runs, comparison.margin, last)
+    for effect, result in zip(effects, comparison.results[1:], strict=True):
+        seen = result.effect
+        looked, found = effect.progress, seen.progress
+        assert (effect.word, looked.seeds, looked.state) == (seen.word, found.seeds, found.state)
+        assert (effect.low, effect.high, effect.p_holm) == pytest.approx((seen.low, seen.high, seen.p_holm))
+        assert found.seeds < last  # the looks have mattered
 
 
 def test_results_are_made_again_from_the_kept_numbers(tmp_path):

@@ -1,9 +1,15 @@
 """The verbs that read what runs left: compare, inspect, sample, dashboard."""
 
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
 
 from gptlab.cli.verb import Result, Verb, result_console, user_path, wants_document
 from gptlab.config import ConfigError
+
+if TYPE_CHECKING:  # a TAB must not import them
+    from gptlab.compare.analysis.comparison import Comparison
+    from gptlab.compare.analysis.over_rungs import RungsComparison
+    from gptlab.compare.views.wandb_summary import Sent
 
 LOWEST_TEMPERATURE = 1e-6  # logits divided by less are infinite
 
@@ -37,6 +43,9 @@ def _compare_arguments(parser: ArgumentParser) -> None:
         ("--keep", "FILE.json", "the raw numbers, which `gptlab compare` reads"),
     ):
         parser.add_argument(flag, type=user_path, metavar=name, help=f"write {content}")
+    parser.add_argument(
+        "--wandb", action="store_true", help="write each arm's verdict into the summary of its W&B runs"
+    )
 
 
 def _compare(args: Namespace) -> Result:
@@ -47,14 +56,38 @@ def _compare(args: Namespace) -> Result:
     files = {key: getattr(args, key) for key in ("csv", "png", "markdown", "html", "keep")}
     options = {key: getattr(args, key) for key in ("metric", "baseline", "against", "margin")}
     defaults = plain(load_config())
+    api = _wandb_api() if args.wandb else None
     comparison = compare_runs(args.paths, outputs=files, console=result_console(args), defaults=defaults, **options)
+    sent = _send_verdicts(api, comparison) if api else None
     if not wants_document(args):
         return Result()
-    from gptlab.compare.analysis.comparison import Comparison
+    from gptlab.compare.analysis.over_rungs import RungsComparison
     from gptlab.compare.views.json_document import comparison_document
     from gptlab.compare.views.rungs_document import rungs_document
 
-    return Result(comparison_document(comparison) if isinstance(comparison, Comparison) else rungs_document(comparison))
+    if isinstance(comparison, RungsComparison):
+        return Result(rungs_document(comparison, sent))
+    return Result(comparison_document(comparison, sent))
+
+
+def _wandb_api() -> Any:
+    """Connect to W&B before anything is written."""
+    from gptlab.compare.views.wandb_summary import SOURCE
+    from gptlab.runs.wandb_api import connect
+
+    return connect(SOURCE)
+
+
+def _send_verdicts(api: Any, comparison: "Comparison | RungsComparison") -> "Sent":
+    from gptlab.compare.analysis.over_rungs import RungsComparison
+    from gptlab.compare.views.wandb_summary import send_verdicts
+
+    if isinstance(comparison, RungsComparison):
+        sent = send_verdicts(api, [rung.comparison for rung in comparison.rungs])
+    else:
+        sent = send_verdicts(api, [comparison])
+    print(sent)
+    return sent
 
 
 COMPARE = Verb(
@@ -63,6 +96,7 @@ COMPARE = Verb(
   gptlab compare runs/demo --metric val/bpb --csv table.csv --png curves.png
   gptlab compare runs/demo --markdown RESULTS.md --html report.html --keep results.json
   gptlab compare runs/demo --margin 0.01 --against previous
+  gptlab compare runs/demo --wandb
   gptlab compare runs/demo --json""",
     _compare_arguments,
     _compare,

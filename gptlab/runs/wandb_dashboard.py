@@ -2,19 +2,12 @@
 
 import importlib
 import importlib.util
-import os
-import ssl
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from typing import Any
 
 from gptlab.config import ConfigError
 from gptlab.runs.metrics import METRICS
-from gptlab.runs.trackers import one_line
-from gptlab.runs.wandb_tracker import has_api_key, import_wandb
+from gptlab.runs.wandb_api import blaming_wandb, connect, owner_of
 
-TIMEOUT = 10  # seconds to wait for an answer of W&B's server
 DRAWN = tuple(metric.key for metric in METRICS.values() if metric.in_dashboard)
 AXES = {"tokens": "tokens", "cost/flops": "FLOPs", "seconds": "seconds of training"}
 PINNED_COLUMNS = ("config:arm.value", *(f"summary:final/{m}" for m in DRAWN), "summary:parameters")
@@ -31,38 +24,14 @@ def save_dashboard(entity: str | None, project: str, name: str | None) -> tuple[
     """
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise ConfigError("dashboard: needs wandb-workspaces; pip install 'gptlab[dashboard]'")
-    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(TIMEOUT))  # wandb reads it when it is imported
-    wandb = import_wandb()
-    if not has_api_key("dashboard", "run `wandb login`"):
-        raise ConfigError("dashboard: no API key is configured; run `wandb login`")
-    _check_server(wandb.setup().settings.base_url, float(os.environ["WANDB_HTTP_TIMEOUT"]))
-    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-
-    try:
-        api = wandb.Api()
-        owner = entity or api.settings["entity"] or api.default_entity
+    api = connect("dashboard")
+    with blaming_wandb("dashboard", "check the network, the key and --entity"):
+        owner = owner_of(api, entity)
         if all(project != known.name for known in api.projects(owner)):
             raise ConfigError(f"--project={project}: {owner} has no such project; train a run in it first")
         workspace = _workspace(owner, project, name).save()
         report = _report(owner, project, name).save()
         return workspace.url, report.url
-    except (wandb.errors.Error, WandbApiFailedError, OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        rule = f"W&B rejected it ({one_line(error)})"
-        raise ConfigError(f"dashboard: {rule}; check the network, the key and --entity") from error
-
-
-def _check_server(host: str, timeout: float) -> None:
-    """Reject a server that does not answer at all: wandb would retry for minutes, also at exit."""
-    try:
-        urllib.request.urlopen(host, timeout=timeout).close()
-    except (urllib.error.HTTPError, HTTPException):
-        return  # the server did answer
-    except OSError as error:
-        why = getattr(error, "reason", error)
-        if not isinstance(why, ssl.SSLError):  # wandb has its own settings for certificates
-            raise ConfigError(f"dashboard: {host} does not answer ({why}); check the network") from error
 
 
 def _reports() -> Any:

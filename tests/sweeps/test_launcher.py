@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -289,6 +291,36 @@ def test_a_stopped_cell_continues_from_its_checkpoint(cluster, text, tmp_path):
         asked = script.read_text()
         for option in ("array=0-1%1", "partition=gpu", "time=99", "signal=USR2@120", "requeue", "mail-type=END"):
             assert f"#SBATCH --{option}" in asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["local", "slurm"])
+def test_a_sequential_sweep_looks_when_the_jobs_of_a_round_have_ended(cluster, text, tmp_path):
+    """The arm is open after three seeds and settled after four, so that the fifth and sixth are not run."""
+    pytest.importorskip("submitit")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | slurm_standin.install(tmp_path / "bin")
+    words = ["sweep", "optimizer.lr=1e-5,1e-1", "--seeds", "3..6", "name=s", "budget.steps=2", "schedule.warmup=0"]
+    words += [*TINY_RUN, *text, f"hydra/launcher=submitit_{cluster}"]
+    words += ["hydra.launcher.array_parallelism=2"] if cluster == "slurm" else []
+
+    def run():
+        command = [sys.executable, "-m", "gptlab", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [line for line in done.stdout.splitlines() if line.startswith(("[", "look", "8 cells"))]
+
+    *first, look, fourth, other_fourth, last, end = run()
+    assert [line[:5] for line in first] == [f"[{i}/6]" for i in range(1, 7)]
+    assert (fourth[:5], other_fourth[:5]) == ("[1/2]", "[2/2]")
+    assert look.startswith("look: optimizer.lr=1e-1 open")
+    assert last == "look: optimizer.lr=1e-1 better at 4 seeds" and end == "8 cells: 8 finished"
+    (lost,) = tmp_path.glob("runs/s/*lr-0.1*seed-3-*/")
+    shutil.rmtree(lost)
+    assert run()[-2:] == [last, end] and (lost / "summary.json").exists()  # a round of one job, which is no array
+    if cluster == "slurm":
+        scripts = [path.read_text() for path in tmp_path.glob("runs/s/.submitit/*/*submission.sh")]
+        arrays = sorted(found[1] for script in scripts if (found := re.search("--array=(.*)", script)))
+        assert arrays == ["0-1%2", "0-5%2"] and len(scripts) == 3
 
 
 @pytest.mark.slow

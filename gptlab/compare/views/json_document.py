@@ -34,6 +34,8 @@ The fields of the document:
 - tuning_runs: the runs that only chose a setting; like the runs of an arm, and each with the name of its `arm`.
 - hardware: one line for each machine and set of versions.
 - repeats: number of runs left out because a later one has the same config and seed.
+- wandb: with --wandb {updated, absent}, the number of runs whose summary in W&B got the verdict, and of those that W&B
+  does not have; else None.
 
 An arm:
 
@@ -88,13 +90,14 @@ from gptlab.compare.analysis.comparison import (
 )
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.columns import COLUMNS
+from gptlab.compare.views.wandb_summary import Sent
 from gptlab.files import finite
 from gptlab.runs.metrics import metric_named
 
 DOCUMENT_FORMAT = "gptlab comparison, 1"
 
 
-def comparison_document(comparison: Comparison) -> dict[str, Any]:
+def comparison_document(comparison: Comparison, sent: Sent | None = None) -> dict[str, Any]:
     """Return the document as nested dicts and lists, with None for every number that is not finite."""
     metric = metric_named(comparison.metric)
     runs, looks = _runs(comparison), comparison.looks
@@ -139,6 +142,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "tuning_runs": runs[""],
         "hardware": comparison.hardware,
         "repeats": comparison.repeats,
+        "wandb": asdict(sent) if sent else None,
     }
     return without_nan(document)
 

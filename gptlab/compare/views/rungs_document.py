@@ -23,8 +23,10 @@ The fields of the document:
   lowest loss in parameters, and the loss there.
 - rungs: for each rung {name, overrides, isoflop, parameters, tokens, flops, comparison}: `comparison` is the document
   of the rung alone; see comparison_document.
+- wandb: with --wandb {updated, absent}, over all rungs.
 """
 
+from dataclasses import asdict
 from math import exp
 from typing import Any
 
@@ -32,11 +34,12 @@ from gptlab.compare.analysis.over_rungs import ArmOverRungs, RungsComparison
 from gptlab.compare.analysis.scaling import PowerLaw
 from gptlab.compare.analysis.statistics import Estimate, interval
 from gptlab.compare.views.json_document import comparison_document, without_nan
+from gptlab.compare.views.wandb_summary import Sent
 
 RUNGS_DOCUMENT_FORMAT = "gptlab rungs, 1"
 
 
-def rungs_document(comparison: RungsComparison) -> dict[str, Any]:
+def rungs_document(comparison: RungsComparison, sent: Sent | None = None) -> dict[str, Any]:
     """Return the document as nested dicts and lists, with None for every number that is not finite."""
     file = comparison.file
     profiles = [
@@ -69,6 +72,7 @@ def rungs_document(comparison: RungsComparison) -> dict[str, Any]:
             }
             for rung in comparison.rungs
         ],
+        "wandb": asdict(sent) if sent else None,
     }
     return without_nan(document)
 
