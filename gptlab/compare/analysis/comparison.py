@@ -32,6 +32,7 @@ class Effect:
     sd_unpaired: float  # expected if the arms had different seeds: sqrt(sd_arm^2 + sd_reference^2)
     text_share: float  # of the variance of the mean: the validation text's; NaN if the blocks are not known
     p: float  # two-sided t test
+    p_any_look: float  # the same, such that it holds at any look of a sequential plan; NaN with fewer than three pairs
     p_holm: float  # p after Holm's correction over the planned arms; NaN with fewer than three pairs
     p_equivalent: float  # two one-sided t tests against the margin
     detectable: float  # the smallest true effect that these pairs detect with 80 % power, at Holm's first step

@@ -216,6 +216,7 @@ def _numbers(found: Measured, p: Corrected, rules: Rules, first_step: float) -> 
         "sd_unpaired": found.sd_unpaired,
         "text_share": text / difference.error**2 if difference.error else float("nan"),
         "p": statistics.two_sided_p(difference),
+        "p_any_look": found.p,
         "p_holm": p.p,
         "p_equivalent": found.p_equivalent,
         "detectable": smallest,

@@ -1,26 +1,18 @@
-"""The arms of an experiment over its rungs: the gate, the trend of the compute multiplier, and isoflop profiles.
+"""The arms of an experiment over its rungs: the gate, the trend of the compute multiplier, and isoflop profiles."""
 
-An arm passes the gate if it is better at every rung. Its p over the rungs is the largest of its p, since it must win at
-each of them (an intersection-union test, Berger 1982, Technometrics 24: 295-300), and Holm's correction goes over all
-arms that were planned. So at most 5 % of experiments let an arm pass that is not better somewhere, also where arms are
-left out of later rungs because of what earlier ones showed: an arm that is left out has not won at its last rung, so it
-cannot pass, and the arms that go on are judged on the runs of later rungs alone.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from math import nan
 
 from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.analysis.gate import NOT_RUN, AtRung, Gate, gates
 from gptlab.compare.analysis.isoflop import Profile, profile
 from gptlab.compare.analysis.multiplier import UNKNOWN
 from gptlab.compare.analysis.scaling import PowerLaw, Projection, Trend, fit_power_law, trend
-from gptlab.compare.analysis.statistics import LEVEL, Estimate, holm
+from gptlab.compare.analysis.statistics import Estimate
 from gptlab.compare.analysis.text_share import SIZES
-from gptlab.compare.analysis.verdict import BETTER, INTERIM, NO_VERDICT, NOT_SHOWN, WORSE
+from gptlab.compare.analysis.verdict import BETTER, INTERIM, NO_VERDICT
 from gptlab.compare.read.rungs_file import RungEntry, RungsFile
-
-NOT_RUN = "left out"  # of an arm that did not go on to a rung
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class ArmOverRungs:
 
     name: str
     words: dict[str, str]  # of every rung that was run; NOT_RUN where the arm was left out
-    word: str  # the gate: the word that it has at every rung, or NOT_SHOWN
+    word: str  # of the gate, see gate.py
     standing: str  # exploratory or interim, or ""
     p: float  # the largest p over the rungs; 1 if it is not judged at all of them
     p_holm: float  # corrected over all arms that were planned
@@ -68,6 +60,7 @@ class RungsComparison:
     file: RungsFile
     rungs: list[Rung]  # those with runs, in the order of the experiment
     pending: list[str]  # the rungs without a run so far
+    unreached: list[str]  # the rungs that are not run, since no arm went on to them
     arms: list[ArmOverRungs]  # without the baseline
     baseline: str
     metric: str
@@ -83,20 +76,20 @@ def over_rungs(file: RungsFile, comparisons: Mapping[str, Comparison]) -> RungsC
         comparisons: that at each rung with runs.
     """
     rungs = [_rung(entry, comparisons[entry.name]) for entry in file.rungs if entry.name in comparisons]
-    pending = [entry.name for entry in file.rungs if entry.name not in comparisons]
+    unreached = _unreached(file, comparisons)
+    pending = [entry.name for entry in file.rungs if entry.name not in comparisons and entry.name not in unreached]
     baseline, *others = file.arms
-    largest = [_largest_p(arm, rungs, complete=not pending) for arm in others]
-    corrected = [one.p for one in holm(largest, len(others))]
+    found = {arm: [*(_at_rung(rung, arm) for rung in rungs), *(None for _ in unreached)] for arm in others}
     by_compute = all(entry.flops is None for entry in file.rungs)
-    arms = [
-        _over_rungs(arm, rungs, (p, p_holm), pending, file.target_flops if by_compute else None)
-        for arm, p, p_holm in zip(others, largest, corrected, strict=True)
-    ]
+    target = file.target_flops if by_compute else None
+    over = gates(found, complete=not pending)
+    arms = [_over_rungs(arm, rungs, gate, target, pending=bool(pending)) for arm, gate in over.items()]
     metric = rungs[0].comparison.metric
     return RungsComparison(
         file=file,
         rungs=rungs,
         pending=pending,
+        unreached=unreached,
         arms=arms,
         baseline=baseline,
         metric=metric,
@@ -110,43 +103,38 @@ def _rung(entry: RungEntry, comparison: Comparison) -> Rung:
     return Rung(entry, comparison, costs["parameters"], costs["tokens"], costs["tokens"] * costs["flops_per_token"])
 
 
-def _largest_p(arm: str, rungs: Sequence[Rung], *, complete: bool) -> float:
-    """Return the p with which an arm differs at every rung in the same direction; 1 if it does not run at all."""
-    effects = [result.effect if (result := rung.result(arm)) else None for rung in rungs]
-    known = [effect for effect in effects if effect is not None and not isnan(effect.p)]
-    if not complete or not known or len(known) < len(rungs) or len({effect.mean > 0 for effect in known}) > 1:
-        return 1.0
-    return max(effect.p for effect in known)
+def _unreached(file: RungsFile, begun: Container[str]) -> list[str]:
+    """Return the rungs from the first one on to which the baseline alone would go."""
+    first = next((i for i, entry in enumerate(file.rungs) if entry.arms and len(entry.arms) == 1), len(file.rungs))
+    return [entry.name for entry in file.rungs[first:] if entry.name not in begun]
 
 
-def _over_rungs(
-    arm: str, rungs: Sequence[Rung], p: tuple[float, float], pending: Sequence[str], target: float | None
-) -> ArmOverRungs:
-    results = {rung.name: rung.result(arm) for rung in rungs}
-    effects = {name: result.effect for name, result in results.items() if result and result.effect}
-    words = {name: effects[name].word if name in effects else NOT_RUN for name in results}
-    found = trend(_multipliers(arm, rungs))
-    marks = {effect.standing for effect in effects.values() if effect.standing} | ({INTERIM} if pending else set())
+def _at_rung(rung: Rung, arm: str) -> AtRung | None:
+    """Return the verdict on an arm at a rung that has runs; None if the arm was left out of it."""
+    result = rung.result(arm)
+    if result and (effect := result.effect):
+        return AtRung(effect.word, effect.mean, effect.p_any_look)
+    return AtRung(NO_VERDICT, nan, nan) if arm in (rung.entry.arms or ()) else None
+
+
+def _over_rungs(arm: str, rungs: Sequence[Rung], gate: Gate, target: float | None, *, pending: bool) -> ArmOverRungs:
+    found = {rung.name: _at_rung(rung, arm) for rung in rungs}
+    words = {name: at.word if at else NOT_RUN for name, at in found.items()}
+    results = [rung.result(arm) for rung in rungs]
+    marks = {result.effect.standing for result in results if result and result.effect and result.effect.standing}
+    if gate.word != NOT_RUN and (pending or not all(results)):
+        marks.add(INTERIM)
+    multipliers = trend(_multipliers(arm, rungs))
     return ArmOverRungs(
         name=arm,
         words=words,
-        word=_gate(list(words.values()), p[1]),
+        word=gate.word,
         standing=min(marks, default=""),
-        p=p[0],
-        p_holm=p[1],
-        trend=found,
-        projection=None if target is None else found.project(target),
+        p=gate.p,
+        p_holm=gate.p_holm,
+        trend=multipliers,
+        projection=None if target is None else multipliers.project(target),
     )
-
-
-def _gate(words: Sequence[str], p_holm: float) -> str:
-    """Return the word that holds at all rungs, or NOT_SHOWN if they differ."""
-    if len(set(words)) > 1:
-        return NOT_SHOWN
-    word = words[0]
-    if word in (BETTER, WORSE) and not p_holm < LEVEL:
-        return NOT_SHOWN
-    return NO_VERDICT if NO_VERDICT in word else word
 
 
 def _multipliers(arm: str, rungs: Sequence[Rung]) -> dict[float, Estimate]:

@@ -48,14 +48,16 @@ An arm:
 - verdict: "better", "worse", "equivalent", "not shown", "unstable", "no verdict", or "two seeds: no verdict" and the
   like; with its mark, "better (exploratory)". None for the baseline. word: the same without a mark.
 - note: to the verdict, "" if there is none.
-- effect: {pairs, mean, low, high, confidence, error, df, sd, sd_unpaired, text_share, p, p_holm, p_equivalent,
-  detectable, detectable_low, detectable_high, seeds_needed, seeds_low, seeds_high, progress}, of the arm minus its
-  reference, paired by seed; None for the baseline. low and high: the t interval with its own confidence; error: the
-  standard error, with df degrees of freedom; text_share: the validation text's share of its square, None if the losses
-  by block are not known; detectable: the smallest true effect that these pairs detect with 80 % power at Holm's first
-  step; seeds_needed: pairs that detect an effect as large as the margin, None if that takes more than 1,000; *_low and
-  *_high: their 90 % range; progress: in a sequential experiment {seeds, state, chance}, else None: the planned seeds
-  that count, whether the arm is "open", "settled" or "given up", and the chance that an open one gets a word.
+- effect: {pairs, mean, low, high, confidence, error, df, sd, sd_unpaired, text_share, p, p_any_look, p_holm,
+  p_equivalent, detectable, detectable_low, detectable_high, seeds_needed, seeds_low, seeds_high, progress}, of the arm
+  minus its reference, paired by seed; None for the baseline. p: of the t test; p_any_look: the same, such that it holds
+  at any look of a sequential plan; p_holm: p_any_look, corrected for the number of arms. low and high: the t interval
+  with its own confidence; error: the standard error, with df degrees of freedom; text_share: the validation text's
+  share of its square, None if the losses by block are not known; detectable: the smallest true effect that these pairs
+  detect with 80 % power at Holm's first step; seeds_needed: pairs that detect an effect as large as the margin, None if
+  that takes more than 1,000; *_low and *_high: their 90 % range; progress: in a sequential experiment {seeds, state,
+  chance}, else None: the planned seeds that count, whether the arm is "open", "settled" or "given up", and the chance
+  that an open one gets a word.
 - multiplier: the compute multiplier against the baseline {tokens, flops, seconds, method, reason, unsteady}, None
   without the baseline's runs at other budgets. In each unit {value, low, high, least, most, text}; a value or an end
   beyond `least` or `most`, the range of the budgets, is None or 0, and `text` says ">2". method: "bracketed" or "slope"

@@ -8,12 +8,14 @@ The fields of the document:
 - baseline: the name of the baseline arm.
 - promote: the words with which an arm goes on to the next rung; [] if all arms do.
 - tune_at: "each" rung or the "first", None if nothing is tuned. target_flops: the compute of the projections, or None.
-- pending: the names of the rungs without a run so far.
+- pending: the names of the rungs without a run so far. unreached: those that are not run, since no arm went on to them.
 - arms: for each arm but the baseline
   - name.
   - words: {rung: word}; "left out" where it did not go on to a rung.
-  - word: the verdict that it has at every rung, "not shown" if they differ. standing: "exploratory", "interim" or "".
-  - passes: whether it is better at every rung. p: its largest p over the rungs. p_holm: corrected over all arms.
+  - word: the verdict that it has at every rung, "left out" if it did not go on to all of them, "not shown" if they
+    differ. standing: "exploratory", "interim" or "".
+  - passes: whether it is better at every rung. p: its largest p_any_look over the rungs, 1 if it is not judged at all
+    of them. p_holm: corrected over all arms that were planned.
   - trend: of its multiplier in FLOPs {word, per_decade, low, high, misfit, reason}; per_decade is the factor for each
     tenfold of compute with its 95 % interval, misfit the scatter about the line over what the errors explain.
   - projection: {value, low, high, beyond, note} at target_flops, or None; beyond: the target over the largest rung.
@@ -59,6 +61,7 @@ def rungs_document(comparison: RungsComparison, sent: Sent | None = None) -> dic
         "tune_at": file.tune_at,
         "target_flops": file.target_flops,
         "pending": comparison.pending,
+        "unreached": comparison.unreached,
         "arms": [_arm(arm) for arm in comparison.arms],
         "power_law": _power_law(comparison.power_law, comparison) if comparison.power_law else None,
         "profiles": profiles,
