@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from rich.console import Console
@@ -181,4 +182,4 @@ def _rungs_report(comparison: RungsComparison, path: Path) -> bytes:
     pages = {rung.name: path.with_name(f"{path.stem}-{rung.name}{path.suffix}") for rung in comparison.rungs}
     for rung in comparison.rungs:
         files.write_bytes(pages[rung.name], render_report(rung.comparison).encode())
-    return render_rungs_report(comparison, {name: page.name for name, page in pages.items()}).encode()
+    return render_rungs_report(comparison, {name: quote(page.name) for name, page in pages.items()}).encode()

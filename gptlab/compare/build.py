@@ -37,6 +37,10 @@ NEIGHBOUR = "neighbour"  # the phase of a run of a tuned arm beside the value th
 BUDGET = "budget"  # the phase of a run of the baseline at another budget
 
 
+class NoRunsYet(ConfigError):
+    """All runs so far are of a tuning, and none can be compared."""
+
+
 @dataclass(frozen=True)
 class CollectedRuns:
     """The runs that a comparison is made from, independent of its options."""
@@ -89,11 +93,12 @@ def collect_runs(paths: Iterable[str | Path], rung: str | None = None) -> Collec
     runs = [run for run in runs if run.folder.name not in places and run.phase != BUDGET]
     judged = JudgedValues.of(sweep)
     if not judged.beside and any(run.phase == NEIGHBOUR for run in runs):
-        raise ConfigError(_without_values(paths, tuned=bool(sweep.get("tune"))))
+        tuned = bool(sweep.get("tune"))
+        raise (NoRunsYet if tuned else ConfigError)(_without_values(paths, tuned=tuned))
     untuned = [run for run in runs if run.phase != TUNE]
     compared = [run for run in untuned if judged.is_chosen(run)]
     if not compared:
-        raise ConfigError(f"compare {paths[0]}: has only tuning runs so far; run `gptlab sweep` to its end")
+        raise NoRunsYet(f"compare {paths[0]}: has only tuning runs so far; run `gptlab sweep` to its end")
     arms = group_arms(compared, SweepFile.of(sweep))
     return CollectedRuns(
         arms=arms,

@@ -1,13 +1,15 @@
 """Build a comparison over rungs from the folder of an experiment, or from a file written by --keep."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gptlab.compare.analysis.over_rungs import RungsComparison, over_rungs
 from gptlab.compare.archive import kept_rungs
-from gptlab.compare.build import CollectedRuns, build, collect_runs
+from gptlab.compare.build import CollectedRuns, NoRunsYet, build, collect_runs
+from gptlab.compare.read.anonymise import shown_command
 from gptlab.compare.read.rungs_file import RungsFile, has_rungs, read_rungs_file
 from gptlab.compare.read.runs import has_runs
 from gptlab.config import ConfigError
@@ -38,10 +40,14 @@ def collect_rungs(paths: Sequence[str | Path]) -> CollectedRungs | None:
         file, names = kept
         return CollectedRungs(file, {name: collect_runs([top], rung=name) for name in names})
     file = read_rungs_file(top)
-    begun = [rung.name for rung in file.rungs if has_runs(top / rung.name)]
+    file = replace(file, command=shown_command(file.command) if file.command else None)
+    begun: dict[str, CollectedRuns] = {}
+    for rung in (rung for rung in file.rungs if has_runs(top / rung.name)):
+        with suppress(NoRunsYet):  # while its arms are tuned
+            begun[rung.name] = collect_runs([top / rung.name])
     if not begun:
-        raise ConfigError(f"compare {top}: no runs here yet; run `gptlab sweep`")
-    return CollectedRungs(file, {name: collect_runs([top / name]) for name in begun})
+        raise ConfigError(f"compare {top}: no runs to compare yet; run `gptlab sweep`")
+    return CollectedRungs(file, begun)
 
 
 def build_rungs(collected: CollectedRungs, **options: Any) -> RungsComparison:

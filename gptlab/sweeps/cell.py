@@ -167,7 +167,7 @@ def with_equal_tokens(plan: SweepPlan, memo: Memo | None = None) -> SweepPlan:
 
     Otherwise an arm with more parameters would be trained for longer.
     """
-    if plan.rung is None or PER_PARAM not in plan.rung.keys or any(PER_PARAM not in arm.overrides for arm in plan.arms):
+    if plan.rung is None or any(PER_PARAM not in arm.overrides for arm in plan.arms):
         return plan
     try:
         baseline = load_config(plan.cell(plan.arms[0], plan.seeds[0]).overrides)

@@ -182,6 +182,9 @@ def _rungs(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:
             rungs += read(tree[key], _place(path, key, tree[key]))
     if not rungs and (alone := next((key for key in ABOUT_RUNGS if tree.get(key)), None)):
         raise ConfigError(f"{path}: {alone} is about rungs, and there are none; add rungs or leave it out")
+    if tree.get("isoflop") and tree.get("target_flops"):
+        rule = "is for rungs that grow in compute, and isoflop compares sizes at one compute"
+        raise ConfigError(f"{_place(path, 'target_flops', tree['target_flops'])}: {rule}; leave it out")
     tune_at, target = tree.get("tune_at") or TUNE_AT[0], tree.get("target_flops")
     if tune_at not in TUNE_AT:
         raise ConfigError(f"{_place(path, 'tune_at', tune_at)}: must be {' or '.join(TUNE_AT)}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
 
+from gptlab.compare.analysis.verdict import MIN_PAIRS
 from gptlab.config import ConfigError, plain, registry
 from gptlab.config.compose import load_config
 from gptlab.config.overrides import parse, quoted, text_of
@@ -108,6 +109,7 @@ def plan_rungs(arguments: Sequence[str], **options: Any) -> list[SweepPlan]:
     """
     first = plan_sweep(arguments, **options)
     others = [plan_sweep(arguments, rung=rung, **options) for rung in first.experiment.rungs[1:]]
+    _refuse_promotion_of_none(first)
     if first.experiment.tune_at == "first":
         others = [replace(plan, tune_seeds=[]) for plan in others]
     return [first, *others]
@@ -122,14 +124,26 @@ def _refuse_unknown_margin(plan: SweepPlan) -> None:
         raise ConfigError(f"margin={margin}: {rule}; add multiplier: true, or give it in the metric's unit")
 
 
+def _refuse_promotion_of_none(plan: SweepPlan) -> None:
+    """Refuse to promote arms that can have no verdict, or no arms: the experiment would end after its first rung."""
+    place = f"promote=[{', '.join(plan.experiment.promote)}]"
+    if plan.experiment.promote and len(plan.seeds) < MIN_PAIRS:
+        rule = f"fewer than {MIN_PAIRS} seeds give no verdict, so that no arm could go on to the next rung"
+        raise ConfigError(f"{place}: {rule}; give more seeds, or leave promote out")
+    if plan.experiment.promote and len(plan.arms) < 2:
+        raise ConfigError(f"{place}: there is one arm, which cannot be left out; add arms, or leave promote out")
+
+
 def _at_rung(experiment: Experiment, rung: Rung, given: Sequence[Override]) -> Experiment:
     """Return the experiment with the size and the budget of a rung."""
-    keys = {key for key in rung.keys if not key.startswith("budget.")}  # the command line may give a budget for all
-    words = [override.input_line or "" for override in given]
-    words += [text for texts in experiment.variants.values() for text in texts]
-    if double := next((word for word in words if word.partition("=")[0] in keys), None):
-        raise ConfigError(f"{double}: each rung sets it, so that an arm would not keep it; leave it out")
     has_budget = any(key.startswith("budget.") for key in rung.keys)
+    keys = {key for key in rung.keys if not key.startswith("budget.")} | {"rung"}
+    typed_words = [override.input_line or "" for override in given]  # which may give all rungs one budget
+    words = [text for texts in experiment.variants.values() for text in texts]
+    if double := next((word for word in [*typed_words, *words] if word.partition("=")[0] in keys), None):
+        raise ConfigError(f"{double}: each rung sets it, so that an arm would not keep it; leave it out")
+    if has_budget and (own := next((word for word in words if word.startswith("budget.")), None)):
+        raise ConfigError(f"{own}: the rungs set the budget of all arms; leave it out of the arm")
     base = [text for text in experiment.base if not (has_budget and text.startswith("budget."))]
     return replace(experiment, base=[*base, *rung.overrides, f"rung={quoted(rung.name)}"])
 

@@ -149,7 +149,7 @@ def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any
     """
     plan = checked.plan
     known: dict[str, Any] | None = earlier.get("planned")
-    if known and len(known["seeds"]) >= MIN_PAIRS and _has_ended(checked.folder, earlier):
+    if known and len(known["seeds"]) >= MIN_PAIRS and has_ended(checked.folder):
         return known
     arms = {cell.spec.arm.name for cell in checked.cells if cell.spec.phase != BUDGET}
     return {
@@ -162,9 +162,11 @@ def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _has_ended(folder: Path, earlier: Mapping[str, Any]) -> bool:
-    """Return whether a run of the comparison has an outcome."""
-    cells = [entry for entry in earlier.get("cells", []) if entry.get("folder") and not entry.get("phase")]
+def has_ended(folder: Path) -> bool:
+    """Return whether a run of the comparison in the folder of a sweep has an outcome."""
+    cells = [
+        entry for entry in read_json(folder / NAME).get("cells", []) if entry.get("folder") and not entry.get("phase")
+    ]
     return any(state_of(folder / entry["folder"]) in OUTCOMES for entry in cells)
 
 

@@ -10,8 +10,13 @@ from gptlab.compare.read.rungs_file import NAME, RungEntry, RungsFile, has_rungs
 from gptlab.config import ConfigError
 from gptlab.files import write_text
 from gptlab.sweeps.arms import Overrides, SweepPlan
-from gptlab.sweeps.manifest import command_line
+from gptlab.sweeps.cell import CheckedSweep
+from gptlab.sweeps.manifest import NAME as SWEEP_FILE
+from gptlab.sweeps.manifest import command_line, has_ended, refuse_other_looks
+from gptlab.sweeps.rungs import Rung
 from gptlab.sweeps.tuning_grid import TuningGrid
+
+OTHER_NAME = "give another name="
 
 
 def words_at(folder: Path) -> dict[str, str]:
@@ -58,11 +63,37 @@ def _moved(grid: TuningGrid, before: TuningGrid, chosen: Overrides) -> tuple[Tun
     return around, {key: around.values[key][1] if key in own else text for key, text in chosen.items()}
 
 
+def refuse_other_plan(checked: CheckedSweep) -> None:
+    """Refuse a sweep whose name was planned otherwise: with looks or rungs that this one does not have.
+
+    Raises:
+        ConfigError: the earlier plan stands.
+    """
+    refuse_other_looks(checked)
+    plan, folder = checked.plan, checked.folder
+    if plan.rung is None:
+        if has_rungs(folder):
+            raise ConfigError(
+                f"name={plan.name}: {folder} is an experiment with rungs, and this has none; {OTHER_NAME}"
+            )
+        return
+    if (folder.parent / SWEEP_FILE).is_file():
+        raise ConfigError(
+            f"name={plan.name}: {folder.parent} is a sweep without rungs, and this has some; {OTHER_NAME}"
+        )
+    entry = next((entry for entry in _entries(folder.parent) if entry.name == plan.rung.name), None)
+    if entry and sorted(entry.overrides) != sorted(plan.rung.overrides) and has_ended(folder):
+        was = " ".join(entry.overrides) or "no override"
+        raise ConfigError(f"rungs: {plan.rung.name} was run with {was} in {folder}; give the rung another name")
+
+
+def _entries(folder: Path) -> Sequence[RungEntry]:
+    return read_rungs_file(folder).rungs if has_rungs(folder) else []
+
+
 def arms_at(folder: Path, rung: str) -> list[str] | None:
     """Return the names of the arms that run at a rung of an experiment that was begun; None if that is not known."""
-    if not has_rungs(folder):
-        return None
-    entry = next((entry for entry in read_rungs_file(folder).rungs if entry.name == rung), None)
+    entry = next((entry for entry in _entries(folder) if entry.name == rung), None)
     return list(entry.arms) if entry and entry.arms else None
 
 
@@ -93,8 +124,20 @@ def write_rungs(folder: Path, plans: Sequence[SweepPlan], arms: Mapping[str, Seq
         promote=experiment.promote,
         tune_at=experiment.tune_at if plan.tune else None,
         target_flops=experiment.target_flops,
+        planned=_planned(folder, experiment.rungs),
     )
     try:
         write_text(folder / NAME, json.dumps(asdict(content), indent=1) + "\n")  # JSON is YAML
     except OSError as e:
         raise ConfigError(f"runs_dir={folder.parent}: cannot be written ({e.strerror}); give another") from e
+
+
+def _planned(folder: Path, rungs: Sequence[Rung]) -> list[str]:
+    """Return the names of the rungs, or of those that were planned when the first run of the comparison ended.
+
+    An arm could otherwise become better at all rungs when the rung at which it is not is taken out.
+    """
+    names = [rung.name for rung in rungs]
+    if not any(has_ended(folder / entry.name) for entry in _entries(folder)):
+        return names
+    return list(read_rungs_file(folder).planned or names)

@@ -71,7 +71,7 @@ The document of an experiment with rungs has these fields instead:
         run, the next ones count all its arms, so that the sums are the most that can be run.
     n_cells, n_left (int), tokens, flops (float | None): of all rungs together.
     seconds (float | None): of training and evaluation that is left, one cell after another.
-    rungs (list): for each rung its name, `rung`, and the fields above.
+    rungs (list): for each rung its name, `rung`, and the fields above; rungs to which no arm goes on are left out.
 """
 
 import math
@@ -86,8 +86,7 @@ from gptlab.sweeps.arms import TUNING, Arm, Overrides, SweepPlan
 from gptlab.sweeps.cell import Cell, CheckedSweep, check_cells, check_sweep
 from gptlab.sweeps.grid import plan_rungs, split_arguments
 from gptlab.sweeps.launcher import find_workers, on_slurm
-from gptlab.sweeps.manifest import refuse_other_looks
-from gptlab.sweeps.next_rung import arms_at, next_plan
+from gptlab.sweeps.next_rung import arms_at, next_plan, refuse_other_plan
 from gptlab.sweeps.resolving_power import effect_document
 from gptlab.sweeps.run_sweep import read_per_gpu, room_for
 from gptlab.sweeps.speeds import Speeds, speeds_of_runs, time_at_rate, time_document, timed_speeds
@@ -169,7 +168,7 @@ def plan_document(arguments: Sequence[str], forecast: Forecast | None = None, **
     if plans[0].rung:
         return _rungs_document(plans, machine_for, forecast, is_here=is_here)
     checked = check_sweep(plans[0], device_is_here=is_here)
-    refuse_other_looks(checked)
+    refuse_other_plan(checked)
     return sweep_document(as_far_as_run(checked, is_here=is_here), machine_for(checked), forecast)
 
 
@@ -188,10 +187,13 @@ def _rungs_document(
     for plan in plans:
         checked = check_sweep(plan, device_is_here=is_here)
         folder = checked.folder.parent
-        arms = arms_at(folder, checked.folder.name) or [arm.name for arm in plan.arms]
         if documents:
-            checked = check_sweep(next_plan(plan, arms, first, carried), device_is_here=is_here)
-        refuse_other_looks(checked)
+            ended = not documents[-1]["n_left"]  # so that it is known which arms go on
+            arms = (arms_at(folder, checked.folder.name) if ended else None) or [arm.name for arm in plan.arms]
+            if experiment.promote and len(arms) < 2:
+                break
+            checked = check_sweep(next_plan(checked.plan, arms, first, carried), device_is_here=is_here)
+        refuse_other_plan(checked)
         progress = as_far_as_run(checked, is_here=is_here)
         if not documents and experiment.tune_at == "first":
             carried = progress.chosen

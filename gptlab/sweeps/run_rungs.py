@@ -39,7 +39,7 @@ def run_rungs(
             going = _promoted(ended[-1], going, experiment.promote, say)
             arms[_rung_of(checked.plan)] = going
         write_rungs(folder, plans, arms)
-        if len(going) < 2:
+        if experiment.promote and len(going) < 2:
             say(f"{name}: no arm goes on to this rung, nor to a later one")
             break
         if ended and (experiment.promote or carried is not None):

@@ -26,7 +26,8 @@ from gptlab.sweeps.grid import plan_rungs, split_arguments
 from gptlab.sweeps.job import run_cells
 from gptlab.sweeps.launcher import Launch, WorkerDied, on_slurm, prepare_launcher
 from gptlab.sweeps.look import look_at, with_next_seeds
-from gptlab.sweeps.manifest import refuse_other_looks, write_manifest
+from gptlab.sweeps.manifest import write_manifest
+from gptlab.sweeps.next_rung import refuse_other_plan
 from gptlab.sweeps.run_rungs import run_rungs, title_of
 from gptlab.sweeps.tuning import stages
 
@@ -59,7 +60,7 @@ def sweep(
     per_gpu = read_per_gpu(split.sweep, device_is_here)
     sweeps = [check_sweep(plan, device_is_here=device_is_here) for plan in plan_rungs(split.cells, **options)]
     for checked in sweeps:
-        refuse_other_looks(checked)
+        refuse_other_plan(checked)
         tuning = f" and {_count(checked.tuning)} of tuning" if checked.tuning else ""
         _print(console, f"{title_of(checked.plan)}: {_count(checked.cells)}{tuning}, all checked")
 

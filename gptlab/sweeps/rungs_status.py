@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from gptlab.compare.read.rungs_file import has_rungs, read_rungs_file
-from gptlab.runs.states import SETTLED
+from gptlab.compare.read.rungs_file import RungsFile, has_rungs, read_rungs_file
+from gptlab.runs.states import SETTLED, RunState
 from gptlab.sweeps.manifest import NAME
 from gptlab.sweeps.status import SECONDS_BETWEEN_READS, show_status, status_document, status_view, statuses_in
 
@@ -70,24 +70,32 @@ def _begun(folder: Path) -> list[str]:
 
 def _waiting(folder: Path) -> bool:
     """Return whether a cell has yet to end, or a rung that will run has yet to begin."""
-    rungs, begun = read_rungs_file(folder).rungs, _begun(folder)
-    if any(rung.name not in begun and len(rung.arms or ()) > 1 for rung in rungs):
-        return True
-    return any(status.state not in SETTLED for name in begun for status in statuses_in(folder / name))
+    file, begun = read_rungs_file(folder), _begun(folder)
+    for rung in file.rungs:
+        if file.promote and rung.arms and len(rung.arms) < 2:
+            return False  # no arm goes on to it
+        if rung.name not in begun:
+            return True
+        states = {status.state for status in statuses_in(folder / rung.name)}
+        if not states <= set(SETTLED):
+            return True
+        if RunState.FAILED in states and (file.promote or file.tune_at == "first"):
+            return False  # the next rung depends on the cells that failed
+    return False
 
 
 def _view(folder: Path) -> Group:
-    rungs, begun = read_rungs_file(folder).rungs, _begun(folder)
+    file, begun = read_rungs_file(folder), _begun(folder)
     parts: list[RenderableType] = []
-    for rung in rungs:
+    for rung in file.rungs:
         if rung.name in begun:
             parts.append(status_view(folder / rung.name))
         else:
-            parts.append(Text(f"{folder / rung.name}: not begun{_arms(rung.arms)}"))
+            parts.append(Text(f"{folder / rung.name}: not begun{_arms(file, rung.arms)}"))
     return Group(*parts)
 
 
-def _arms(arms: Sequence[str] | None) -> str:
+def _arms(file: RungsFile, arms: Sequence[str] | None) -> str:
     if arms is None:
         return "; its arms depend on the rung before"
-    return f"; arms: {', '.join(arms)}" if len(arms) > 1 else "; no arm goes on to it"
+    return "; no arm goes on to it" if file.promote and len(arms) < 2 else f"; arms: {', '.join(arms)}"

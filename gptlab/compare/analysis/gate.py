@@ -15,6 +15,7 @@ from gptlab.compare.analysis.statistics import LEVEL, holm
 from gptlab.compare.analysis.verdict import BETTER, NO_VERDICT, NOT_SHOWN, WORSE
 
 NOT_RUN = "left out"  # of an arm that did not go on to a rung
+NOT_YET = "no run yet"  # of an arm that will run there
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ def _word(rungs: Sequence[AtRung | None], p_holm: float) -> str:
     words = {NOT_RUN if at is None else at.word for at in rungs}
     if NOT_RUN in words:
         return NOT_RUN
-    if len(words) > 1:
+    alike = {NO_VERDICT if NO_VERDICT in word or word == NOT_YET else word for word in words}
+    if len(alike) > 1:
         return NOT_SHOWN
-    word = words.pop()
-    if word in (BETTER, WORSE) and not p_holm < LEVEL:
-        return NOT_SHOWN
-    return NO_VERDICT if NO_VERDICT in word else word
+    word = alike.pop()
+    return NOT_SHOWN if word in (BETTER, WORSE) and not p_holm < LEVEL else word

@@ -1,18 +1,21 @@
 """The arms of an experiment over its rungs: the gate, the trend of the compute multiplier, and isoflop profiles."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import isfinite, nan
+
+import numpy as np
 
 from gptlab.compare.analysis.comparison import Comparison, Result
-from gptlab.compare.analysis.gate import NOT_RUN, AtRung, Gate, gates
+from gptlab.compare.analysis.gate import NOT_RUN, NOT_YET, AtRung, Gate, gates
 from gptlab.compare.analysis.isoflop import Profile, profile
 from gptlab.compare.analysis.multiplier import UNKNOWN
 from gptlab.compare.analysis.scaling import PowerLaw, Projection, Trend, fit_power_law, trend
-from gptlab.compare.analysis.statistics import Estimate
 from gptlab.compare.analysis.text_share import SIZES
-from gptlab.compare.analysis.verdict import BETTER, INTERIM, NO_VERDICT
+from gptlab.compare.analysis.verdict import BETTER, EXPLORATORY, INTERIM, JUDGED, NOT_SHOWN
 from gptlab.compare.read.rungs_file import RungEntry, RungsFile
+
+SAME_COMPUTE = "two rungs have the same compute"
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,16 @@ class Rung:
     comparison: Comparison
     parameters: float
     tokens: float
-    flops: float
+    flops: float  # like the numbers above NaN if no run of the baseline has finished
 
     @property
     def name(self) -> str:
         return self.entry.name
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a run of the baseline has finished, so that its compute is known."""
+        return isfinite(self.flops)
 
     def result(self, arm: str) -> Result | None:
         """Return the result of an arm, or None if it did not run at this rung."""
@@ -39,7 +47,7 @@ class ArmOverRungs:
     """The verdicts on one arm over the rungs."""
 
     name: str
-    words: dict[str, str]  # of every rung that was run; NOT_RUN where the arm was left out
+    words: dict[str, str]  # of every rung that was run or is unreached
     word: str  # of the gate, see gate.py
     standing: str  # exploratory or interim, or ""
     p: float  # the largest p over the rungs; 1 if it is not judged at all of them
@@ -61,11 +69,17 @@ class RungsComparison:
     rungs: list[Rung]  # those with runs, in the order of the experiment
     pending: list[str]  # the rungs without a run so far
     unreached: list[str]  # the rungs that are not run, since no arm went on to them
+    gone: list[str]  # the rungs that were planned when the first run ended, and are not in the experiment any more
     arms: list[ArmOverRungs]  # without the baseline
     baseline: str
     metric: str
     power_law: PowerLaw | None = None  # None for an isoflop experiment, and for a metric that is no loss on text
     profiles: dict[float, dict[str, Profile]] = field(default_factory=dict)  # FLOPs -> arm -> profile
+
+    @property
+    def known_rungs(self) -> list[Rung]:
+        """The rungs whose compute is known."""
+        return [rung for rung in self.rungs if rung.is_known]
 
 
 def over_rungs(file: RungsFile, comparisons: Mapping[str, Comparison]) -> RungsComparison:
@@ -76,26 +90,40 @@ def over_rungs(file: RungsFile, comparisons: Mapping[str, Comparison]) -> RungsC
         comparisons: that at each rung with runs.
     """
     rungs = [_rung(entry, comparisons[entry.name]) for entry in file.rungs if entry.name in comparisons]
-    unreached = _unreached(file, comparisons)
-    pending = [entry.name for entry in file.rungs if entry.name not in comparisons and entry.name not in unreached]
-    baseline, *others = file.arms
-    found = {arm: [*(_at_rung(rung, arm) for rung in rungs), *(None for _ in unreached)] for arm in others}
+    names = [entry.name for entry in file.rungs]
+    unreached = [name for name in _unreached(file) if name not in comparisons]
+    pending = [name for name in names if name not in comparisons and name not in unreached]
+    gone = [name for name in file.planned if name not in names]
+    baseline = rungs[0].comparison.baseline.name
+    others = [arm for arm in file.arms if arm != baseline]
+    found = {arm: {rung.name: _at_rung(rung, arm) for rung in rungs} | dict.fromkeys(unreached) for arm in others}
+    over = gates({arm: list(at.values()) for arm, at in found.items()}, complete=not pending)
     by_compute = all(entry.flops is None for entry in file.rungs)
-    target = file.target_flops if by_compute else None
-    over = gates(found, complete=not pending)
-    arms = [_over_rungs(arm, rungs, gate, target, pending=bool(pending)) for arm, gate in over.items()]
+    standing = EXPLORATORY if gone else INTERIM if pending else ""
+    arms = [
+        _over_rungs(arm, rungs, found[arm], over[arm], standing, file.target_flops, by_compute=by_compute)
+        for arm in others
+    ]
     metric = rungs[0].comparison.metric
     return RungsComparison(
         file=file,
         rungs=rungs,
         pending=pending,
         unreached=unreached,
+        gone=gone,
         arms=arms,
         baseline=baseline,
         metric=metric,
-        power_law=_power_law(file.arms, rungs) if by_compute and metric in SIZES else None,
-        profiles={} if by_compute else _profiles(file.arms, rungs),
+        power_law=_power_law([baseline, *others], rungs) if by_compute and metric in SIZES else None,
+        profiles={} if by_compute else _profiles([baseline, *others], rungs),
     )
+
+
+def _unreached(file: RungsFile) -> list[str]:
+    """Return the rungs from the first one on to which no arm goes on beside the baseline."""
+    names = [entry.name for entry in file.rungs]
+    ends = [i for i, entry in enumerate(file.rungs) if file.promote and entry.arms and len(entry.arms) < 2]
+    return names[ends[0] :] if ends else []
 
 
 def _rung(entry: RungEntry, comparison: Comparison) -> Rung:
@@ -103,50 +131,72 @@ def _rung(entry: RungEntry, comparison: Comparison) -> Rung:
     return Rung(entry, comparison, costs["parameters"], costs["tokens"], costs["tokens"] * costs["flops_per_token"])
 
 
-def _unreached(file: RungsFile, begun: Container[str]) -> list[str]:
-    """Return the rungs from the first one on to which the baseline alone would go."""
-    first = next((i for i, entry in enumerate(file.rungs) if entry.arms and len(entry.arms) == 1), len(file.rungs))
-    return [entry.name for entry in file.rungs[first:] if entry.name not in begun]
-
-
 def _at_rung(rung: Rung, arm: str) -> AtRung | None:
     """Return the verdict on an arm at a rung that has runs; None if the arm was left out of it."""
     result = rung.result(arm)
     if result and (effect := result.effect):
         return AtRung(effect.word, effect.mean, effect.p_any_look)
-    return AtRung(NO_VERDICT, nan, nan) if arm in (rung.entry.arms or ()) else None
+    return AtRung(NOT_YET, nan, nan) if arm in (rung.entry.arms or ()) else None
 
 
-def _over_rungs(arm: str, rungs: Sequence[Rung], gate: Gate, target: float | None, *, pending: bool) -> ArmOverRungs:
-    found = {rung.name: _at_rung(rung, arm) for rung in rungs}
-    words = {name: at.word if at else NOT_RUN for name, at in found.items()}
-    results = [rung.result(arm) for rung in rungs]
-    marks = {result.effect.standing for result in results if result and result.effect and result.effect.standing}
-    if gate.word != NOT_RUN and (pending or not all(results)):
-        marks.add(INTERIM)
-    multipliers = trend(_multipliers(arm, rungs))
+def _over_rungs(
+    arm: str,
+    rungs: Sequence[Rung],
+    found: Mapping[str, AtRung | None],
+    gate: Gate,
+    standing: str,
+    target: float | None,
+    *,
+    by_compute: bool,
+) -> ArmOverRungs:
+    marks = {_mark(rung, arm, found[rung.name]) for rung in rungs} | {"" if gate.word == NOT_RUN else standing}
+    multipliers = _trend(arm, rungs, by_compute=by_compute)
     return ArmOverRungs(
         name=arm,
-        words=words,
+        words={name: at.word if at else NOT_RUN for name, at in found.items()},
         word=gate.word,
-        standing=min(marks, default=""),
+        standing=next((mark for mark in (EXPLORATORY, INTERIM) if mark in marks), ""),
         p=gate.p,
         p_holm=gate.p_holm,
         trend=multipliers,
-        projection=None if target is None else multipliers.project(target),
+        projection=multipliers.project(target) if target is not None and by_compute else None,
     )
 
 
-def _multipliers(arm: str, rungs: Sequence[Rung]) -> dict[float, Estimate]:
+def _mark(rung: Rung, arm: str, at: AtRung | None) -> str:
+    """Return the mark of the word on an arm. A word that says that runs are missing has none of its own."""
+    if at is None:
+        return ""
+    result = rung.result(arm)
+    if at.word in JUDGED and result and result.effect:
+        return result.effect.standing
+    return INTERIM if at.word == NOT_YET or rung.comparison.standing == INTERIM else ""
+
+
+def _trend(arm: str, rungs: Sequence[Rung], *, by_compute: bool) -> Trend:
+    """Return how the multiplier of an arm changes with the compute of the rungs."""
     found = {}
     for rung in rungs:
         result = rung.result(arm)
         found[rung.flops] = result.multiplier.flops.log if result and result.multiplier else UNKNOWN
-    return found
+    unknown = [rung.name for rung in rungs if not rung.is_known]
+    if not by_compute:
+        reason = "the rungs of an isoflop experiment differ in size, not in compute alone"
+    elif unknown:
+        reason = f"no run of the baseline has finished at {', '.join(unknown)}"
+    elif len(found) < len(rungs):
+        reason = SAME_COMPUTE
+    else:
+        return trend(found)
+    return Trend(np.array([]), [], UNKNOWN, NOT_SHOWN, reason=reason)
 
 
-def _power_law(arms: Sequence[str], rungs: Sequence[Rung]) -> PowerLaw:
-    """Fit the losses of the arms that ran at all rungs."""
+def _power_law(arms: Sequence[str], rungs: Sequence[Rung]) -> PowerLaw | None:
+    """Fit the losses of the arms that ran at all rungs; return None if the compute of a rung is not known."""
+    if not all(rung.is_known for rung in rungs):
+        return None
+    if len({rung.flops for rung in rungs}) < len(rungs):
+        return PowerLaw(UNKNOWN, UNKNOWN, reason=SAME_COMPUTE)
     losses = {
         arm: {rung.flops: result.scores for rung in rungs if (result := rung.result(arm)) is not None} for arm in arms
     }

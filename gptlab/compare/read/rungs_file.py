@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptlab.files import read_json
+from gptlab.files import FileError, read_json
 
 NAME = "rungs.yaml"
 
@@ -33,6 +33,7 @@ class RungsFile:
     promote: Sequence[str] = ()  # the words with which an arm goes on to the next rung; empty if all do
     tune_at: str | None = None  # "each" rung or the "first", if something is tuned
     target_flops: float | None = None
+    planned: Sequence[str] = ()  # the names of the rungs when the first run ended; fewer make words exploratory
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "RungsFile":
@@ -47,5 +48,12 @@ def has_rungs(folder: str | Path) -> bool:
 
 
 def read_rungs_file(folder: Path) -> RungsFile:
-    """Return the content of the rungs.yaml of a folder that has one."""
-    return RungsFile.of(read_json(folder / NAME))
+    """Return the content of the rungs.yaml of a folder that has one.
+
+    Raises:
+        FileError: it is not one that gptlab has written.
+    """
+    try:
+        return RungsFile.of(read_json(folder / NAME))
+    except (KeyError, TypeError) as e:
+        raise FileError(f"{folder / NAME}: lacks what a sweep writes ({e}); start the sweep again") from e

@@ -8,10 +8,11 @@ The fields of the document:
 - baseline: the name of the baseline arm.
 - promote: the words with which an arm goes on to the next rung; [] if all arms do.
 - tune_at: "each" rung or the "first", None if nothing is tuned. target_flops: the compute of the projections, or None.
-- pending: the names of the rungs without a run so far. unreached: those that are not run, since no arm went on to them.
+- pending: the names of the rungs without a run so far. unreached: of those to which no arm went on. gone: of those that
+  were planned when the first run ended and are not in the experiment any more, so that all words are exploratory.
 - arms: for each arm but the baseline
   - name.
-  - words: {rung: word}; "left out" where it did not go on to a rung.
+  - words: {rung: word}; "left out" where it did not go on to a rung, "no run yet" where it will run.
   - word: the verdict that it has at every rung, "left out" if it did not go on to all of them, "not shown" if they
     differ. standing: "exploratory", "interim" or "".
   - passes: whether it is better at every rung. p: its largest p_any_look over the rungs, 1 if it is not judged at all
@@ -60,8 +61,7 @@ def rungs_document(comparison: RungsComparison, sent: Sent | None = None) -> dic
         "promote": list(file.promote),
         "tune_at": file.tune_at,
         "target_flops": file.target_flops,
-        "pending": comparison.pending,
-        "unreached": comparison.unreached,
+        **{key: getattr(comparison, key) for key in ("pending", "unreached", "gone")},
         "arms": [_arm(arm) for arm in comparison.arms],
         "power_law": _power_law(comparison.power_law, comparison) if comparison.power_law else None,
         "profiles": profiles,

@@ -22,7 +22,8 @@ def _blocks(comparison: RungsComparison, picture: str | None) -> Iterator[str]:
     yield "## Over the rungs"
     yield table("rung", [rung.name for rung in comparison.rungs], rung_cells(comparison))
     arms = [arm.name for arm in comparison.arms]
-    yield table("arm", arms, gate_cells(comparison))
+    if gates := gate_cells(comparison):
+        yield table("arm", arms, gates)
     if worth := worth_cells(comparison):
         yield "Worth in FLOPs:"
         yield table("arm", arms, worth)

@@ -5,10 +5,10 @@ from math import exp, isfinite
 
 from gptlab.compare.analysis.comparison import CONFIDENCE
 from gptlab.compare.analysis.isoflop import Profile
-from gptlab.compare.analysis.over_rungs import NOT_RUN, ArmOverRungs, Rung, RungsComparison
+from gptlab.compare.analysis.over_rungs import ArmOverRungs, Rung, RungsComparison
 from gptlab.compare.analysis.scaling import MARGIN, MIN_RUNGS, Projection, Trend
 from gptlab.compare.analysis.statistics import interval
-from gptlab.compare.analysis.verdict import BETTER, EXPLORATORY
+from gptlab.compare.analysis.verdict import BETTER
 from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, si
 from gptlab.compare.views.captions import difference_of
 from gptlab.compare.views.columns import GATE, TREND, Cells
@@ -20,7 +20,7 @@ def rung_cells(comparison: RungsComparison) -> Cells:
     return {
         "parameters": [si(rung.parameters) for rung in rungs],
         "tokens": [si(rung.tokens) for rung in rungs],
-        "FLOPs": [f"{rung.flops:.3g}" for rung in rungs],
+        "FLOPs": [f"{rung.flops:.3g}" if rung.is_known else UNKNOWN for rung in rungs],
         "seeds": [_seeds(rung) for rung in rungs],
         f"baseline's\n{comparison.metric}": [
             plus_minus(rung.comparison.baseline.mean, rung.comparison.baseline.sd) for rung in rungs
@@ -34,7 +34,9 @@ def _seeds(rung: Rung) -> str:
 
 
 def gate_cells(comparison: RungsComparison) -> Cells:
-    """Return each arm's verdict at every rung, and the one that holds at all of them."""
+    """Return each arm's verdict at every rung, and the one that holds at all of them; {} without arms to judge."""
+    if not comparison.arms:
+        return {}
     cells = {rung.name: [_verdict(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
     return cells | {
         "p\n(Holm)": [p_value(arm.p_holm) if arm.p < 1 else UNKNOWN for arm in comparison.arms],
@@ -45,7 +47,7 @@ def gate_cells(comparison: RungsComparison) -> Cells:
 def _verdict(rung: Rung, arm: ArmOverRungs) -> str:
     result = rung.result(arm.name)
     if result is None or result.effect is None:
-        return NOT_RUN
+        return arm.words[rung.name]
     return f"{difference_of(result)}\n{result.effect.verdict}"
 
 
@@ -57,7 +59,9 @@ def worth_cells(comparison: RungsComparison) -> Cells:
     """Return each arm's compute multiplier in FLOPs at every rung, and how it changes; {} without multipliers."""
     if not multiplied(comparison):
         return {}
-    cells = {rung.name: [_multiplier(rung, arm.name) for arm in comparison.arms] for rung in comparison.rungs}
+    cells = {rung.name: [_multiplier(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
+    if comparison.profiles:  # of sizes at one compute there is no trend
+        return cells
     cells |= {TREND: [trend_text(arm.trend) for arm in comparison.arms]}
     target = comparison.file.target_flops
     if target is None:
@@ -70,10 +74,10 @@ def multiplied(comparison: RungsComparison) -> bool:
     return any(result.multiplier is not None for rung in comparison.rungs for result in rung.comparison.results)
 
 
-def _multiplier(rung: Rung, arm: str) -> str:
-    result = rung.result(arm)
+def _multiplier(rung: Rung, arm: ArmOverRungs) -> str:
+    result = rung.result(arm.name)
     if result is None:
-        return NOT_RUN
+        return arm.words[rung.name]
     return str(result.multiplier.flops) if result.multiplier and not result.multiplier.flops.reason else UNKNOWN
 
 
@@ -114,29 +118,43 @@ def _size(found: Profile) -> str:
 
 def rungs_lines(comparison: RungsComparison) -> Iterator[str]:
     """Say what the tables mean, what is missing, and which arms were left out."""
+    if comparison.gone:
+        yield f"EXPLORATORY: {', '.join(comparison.gone)} was planned as a rung, and is not in the experiment any more."
+    if comparison.unreached:
+        yield f"No arm went on to {', '.join(comparison.unreached)}."
     if comparison.pending:
         yield f"INTERIM: no run yet at {', '.join(comparison.pending)}. Run the sweep to its end for the other rungs."
     for rung in comparison.rungs:
-        if rung.comparison.standing == EXPLORATORY:
-            yield f"EXPLORATORY at {rung.name}: {'; '.join(rung.comparison.reasons)}."
-    yield (
-        f"Differences in {comparison.metric} with {CONFIDENCE:.0%} intervals and words are those of each rung alone."
-        f" At all rungs an arm is {BETTER} if it is so at each of them; p is its largest one, with Holm's correction"
-        f" over {len(comparison.arms)} arms, so that at most 5% of experiments let an arm pass that is not."
-    )
-    if promote := comparison.file.promote:
-        yield f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it."
+        if mark := rung.comparison.standing:
+            yield f"{mark.upper()} at {rung.name}: {'; '.join(rung.comparison.reasons)}."
+    if unknown := [rung.name for rung in comparison.rungs if not rung.is_known]:
+        yield f"No run of the baseline has finished at {', '.join(unknown)}, whose compute is therefore not known."
+    if comparison.arms:
+        yield from _gate_lines(comparison)
     if multiplied(comparison):
         yield from _worth_lines(comparison)
     if comparison.power_law and not comparison.power_law.reason:
         yield from _power_law_lines(comparison)
 
 
-def _worth_lines(comparison: RungsComparison) -> Iterator[str]:
+def _gate_lines(comparison: RungsComparison) -> Iterator[str]:
+    n = len(comparison.arms)
     yield (
-        "Worth in compute: how many times the arm's FLOPs the baseline needs at that rung for the arm's loss. Per"
-        " tenfold compute: the factor by which that changes, with a 95% interval for each arm alone. It grows or fades"
-        f" if the factor is shown to differ from 1, and holds if it is shown to lie within {1 / MARGIN:.3g} to"
+        f"Differences in {comparison.metric} with {CONFIDENCE:.0%} intervals and words are those of each rung alone."
+        f" At all rungs an arm is {BETTER} if it is so at each of them; p is its largest one, with Holm's correction"
+        f" over {n} {'arm' if n == 1 else 'arms'}, so that at most 5% of experiments let an arm pass that is not."
+    )
+    if promote := comparison.file.promote:
+        yield f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it."
+
+
+def _worth_lines(comparison: RungsComparison) -> Iterator[str]:
+    yield "Worth in compute: how many times the arm's FLOPs the baseline needs at that rung for the arm's loss."
+    if comparison.profiles:
+        return
+    yield (
+        "Per tenfold compute: the factor by which that changes, with a 95% interval for each arm alone. It grows or"
+        f" fades if the factor is shown to differ from 1, and holds if it is shown to lie within {1 / MARGIN:.3g} to"
         f" {MARGIN:g}."
     )
     reasons: dict[str, list[str]] = {}

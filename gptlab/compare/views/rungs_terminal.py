@@ -1,5 +1,7 @@
 """The comparison over rungs in a terminal."""
 
+import shlex
+
 from rich.console import Console
 from rich.text import Text
 
@@ -16,9 +18,10 @@ def print_rungs(comparison: RungsComparison, folder: str, console: Console) -> N
     if comparison.file.question:
         console.print(Text(comparison.file.question, "bold"), end="\n\n")
     print_table("rung", [Text(rung.name) for rung in comparison.rungs], rung_cells(comparison), console)
-    console.print()
     arms = [Text(arm.name) for arm in comparison.arms]
-    print_table("arm", arms, gate_cells(comparison), console)
+    if gates := gate_cells(comparison):
+        console.print()
+        print_table("arm", arms, gates, console)
     if worth := worth_cells(comparison):
         console.print()
         print_table("worth in FLOPs", arms, worth, console)
@@ -26,4 +29,7 @@ def print_rungs(comparison: RungsComparison, folder: str, console: Console) -> N
         console.print()
         print_table(f"at {flops:.3g} FLOPs", [Text(arm) for arm in comparison.profiles[flops]], cells, console)
     print_lines(rungs_lines(comparison), console, "dim")
-    print_lines([f"One rung in full: gptlab compare {folder}/{comparison.rungs[-1].name}"] if folder else [], console)
+    if folder:
+        print_lines(
+            [f"One rung in full: gptlab compare {shlex.quote(f'{folder}/{comparison.rungs[-1].name}')}"], console
+        )

@@ -10,6 +10,7 @@ from gptlab.compare.analysis.comparison import Result
 from gptlab.compare.analysis.isoflop import Profile
 from gptlab.compare.analysis.over_rungs import ArmOverRungs, Rung, RungsComparison
 from gptlab.compare.analysis.scaling import PowerLaw, Trend
+from gptlab.compare.analysis.text_share import SIZES
 from gptlab.compare.views.charts.chart import (
     Chart,
     View,
@@ -50,14 +51,17 @@ def draw_rungs(comparison: RungsComparison, file_format: str) -> bytes:
     return rendered(complete({"vconcat": rows, "title": title, "autosize": "pad", "spacing": 24}, params), file_format)
 
 
-def _losses(comparison: RungsComparison) -> Chart:
+def _losses(comparison: RungsComparison) -> Chart | None:
     """Return the loss of every run, the means joined by lines, and the common power law where there is one."""
+    if not comparison.known_rungs:
+        return None
     rows = [row for place, arm in _arms(comparison) for row in _loss_rows(comparison, place, arm)]
     points = [row for row in rows if row["kind"] == "seed"]
     means = [row for row in rows if row["kind"] == "mean"]
     fitted = list(_fit_rows(comparison)) if comparison.power_law else []
-    x = _compute_axis([rung.flops for rung in comparison.rungs])
-    y = quantitative("y", metric_label(comparison.metric), scale(type="log"), 45, tickCount=6)
+    x = _compute_axis([rung.flops for rung in comparison.known_rungs])
+    kind = "log" if comparison.metric in SIZES else "linear"  # an accuracy can be 0
+    y = quantitative("y", metric_label(comparison.metric), scale(type=kind), 45, tickCount=6)
     xy = {"x": x, "y": y, **_looks(comparison)}
     hover = tooltip(arm="arm", rung="rung", score=comparison.metric)
     dashes = _looks(comparison, "strokeDash")
@@ -79,7 +83,7 @@ def _losses(comparison: RungsComparison) -> Chart:
 
 
 def _loss_rows(comparison: RungsComparison, place: int, arm: str) -> Iterator[dict[str, Any]]:
-    for rung in comparison.rungs:
+    for rung in comparison.known_rungs:
         if (result := rung.result(arm)) is None:
             continue
         base = {"place": place, "arm": arm, "rung": rung.name, "x": rung.flops}
@@ -119,12 +123,12 @@ def _worth(comparison: RungsComparison) -> Chart | None:
     found = [
         (place, arm, rung, result)
         for i, (place, arm) in enumerate(arms)
-        for rung in comparison.rungs
+        for rung in comparison.known_rungs
         if (result := rung.result(arm)) and result.multiplier and not result.multiplier.flops.reason
     ]
     if not found:
         return None
-    ends = [rung.flops for rung in comparison.rungs]
+    ends = [rung.flops for rung in comparison.known_rungs]
     if comparison.file.target_flops:
         ends.append(comparison.file.target_flops)
     step = (max(ends) / min(ends)) ** DODGE if len(set(ends)) > 1 else 1.02

@@ -28,7 +28,7 @@ def render_rungs_report(comparison: RungsComparison, pages: Mapping[str, str]) -
     """Return the page. `pages` are the addresses of the rungs' own reports, relative to it."""
     arms = [arm.name for arm in comparison.arms]
     names = [comparison.baseline, *arms]
-    worth = worth_cells(comparison)
+    worth, gates = worth_cells(comparison), gate_cells(comparison)
     return page(
         "rungs.html.j2",
         rungs_charts(comparison),
@@ -40,7 +40,7 @@ def render_rungs_report(comparison: RungsComparison, pages: Mapping[str, str]) -
         n_runs=sum(len(rung.comparison.runs) for rung in comparison.rungs),
         definitions=DEFINITIONS,
         text_titles=TEXT_TITLES,
-        gates=Table("arm", arms, gate_cells(comparison)),
+        gates=Table("arm", arms, gates) if gates else None,
         worth=Table("arm", arms, worth) if worth else None,
         rungs=Table("rung", [rung.name for rung in comparison.rungs], rung_cells(comparison), arms=False),
         profiles=[
