@@ -43,7 +43,7 @@ def read_rungs(value: Any, place: str) -> list[Rung]:
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(f"{place}: must be sizes with a budget, such as {EXAMPLE}, or names with lists of overrides")
     lists = [item for item in value.values() if isinstance(item, list)]
-    named = any("=" in str(text) for texts in lists for text in texts) or not any(lists)
+    named = any("=" in str(text) for texts in lists for text in texts) or bool(lists and not any(lists))
     rungs = _named(value, place) if named else _columns(value, place)
     _refuse_alike(rungs, place)
     return rungs
