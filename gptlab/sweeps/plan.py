@@ -71,7 +71,8 @@ The document of an experiment with rungs has these fields instead:
         run, the next ones count all its arms, so that the sums are the most that can be run.
     n_cells, n_left (int), tokens, flops (float | None): of all rungs together.
     seconds (float | None): of training and evaluation that is left, one cell after another.
-    rungs (list): for each rung its name, `rung`, and the fields above.
+    rungs (list): for each rung its name, `rung`, and the fields above; those that are known not to run are not listed.
+    unreached (list[str]): the names of those, to which no arm went on.
 """
 
 import math
@@ -184,11 +185,15 @@ def _rungs_document(
     first, experiment = plans[0], plans[0].experiment
     carried: Mapping[str, Overrides] | None = None
     documents: list[dict[str, Any]] = []
+    unreached: list[str] = []
     folder = Path()
     for plan in plans:
         checked = check_sweep(plan, device_is_here=is_here)
         folder = checked.folder.parent
         arms = arms_at(folder, checked.folder.name) or [arm.name for arm in plan.arms]
+        if experiment.promote and len(arms) < 2:
+            unreached.append(checked.folder.name)
+            continue
         if documents:
             checked = check_sweep(next_plan(plan, arms, first, carried), device_is_here=is_here)
         refuse_other_looks(checked)
@@ -202,6 +207,7 @@ def _rungs_document(
         "folder": str(folder),
         **{key: documents[0][key] for key in ("question", "literature")},
         "promote": experiment.promote,
+        "unreached": unreached,
         **{key: sum(document[key] for document in documents) for key in ("n_cells", "n_left")},
         **{key: _total([document[key] for document in documents]) for key in ("tokens", "flops")},
         "seconds": _total(seconds),

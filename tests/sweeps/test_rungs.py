@@ -6,12 +6,14 @@ import re
 import pytest
 import yaml
 
+from gptlab.compare.build_rungs import build_rungs, collect_rungs
 from gptlab.compare.read.rungs_file import read_rungs_file
 from gptlab.config import ConfigError
 from gptlab.sweeps.cell import check_sweep
 from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_rungs
 from gptlab.sweeps.next_rung import next_plan
+from gptlab.sweeps.plan import Forecast, plan_document
 from gptlab.sweeps.run_sweep import sweep
 from gptlab.sweeps.rungs import Rung
 from gptlab.sweeps.rungs_status import document
@@ -139,6 +141,10 @@ def test_each_rung_is_a_sweep_of_its_own_and_a_second_start_runs_nothing(swept):
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/summary.json")} == before
 
 
+def compared(folder):
+    return build_rungs(collect_rungs([folder]))
+
+
 def test_an_arm_goes_on_to_the_next_rung_with_one_of_the_words_alone(tmp_path, write):
     path = write(rungs=TWO, promote=["better"])
     words = [
@@ -153,9 +159,15 @@ def test_an_arm_goes_on_to_the_next_rung_with_one_of_the_words_alone(tmp_path, w
     file = read_rungs_file(tmp_path / "x")
     assert file.rungs[1].arms == ["a"] and not (tmp_path / "x" / "two").exists()
     assert document(tmp_path / "x")["rungs"][1] == {"name": "two", "arms": ["a"], "status": None}
+    ended = compared(tmp_path / "x")
+    assert (ended.pending, ended.unreached) == ([], ["two"])
+    assert {(arm.name, arm.word, arm.standing) for arm in ended.arms} == {(name, "left out", "") for name in "bc"}
+    assert plan_document(words, forecast=Forecast(timing=False))["unreached"] == ["two"]
     for summary in (tmp_path / "x" / "one").glob("*norm-rms*/summary.json"):  # as if b were better
         content = json.loads(summary.read_text())
         summary.write_text(json.dumps(content | {"val/loss": content["val/loss"] - 1}))
     sweep(words)
     assert read_rungs_file(tmp_path / "x").rungs[1].arms == ["a", "b"]
     assert {p.name.split("_")[0] for p in (tmp_path / "x" / "two").glob("*norm-rms*")} == {"norm-rmsnorm"}
+    b, c = compared(tmp_path / "x").arms
+    assert (b.words["one"], b.standing, c.words["two"], c.word) == ("better", "", "left out", "left out")

@@ -104,9 +104,9 @@ def _rung(entry: RungEntry, comparison: Comparison) -> Rung:
 
 
 def _unreached(file: RungsFile, begun: Container[str]) -> list[str]:
-    """Return the rungs from the first one on to which the baseline alone would go."""
-    first = next((i for i, entry in enumerate(file.rungs) if entry.arms and len(entry.arms) == 1), len(file.rungs))
-    return [entry.name for entry in file.rungs[first:] if entry.name not in begun]
+    """Return the rungs that have no runs, and to which the baseline alone would go."""
+    empty = [entry.name for entry in file.rungs if len(entry.arms or ()) == 1 and entry.name not in begun]
+    return empty if file.promote else []
 
 
 def _at_rung(rung: Rung, arm: str) -> AtRung | None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from math import exp, isfinite
 
 from gptlab.compare.analysis.comparison import CONFIDENCE
+from gptlab.compare.analysis.gate import NOT_RUN
 from gptlab.compare.analysis.isoflop import Profile
-from gptlab.compare.analysis.over_rungs import NOT_RUN, ArmOverRungs, Rung, RungsComparison
+from gptlab.compare.analysis.over_rungs import ArmOverRungs, Rung, RungsComparison
 from gptlab.compare.analysis.scaling import MARGIN, MIN_RUNGS, Projection, Trend
 from gptlab.compare.analysis.statistics import interval
 from gptlab.compare.analysis.verdict import BETTER, EXPLORATORY
@@ -45,7 +46,7 @@ def gate_cells(comparison: RungsComparison) -> Cells:
 def _verdict(rung: Rung, arm: ArmOverRungs) -> str:
     result = rung.result(arm.name)
     if result is None or result.effect is None:
-        return NOT_RUN
+        return arm.words[rung.name]
     return f"{difference_of(result)}\n{result.effect.verdict}"
 
 
@@ -57,7 +58,7 @@ def worth_cells(comparison: RungsComparison) -> Cells:
     """Return each arm's compute multiplier in FLOPs at every rung, and how it changes; {} without multipliers."""
     if not multiplied(comparison):
         return {}
-    cells = {rung.name: [_multiplier(rung, arm.name) for arm in comparison.arms] for rung in comparison.rungs}
+    cells = {rung.name: [_multiplier(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
     cells |= {TREND: [trend_text(arm.trend) for arm in comparison.arms]}
     target = comparison.file.target_flops
     if target is None:
@@ -70,11 +71,13 @@ def multiplied(comparison: RungsComparison) -> bool:
     return any(result.multiplier is not None for rung in comparison.rungs for result in rung.comparison.results)
 
 
-def _multiplier(rung: Rung, arm: str) -> str:
-    result = rung.result(arm)
-    if result is None:
+def _multiplier(rung: Rung, arm: ArmOverRungs) -> str:
+    if arm.words[rung.name] == NOT_RUN:
         return NOT_RUN
-    return str(result.multiplier.flops) if result.multiplier and not result.multiplier.flops.reason else UNKNOWN
+    result = rung.result(arm.name)
+    return (
+        str(result.multiplier.flops) if result and result.multiplier and not result.multiplier.flops.reason else UNKNOWN
+    )
 
 
 def trend_text(trend: Trend) -> str:
@@ -125,7 +128,12 @@ def rungs_lines(comparison: RungsComparison) -> Iterator[str]:
         f" over {len(comparison.arms)} arms, so that at most 5% of experiments let an arm pass that is not."
     )
     if promote := comparison.file.promote:
-        yield f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it."
+        yield (
+            f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it and cannot"
+            " pass. The words at a rung are corrected over the arms that ran there."
+        )
+    if unreached := comparison.unreached:
+        yield f"No arm went on to {' or '.join(unreached)}."
     if multiplied(comparison):
         yield from _worth_lines(comparison)
     if comparison.power_law and not comparison.power_law.reason:
