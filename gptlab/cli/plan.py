@@ -32,6 +32,8 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     _line("rungs", f"{len(plan['rungs'])}, {most}{plan['n_cells']} cells{cost}{time}", console)
     if plan["promote"]:
         _line("promote", f"an arm goes on to the next rung if it is {' or '.join(plan['promote'])}", console)
+    if plan["unreached"]:
+        _line("left out", f"{', '.join(plan['unreached'])}, since no arm went on", console)
     for rung in plan["rungs"]:
         console.print()
         _line("rung", rung["rung"], console)

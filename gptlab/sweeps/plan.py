@@ -72,6 +72,7 @@ The document of an experiment with rungs has these fields instead:
     n_cells, n_left (int), tokens, flops (float | None): of all rungs together.
     seconds (float | None): of training and evaluation that is left, one cell after another.
     rungs (list): for each rung its name, `rung`, and the fields above; rungs to which no arm goes on are left out.
+    unreached (list[str]): the names of those.
 """
 
 import math
@@ -204,6 +205,7 @@ def _rungs_document(
         "folder": str(folder),
         **{key: documents[0][key] for key in ("question", "literature")},
         "promote": experiment.promote,
+        "unreached": [rung.name for rung in experiment.rungs[len(documents) :]],
         **{key: sum(document[key] for document in documents) for key in ("n_cells", "n_left")},
         **{key: _total([document[key] for document in documents]) for key in ("tokens", "flops")},
         "seconds": _total(seconds),

@@ -38,6 +38,8 @@ def run_rungs(
         if ended and experiment.promote:
             going = _promoted(ended[-1], going, experiment.promote, say)
             arms[_rung_of(checked.plan)] = going
+            if len(going) < 2:
+                arms |= {rung.name: going for rung in experiment.rungs if rung.name not in arms}
         write_rungs(folder, plans, arms)
         if experiment.promote and len(going) < 2:
             say(f"{name}: no arm goes on to this rung, nor to a later one")

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from rich.console import Console
 
+from gptlab.compare.build_rungs import build_rungs, collect_rungs
 from gptlab.compare.read.rungs_file import read_rungs_file
 from gptlab.config import ConfigError
 from gptlab.sweeps.cell import check_sweep
 from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_rungs
 from gptlab.sweeps.next_rung import next_plan
-from gptlab.sweeps.plan import plan_document
+from gptlab.sweeps.plan import Forecast, plan_document
 from gptlab.sweeps.run_sweep import sweep
 from gptlab.sweeps.rungs import Rung
 from gptlab.sweeps.rungs_status import document, show
@@ -224,7 +225,11 @@ def test_an_arm_goes_on_to_the_next_rung_with_one_of_the_words_alone(tmp_path, w
     file = read_rungs_file(tmp_path / "x")
     assert file.rungs[1].arms == ["a"] and not (tmp_path / "x" / "two").exists()
     assert document(tmp_path / "x")["rungs"][1] == {"name": "two", "arms": ["a"], "status": None}
-    assert [rung["rung"] for rung in plan_document(words[:-1])["rungs"]] == ["one"]
+    plan = plan_document(words, Forecast(timing=False))
+    assert ([rung["rung"] for rung in plan["rungs"]], plan["unreached"]) == (["one"], ["two"])
+    ended = build_rungs(collect_rungs([tmp_path / "x"]))
+    assert (ended.pending, ended.unreached) == ([], ["two"])
+    assert {(arm.name, arm.word, arm.standing) for arm in ended.arms} == {(name, "left out", "") for name in "bc"}
     show(tmp_path / "x", Console(file=io.StringIO()), watch=True)  # which does not wait for the second rung
     for summary in (tmp_path / "x" / "one").glob("*norm-rms*/summary.json"):  # as if b were better
         content = json.loads(summary.read_text())
@@ -232,3 +237,5 @@ def test_an_arm_goes_on_to_the_next_rung_with_one_of_the_words_alone(tmp_path, w
     sweep(words)
     assert read_rungs_file(tmp_path / "x").rungs[1].arms == ["a", "b"]
     assert {p.name.split("_")[0] for p in (tmp_path / "x" / "two").glob("*norm-rms*")} == {"norm-rmsnorm"}
+    b, c = build_rungs(collect_rungs([tmp_path / "x"])).arms
+    assert (b.words["one"], b.standing, c.words["two"], c.word) == ("better", "", "left out", "left out")

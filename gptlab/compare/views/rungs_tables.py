@@ -145,7 +145,10 @@ def _gate_lines(comparison: RungsComparison) -> Iterator[str]:
         f" over {n} {'arm' if n == 1 else 'arms'}, so that at most 5% of experiments let an arm pass that is not."
     )
     if promote := comparison.file.promote:
-        yield f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it."
+        yield (
+            f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it and cannot"
+            " pass. The words at a rung are corrected over the arms that ran there."
+        )
 
 
 def _worth_lines(comparison: RungsComparison) -> Iterator[str]:
