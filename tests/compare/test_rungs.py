@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from gptlab.compare import compare
 from gptlab.compare.analysis.over_rungs import RungsComparison
 from gptlab.compare.build_rungs import build_rungs, collect_rungs
-from gptlab.compare.views.charts.rungs import rungs_charts
+from gptlab.compare.views.charts.rungs import draw_rungs, rungs_charts
 from gptlab.compare.views.report.rungs import render_rungs_report
 from gptlab.compare.views.rungs_document import rungs_document
 from gptlab.compare.views.rungs_markdown import render_rungs
@@ -253,7 +254,7 @@ def test_all_views_have_the_same_words(tmp_path):
     markdown, page = render_rungs(comparison), render_rungs_report(comparison, {})
     for name, words in said.items():
         row = next(line for line in markdown.splitlines() if line.startswith(f"| {name} |"))
-        assert re.findall(r"<br>([a-z ]+) \|", row) == words[:-1] and row.endswith(f"| {words[-1]} |")
+        assert re.findall(r"<br>([a-z ]+) \|", row) == words[:-1] and row.startswith(f"| {name} | {words[-1]} |")
         own = frame[frame["arm"] == name]
         assert list(own["verdict"]) == words[:-1] and set(own["at_all_rungs"]) == {words[-1]}
         assert set(own["trend"]) == {trends[name]} and f"{trends[name]}: " in markdown and f"{trends[name]}: " in text
@@ -296,6 +297,17 @@ def test_an_accuracy_of_zero_can_be_drawn(tmp_path):
         '"y", "type": "quantitative"' in (text := json.dumps(chart.view))
         and '"type": "log"' not in text.split('"y"')[1]
     )
+
+
+def test_the_legend_of_the_picture_has_room_for_long_names(tmp_path):
+    long = [f"{'an arm with a long name ' * 2}{i}" for i in range(9)]
+    losses = {rung: {name: scores(level(i), k) for k, name in enumerate(["a", *long])} for i, rung in enumerate(RUNGS)}
+    comparison = built(write(tmp_path / "x", losses))
+    picture = draw_rungs(comparison, "svg").decode()
+    places = {name: re.search(rf'translate\(([\d.]+),([\d.]+)\)"[^>]*>{name}<', picture) for name in long}
+    assert all(places.values())
+    at = sorted((float(found[2]), float(found[1])) for found in places.values() if found)
+    assert all(y1 < y2 or x2 - x1 > 6 * len(long[0]) for (y1, x1), (y2, x2) in pairwise(at))
 
 
 def test_names_of_rungs_are_escaped_in_links_and_commands(tmp_path):

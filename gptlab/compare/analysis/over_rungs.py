@@ -180,15 +180,15 @@ def _trend(arm: str, rungs: Sequence[Rung], *, by_compute: bool) -> Trend:
         result = rung.result(arm)
         found[rung.flops] = result.multiplier.flops.log if result and result.multiplier else UNKNOWN
     unknown = [rung.name for rung in rungs if not rung.is_known]
-    without = [rung.name for rung in rungs if not isfinite(found[rung.flops].mean)]
+    unmeasured = [rung.name for rung in rungs if not isfinite(found[rung.flops].mean)]
     if not by_compute:
         reason = "the rungs of an isoflop experiment differ in size, not in compute alone"
     elif unknown:
         reason = f"no run of the baseline has finished at {', '.join(unknown)}"
     elif len(found) < len(rungs):
         reason = SAME_COMPUTE
-    elif without:
-        reason = f"no multiplier, or only a bound, at {', '.join(without)}"
+    elif unmeasured:
+        reason = f"no multiplier at {', '.join(unmeasured)}, or only a bound of it"
     else:
         return trend(found)
     return Trend(np.array([]), [], UNKNOWN, NOT_SHOWN, reason=reason)

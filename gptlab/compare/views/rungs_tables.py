@@ -34,14 +34,14 @@ def _seeds(rung: Rung) -> str:
 
 
 def gate_cells(comparison: RungsComparison) -> Cells:
-    """Return each arm's verdict at every rung, and the one that holds at all of them; {} without arms to judge."""
+    """Return each arm's verdict that holds at all rungs, and the one at every rung; {} without arms to judge."""
     if not comparison.arms:
         return {}
-    cells = {rung.name: [_verdict(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
-    return cells | {
-        "p\n(Holm)": [p_value(arm.p_holm) if arm.p < 1 else UNKNOWN for arm in comparison.arms],
+    over = {
         GATE: [_marked(arm) for arm in comparison.arms],
+        "p\n(Holm)": [p_value(arm.p_holm) if arm.p < 1 else UNKNOWN for arm in comparison.arms],
     }
+    return over | {rung.name: [_verdict(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
 
 
 def _verdict(rung: Rung, arm: ArmOverRungs) -> str:
@@ -56,17 +56,15 @@ def _marked(arm: ArmOverRungs) -> str:
 
 
 def worth_cells(comparison: RungsComparison) -> Cells:
-    """Return each arm's compute multiplier in FLOPs at every rung, and how it changes; {} without multipliers."""
+    """Return how each arm's compute multiplier in FLOPs changes, and what it is at every rung; {} without any."""
     if not multiplied(comparison):
         return {}
-    cells = {rung.name: [_multiplier(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
-    if comparison.profiles:  # of sizes at one compute there is no trend
-        return cells
-    cells |= {TREND: [trend_text(arm.trend) for arm in comparison.arms]}
-    target = comparison.file.target_flops
-    if target is None:
-        return cells
-    return cells | {f"at {target:.3g}\nFLOPs": [projection_text(arm.projection) for arm in comparison.arms]}
+    cells: Cells = {}
+    if not comparison.profiles:  # of sizes at one compute there is no trend
+        cells |= {TREND: [trend_text(arm.trend) for arm in comparison.arms]}
+    if target := comparison.file.target_flops:
+        cells |= {f"at {target:.3g}\nFLOPs": [projection_text(arm.projection) for arm in comparison.arms]}
+    return cells | {rung.name: [_multiplier(rung, arm) for arm in comparison.arms] for rung in comparison.rungs}
 
 
 def multiplied(comparison: RungsComparison) -> bool:

@@ -28,6 +28,7 @@ from gptlab.compare.views.charts.formatting import metric_label, number, si
 from gptlab.compare.views.charts.theme import BASELINE, named, style
 
 HEIGHT, WIDTH = 380, 560  # pixels
+LETTER = 7  # pixels of a letter in the legend, at most on average
 POINTS = 41  # of a curve
 DODGE = 0.012  # of the width of the x axis, between the arms at one rung
 FARTHEST = 4.0  # times the widest multiplier that is measured; an interval that reaches farther is cut
@@ -264,13 +265,19 @@ def _looks(comparison: RungsComparison, channel: str = "color") -> View:
 
 
 def _legend(comparison: RungsComparison) -> View:
-    rows = [{"place": place, "x": place, "arm": arm} for place, arm in _arms(comparison)]
-    x = {"field": "x", "type": "quantitative", "axis": None, "scale": {"domain": [0, max(5, len(rows))]}}
-    looks = _looks(comparison)
-    text = {"align": "left", "dx": 10, "limit": 230, "fontSize": 12}
+    """Return the names of the arms with their colours, in as many columns as have room for the longest name."""
+    longest = max(len(arm) for _, arm in _arms(comparison))
+    columns = max(1, 2 * WIDTH // (LETTER * longest + 40))
+    rows = [
+        {"place": place, "x": place % columns, "y": place // columns, "arm": arm} for place, arm in _arms(comparison)
+    ]
+    x = {"field": "x", "type": "quantitative", "axis": None, "scale": {"domain": [0, columns]}}
+    y = {"field": "y", "type": "ordinal", "axis": None}
+    looks = {"y": y, **_looks(comparison)}
+    text = {"align": "left", "dx": 10, "fontSize": 12}
     shapes = _looks(comparison, "shape")
     layers = [
         layer(rows, "point", {"filled": True, "size": 90, "opacity": 1}, x=x, **looks, **shapes),
         layer(rows, "text", text, x=x, **looks, text={"field": "arm"}),
     ]
-    return layered(layers, 24) | {"width": 2 * WIDTH}
+    return layered(layers, 22 * (1 + rows[-1]["y"])) | {"width": 2 * WIDTH}
