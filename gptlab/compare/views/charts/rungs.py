@@ -280,4 +280,4 @@ def _legend(comparison: RungsComparison) -> View:
         layer(rows, "point", {"filled": True, "size": 90, "opacity": 1}, x=x, **looks, **shapes),
         layer(rows, "text", text, x=x, **looks, text={"field": "arm"}),
     ]
-    return layered(layers, 22 * (1 + rows[-1]["y"])) | {"width": 2 * WIDTH}
+    return layered(layers, 22 * -(-len(rows) // columns)) | {"width": 2 * WIDTH}
