@@ -172,6 +172,19 @@ def test_where_the_baseline_diverged_at_a_rung_there_is_no_trend_and_every_view_
     assert "No run of the baseline has finished at three" in one_line(shown([top], **files)[1])
 
 
+def test_runs_that_failed_or_diverged_are_said_of_each_rung(tmp_path):
+    losses = arms(0.1, 0.1, 0.1)
+    top = write(tmp_path / "x", losses, states={("one", "b"): "failed", ("two", "b"): "diverged"})
+    page = tmp_path / "x.html"
+    text = one_line(shown([top], html=page)[1])
+    for said in (
+        "At one: 5 failed runs; `gptlab sweep --retry`",
+        "At two: Diverged runs beside those of the reference",
+    ):
+        assert said in text and said in page.read_text()
+    assert the_arm(top).words == {"one": "no common seed: no verdict", "two": "unstable", "three": "better"}
+
+
 def test_another_baseline_is_compared_with_all_other_arms(tmp_path):
     comparison = built(write(tmp_path, arms(0.1, 0.1)), baseline="b")
     assert comparison.baseline == "b" and [arm.name for arm in comparison.arms] == ["a"]

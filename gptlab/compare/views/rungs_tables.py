@@ -10,7 +10,7 @@ from gptlab.compare.analysis.scaling import MARGIN, MIN_RUNGS, Projection, Trend
 from gptlab.compare.analysis.statistics import interval
 from gptlab.compare.analysis.verdict import BETTER
 from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, si
-from gptlab.compare.views.captions import difference_of
+from gptlab.compare.views.captions import difference_of, long_notes, rate_lines
 from gptlab.compare.views.columns import GATE, TREND, Cells
 
 
@@ -133,6 +133,17 @@ def rungs_lines(comparison: RungsComparison) -> Iterator[str]:
         yield from _worth_lines(comparison)
     if comparison.power_law and not comparison.power_law.reason:
         yield from _power_law_lines(comparison)
+
+
+def outcomes_at_rungs(comparison: RungsComparison) -> Iterator[str]:
+    """Say which runs of which rung failed, diverged or are stuck, and why an arm has no verdict there."""
+    for rung in comparison.rungs:
+        if n := sum(result.states["failed"] for result in rung.comparison.results):
+            yield f"At {rung.name}: {n} failed {'run' if n == 1 else 'runs'}; `gptlab sweep --retry` runs them again."
+        for note, arms in long_notes(rung.comparison).items():
+            yield f"At {rung.name}: {', '.join(arms)}: {note}."
+        for line in rate_lines(rung.comparison):
+            yield f"At {rung.name}: {line}"
 
 
 def _gate_lines(comparison: RungsComparison) -> Iterator[str]:
