@@ -110,8 +110,11 @@ def _size(found: Profile) -> str:
         return found.reason
     if found.edge:
         return f"at the {found.edge} size"
-    low, high = ("?" if not isfinite(end) or not end else si(end) for end in (found.low, found.high))
-    return f"{si(found.best)} ({low} to {high})"
+    low, high = (si(end) if isfinite(end) and end else "" for end in (found.low, found.high))
+    if low and high:
+        return f"{si(found.best)} ({low} to {high})"
+    one_end = f"above {low}" if low else f"below {high}" if high else "no interval"
+    return f"{si(found.best)} ({one_end})"
 
 
 def rungs_lines(comparison: RungsComparison) -> Iterator[str]:
