@@ -25,10 +25,10 @@ def verdict_of(comparison: Comparison, result: Result) -> str:
         return effect.verdict if effect else ""
     if len(effect.note) <= SHORT_NOTE:
         return f"{effect.verdict} ({effect.note})"
-    return f"{effect.verdict} [{list(_long_notes(comparison)).index(effect.note) + 1}]"
+    return f"{effect.verdict} [{list(long_notes(comparison)).index(effect.note) + 1}]"
 
 
-def _long_notes(comparison: Comparison) -> dict[str, list[str]]:
+def long_notes(comparison: Comparison) -> dict[str, list[str]]:
     """Return the notes that stand below the table, each with the arms that have it."""
     arms: dict[str, list[str]] = {}
     for result in comparison.results:
@@ -68,10 +68,9 @@ def standing_lines(comparison: Comparison) -> Iterator[str]:
 
 def outcome_lines(comparison: Comparison) -> Iterator[str]:
     """Yield the long notes of the verdicts, the rates of divergence, what stuck seeds change, and a ladder's whole."""
-    for place, (note, arms) in enumerate(_long_notes(comparison).items(), start=1):
+    for place, (note, arms) in enumerate(long_notes(comparison).items(), start=1):
         yield f"[{place}] {', '.join(arms)}: {note}."
-    for outcome in ("diverged", "stuck"):
-        yield from _rates(comparison, outcome)
+    yield from rate_lines(comparison)
     for result in comparison.results:
         if (effect := result.without_stuck) is not None:
             if effect.pairs < MIN_PAIRS:
@@ -82,6 +81,12 @@ def outcome_lines(comparison: Comparison) -> Iterator[str]:
         name, effect = comparison.whole
         difference = plus_minus(effect.mean, effect.half, "+")
         yield f"The whole ladder: {name} {difference}, p {p_value(effect.p_holm)}, {effect.verdict}."
+
+
+def rate_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield how many runs diverged or are stuck, where some are."""
+    for outcome in ("diverged", "stuck"):
+        yield from _rates(comparison, outcome)
 
 
 def _rates(comparison: Comparison, outcome: str) -> Iterator[str]:

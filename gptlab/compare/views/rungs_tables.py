@@ -10,7 +10,7 @@ from gptlab.compare.analysis.scaling import MARGIN, MIN_RUNGS, Projection, Trend
 from gptlab.compare.analysis.statistics import interval
 from gptlab.compare.analysis.verdict import BETTER
 from gptlab.compare.formatting import UNKNOWN, number, p_value, plus_minus, si
-from gptlab.compare.views.captions import difference_of
+from gptlab.compare.views.captions import difference_of, long_notes, rate_lines
 from gptlab.compare.views.columns import GATE, TREND, Cells
 
 
@@ -110,8 +110,11 @@ def _size(found: Profile) -> str:
         return found.reason
     if found.edge:
         return f"at the {found.edge} size"
-    low, high = ("?" if not isfinite(end) or not end else si(end) for end in (found.low, found.high))
-    return f"{si(found.best)} ({low} to {high})"
+    low, high = (si(end) if isfinite(end) and end else "" for end in (found.low, found.high))
+    if low and high:
+        return f"{si(found.best)} ({low} to {high})"
+    one_end = f"above {low}" if low else f"below {high}" if high else "no interval"
+    return f"{si(found.best)} ({one_end})"
 
 
 def rungs_lines(comparison: RungsComparison) -> Iterator[str]:
@@ -133,6 +136,17 @@ def rungs_lines(comparison: RungsComparison) -> Iterator[str]:
         yield from _worth_lines(comparison)
     if comparison.power_law and not comparison.power_law.reason:
         yield from _power_law_lines(comparison)
+
+
+def outcomes_at_rungs(comparison: RungsComparison) -> Iterator[str]:
+    """Say which runs of which rung failed, diverged or are stuck, and why an arm has no verdict there."""
+    for rung in comparison.rungs:
+        if n := sum(result.states["failed"] for result in rung.comparison.results):
+            yield f"At {rung.name}: {n} failed {'run' if n == 1 else 'runs'}; `gptlab sweep --retry` runs them again."
+        for note, arms in long_notes(rung.comparison).items():
+            yield f"At {rung.name}: {', '.join(arms)}: {note}."
+        for line in rate_lines(rung.comparison):
+            yield f"At {rung.name}: {line}"
 
 
 def _gate_lines(comparison: RungsComparison) -> Iterator[str]:

@@ -6,7 +6,14 @@ from rich.console import Console
 from rich.text import Text
 
 from gptlab.compare.analysis.over_rungs import RungsComparison
-from gptlab.compare.views.rungs_tables import gate_cells, profile_cells, rung_cells, rungs_lines, worth_cells
+from gptlab.compare.views.rungs_tables import (
+    gate_cells,
+    outcomes_at_rungs,
+    profile_cells,
+    rung_cells,
+    rungs_lines,
+    worth_cells,
+)
 from gptlab.compare.views.terminal import print_lines, print_table
 
 
@@ -28,6 +35,7 @@ def print_rungs(comparison: RungsComparison, folder: str, console: Console) -> N
     for flops, cells in profile_cells(comparison).items():
         console.print()
         print_table(f"at {flops:.3g} FLOPs", [Text(arm) for arm in comparison.profiles[flops]], cells, console)
+    print_lines(outcomes_at_rungs(comparison), console)
     print_lines(rungs_lines(comparison), console, "dim")
     if folder:
         print_lines(

@@ -27,7 +27,7 @@ from gptlab.compare.views.charts.chart import (
 from gptlab.compare.views.charts.formatting import metric_label, number, si
 from gptlab.compare.views.charts.theme import BASELINE, named, style
 
-HEIGHT, WIDTH = 380, 560  # pixels
+HEIGHT, WIDTH, PADDING = 380, 560, 16  # pixels
 LETTER = 7  # pixels of a letter in the legend, at most on average
 POINTS = 41  # of a curve
 DODGE = 0.012  # of the width of the x axis, between the arms at one rung
@@ -48,7 +48,7 @@ def draw_rungs(comparison: RungsComparison, file_format: str) -> bytes:
     views = [chart.view | {"width": WIDTH} for chart in charts.values()]
     params = {name: value for chart in charts.values() for name, value in chart.params.items()}
     title = {"text": lines(comparison.file.question or "", 110), "anchor": "start", "fontSize": 17, "offset": 14}
-    rows = [{"hconcat": views, "spacing": 60}, _legend(comparison)]
+    rows = [{"hconcat": views, "spacing": 60}, _legend(comparison, WIDTH * len(views))]
     return rendered(complete({"vconcat": rows, "title": title, "autosize": "pad", "spacing": 24}, params), file_format)
 
 
@@ -203,13 +203,15 @@ def _trend_rows(arm: ArmOverRungs, place: int, ends: Sequence[float]) -> Iterato
 
 def _profiles(comparison: RungsComparison) -> Chart:
     """Return the mean loss of each arm against the size, with a line for each number of FLOPs, and the best sizes."""
-    rows = [
-        {"place": place, "arm": arm, "group": f"{arm} {rung.entry.flops}", "rung": rung.name}
+    rows: list[dict[str, Any]] = [
+        {"place": place, "arm": arm, "group": f"{arm} {rung.entry.flops}", "flops": rung.entry.flops, "rung": rung.name}
         | {"x": result.costs["parameters"], "y": result.mean, "score": number(result.mean)}
         for place, arm in _arms(comparison)
         for rung in comparison.rungs
         if (result := rung.result(arm)) and isfinite(result.mean)
     ]
+    largest = {row["flops"]: row for row in sorted(rows, key=lambda row: row["x"]) if row["place"] == 0}
+    ends = [row | {"text": f"{flops:.3g} FLOPs"} for flops, row in largest.items()]
     best = [
         {
             "place": place,
@@ -223,14 +225,22 @@ def _profiles(comparison: RungsComparison) -> Chart:
         for place, arm in _arms(comparison)
         if (found := profiles.get(arm)) and isfinite(found.loss)
     ]
-    x = quantitative("x", "parameters", scale(type="log"), format="~s")
-    y = quantitative("y", metric_label(comparison.metric), scale(), 45)
+    x = quantitative("x", "parameters", scale(type="log", padding=PADDING), format="~s")
+    y = quantitative("y", metric_label(comparison.metric), scale(padding=PADDING), 45)
     xy = {"x": x, "y": y, **_looks(comparison)}
     hover = tooltip(arm="arm", rung="rung", score=comparison.metric)
     view = layered(
         [
             layer(rows, "line", {"strokeWidth": 1.5}, **xy, detail={"field": "group"}, order={"field": "x"}),
             layer(rows, "point", {"filled": True, "size": 50, "opacity": 1}, **xy, tooltip=hover),
+            layer(
+                ends,
+                "text",
+                {"align": "right", "dy": -14, "fontSize": 12, "color": named("ink")},
+                x=x,
+                y=y,
+                text={"field": "text"},
+            ),
             layer(best, "point", {"filled": True, "size": 160, "shape": "diamond", "opacity": 1}, **xy, tooltip=hover),
         ],
         HEIGHT,
@@ -264,11 +274,11 @@ def _looks(comparison: RungsComparison, channel: str = "color") -> View:
     return {channel: {"field": "place", "type": "nominal", "scale": domain, "legend": None}}
 
 
-def _legend(comparison: RungsComparison) -> View:
+def _legend(comparison: RungsComparison, width: int) -> View:
     """Return the names of the arms with their colours, in as many columns as have room for the longest name."""
     longest = max(len(arm) for _, arm in _arms(comparison))
-    columns = max(1, 2 * WIDTH // (LETTER * longest + 40))
-    rows = [
+    columns = max(1, width // (LETTER * longest + 40))
+    rows: list[dict[str, Any]] = [
         {"place": place, "x": place % columns, "y": place // columns, "arm": arm} for place, arm in _arms(comparison)
     ]
     x = {"field": "x", "type": "quantitative", "axis": None, "scale": {"domain": [0, columns]}}
@@ -280,4 +290,4 @@ def _legend(comparison: RungsComparison) -> View:
         layer(rows, "point", {"filled": True, "size": 90, "opacity": 1}, x=x, **looks, **shapes),
         layer(rows, "text", text, x=x, **looks, text={"field": "arm"}),
     ]
-    return layered(layers, 22 * -(-len(rows) // columns)) | {"width": 2 * WIDTH}
+    return layered(layers, 22 * -(-len(rows) // columns)) | {"width": width}

@@ -9,7 +9,14 @@ from gptlab.compare.formatting import number
 from gptlab.compare.views.charts.rungs import rungs_charts
 from gptlab.compare.views.columns import TEXT_TITLES, Cells
 from gptlab.compare.views.report import page
-from gptlab.compare.views.rungs_tables import gate_cells, profile_cells, rung_cells, rungs_lines, worth_cells
+from gptlab.compare.views.rungs_tables import (
+    gate_cells,
+    outcomes_at_rungs,
+    profile_cells,
+    rung_cells,
+    rungs_lines,
+    worth_cells,
+)
 from gptlab.runs.metrics import metric_named
 
 
@@ -49,7 +56,7 @@ def render_rungs_report(comparison: RungsComparison, pages: Mapping[str, str]) -
         ],
         fitted=bool(comparison.power_law and not comparison.power_law.reason),
         residuals=_residuals(comparison),
-        lines=list(rungs_lines(comparison)),
+        lines=[*outcomes_at_rungs(comparison), *rungs_lines(comparison)],
     )
 
 

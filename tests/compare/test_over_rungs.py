@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gptlab.compare.views.charts.rungs import draw_rungs, rungs_charts
 from gptlab.compare.views.report.rungs import render_rungs_report
 from gptlab.compare.views.rungs_document import rungs_document
 from gptlab.compare.views.rungs_markdown import render_rungs
+from gptlab.compare.views.rungs_tables import profile_cells
 from gptlab.files import FileError
 from run_folders import FLOPS, one_line, shown, write_run, write_sweep
 
@@ -172,6 +174,19 @@ def test_where_the_baseline_diverged_at_a_rung_there_is_no_trend_and_every_view_
     assert "No run of the baseline has finished at three" in one_line(shown([top], **files)[1])
 
 
+def test_runs_that_failed_or_diverged_are_said_of_each_rung(tmp_path):
+    losses = arms(0.1, 0.1, 0.1)
+    top = write(tmp_path / "x", losses, states={("one", "b"): "failed", ("two", "b"): "diverged"})
+    page = tmp_path / "x.html"
+    text = one_line(shown([top], html=page)[1])
+    for said in (
+        "At one: 5 failed runs; `gptlab sweep --retry`",
+        "At two: Diverged runs beside those of the reference",
+    ):
+        assert said in text and said in page.read_text()
+    assert the_arm(top).words == {"one": "no common seed: no verdict", "two": "unstable", "three": "better"}
+
+
 def test_another_baseline_is_compared_with_all_other_arms(tmp_path):
     comparison = built(write(tmp_path, arms(0.1, 0.1)), baseline="b")
     assert comparison.baseline == "b" and [arm.name for arm in comparison.arms] == ["a"]
@@ -234,6 +249,22 @@ def test_an_isoflop_experiment_finds_the_best_size(tmp_path):
     text = shown([top])[1]
     assert "at 1e+12 FLOPs" in text and "Per tenfold" not in text
     assert list(rungs_charts(comparison)) == ["profiles"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (1e3, 4e3, "2K (1K to 4K)"),
+        (0.0, 4e3, "2K (below 4K)"),
+        (1e3, math.inf, "2K (above 1K)"),
+        (math.nan, math.nan, "2K (no interval)"),
+    ],
+)
+def test_an_end_of_an_interval_beyond_the_sizes_is_said(tmp_path, low, high, text):
+    flops = {f"{size}-1e12": {"flops": 1e12} for size in RUNGS}
+    comparison = built(write(tmp_path, {rung: {"a": scores(2.0)} for rung in flops}, entries=flops))
+    found = replace(comparison.profiles[1e12]["a"], best=2e3, low=low, high=high, edge="", reason="")
+    assert profile_cells(replace(comparison, profiles={1e12: {"a": found}}))[1e12]["best size"] == [text]
 
 
 # Views
