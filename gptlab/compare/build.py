@@ -177,7 +177,7 @@ def build(
     tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, chosen)
     speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
     refused = notes_at_edges(tuning, labels) | _on_a_shared_machine(by_label, speeds)
-    rules = Rules(chosen_metric, margins.value, plan.arms - 1, kept.marks, plan.looks(arms))
+    rules = Rules(chosen_metric, margins.value, plan.arms - 1 + plan.left_out, kept.marks, plan.looks(arms))
     judged = judge(by_label, references, rules, refused)
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
     results = with_multipliers(results, other_budgets(at_budgets, chosen_metric), judged, speeds)

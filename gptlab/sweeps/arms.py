@@ -90,6 +90,7 @@ class SweepPlan:
     n_seeds: Mapping[str, int] = field(default_factory=dict)  # of each arm so far, in a sequential sweep that runs
     budgets: Mapping[str, Overrides] = field(default_factory=dict)  # share -> what gives the baseline that budget
     rung: Rung | None = None  # at which its arms are compared, of an experiment with rungs
+    left_out: int = 0  # arms of the experiment that did not go on to this rung, over which p is corrected all the same
     carried: Mapping[str, Overrides] | None = None  # the tuned values of each arm, found at the first rung
 
     @property

@@ -156,6 +156,7 @@ def _planned(checked: CheckedSweep, earlier: Mapping[str, Any]) -> dict[str, Any
         "seeds": sorted({int(seed or 0) for seed in plan.seeds}),
         "first_look": plan.first_look,
         "arms": len(arms),
+        "left_out": plan.left_out,
         "metric": plan.experiment.metric or DEFAULT_METRIC,
         "margin": plan.experiment.margin,
         "baseline": plan.arms[0].name,

@@ -36,7 +36,8 @@ def next_plan(
         chosen: the tuned values of each arm at the first rung; None to search anew.
     """
     kept = [replace(arm, baseline=0) for arm in plan.arms if arm.name in arms]
-    plan = replace(plan, arms=kept, grids={name: grid for name, grid in plan.grids.items() if name in arms})
+    grids = {name: grid for name, grid in plan.grids.items() if name in arms}
+    plan = replace(plan, arms=kept, grids=grids, left_out=len(plan.arms) - len(kept))
     if chosen is None or not plan.tune:
         return plan
     moved = {

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from gptlab.compare import build_comparison
 from gptlab.compare.build_rungs import build_rungs, collect_rungs
 from gptlab.compare.read.rungs_file import read_rungs_file
 from gptlab.config import ConfigError
@@ -237,5 +238,6 @@ def test_an_arm_goes_on_to_the_next_rung_with_one_of_the_words_alone(tmp_path, w
     sweep(words)
     assert read_rungs_file(tmp_path / "x").rungs[1].arms == ["a", "b"]
     assert {p.name.split("_")[0] for p in (tmp_path / "x" / "two").glob("*norm-rms*")} == {"norm-rmsnorm"}
+    assert build_comparison([tmp_path / "x" / "two"]).family == 2  # c counts, though it was left out
     b, c = build_rungs(collect_rungs([tmp_path / "x"])).arms
     assert (b.words["one"], b.standing, c.words["two"], c.word) == ("better", "", "left out", "left out")

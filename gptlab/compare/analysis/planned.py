@@ -31,6 +31,7 @@ class Plan:
     known: bool = False
     seeds: tuple[int, ...] = ()
     arms: int = 0  # with the baseline
+    left_out: int = 0  # arms that an earlier rung left out; they count in the correction of p
     metric: str | None = None
     margin: str | None = None
     baseline: str | None = None  # its name
@@ -43,7 +44,7 @@ class Plan:
         if not planned:
             return cls()
         choices = {key: planned.get(key) for key in ("metric", "margin", "baseline", "first_look")}
-        return cls(True, tuple(planned["seeds"]), planned["arms"], **choices)
+        return cls(True, tuple(planned["seeds"]), planned["arms"], planned.get("left_out", 0), **choices)
 
     def looks(self, arms: Sequence[Arm]) -> Looks | None:
         """Return the looks of a sequential plan; None for fixed seeds, or if seeds came on top of the planned ones."""

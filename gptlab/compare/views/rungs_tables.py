@@ -159,7 +159,7 @@ def _gate_lines(comparison: RungsComparison) -> Iterator[str]:
     if promote := comparison.file.promote:
         yield (
             f"An arm goes on to the next rung if it is {' or '.join(promote)}; the others are left out of it and cannot"
-            " pass. The words at a rung are corrected over the arms that ran there."
+            " pass. The words at later rungs are corrected over all arms of the experiment, as the gate is."
         )
 
 
