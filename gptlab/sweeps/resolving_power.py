@@ -121,7 +121,7 @@ def _comparisons(checked: CheckedSweep) -> int:
     """Return the number of comparisons that `compare` corrects for."""
     arms = {cell.spec.arm.name for cell in checked.cells if cell.spec.phase != BUDGET}
     whole_ladder = bool(checked.plan.experiment.ladder) and len(arms) >= LONG_LADDER
-    return len(arms) - 1 + whole_ladder
+    return len(arms) - 1 + whole_ladder + checked.plan.left_out
 
 
 def _levels(checked: CheckedSweep, comparisons: int) -> Mapping[int, float]:

@@ -239,5 +239,7 @@ def test_an_arm_goes_on_to_the_next_rung_with_one_of_the_words_alone(tmp_path, w
     assert read_rungs_file(tmp_path / "x").rungs[1].arms == ["a", "b"]
     assert {p.name.split("_")[0] for p in (tmp_path / "x" / "two").glob("*norm-rms*")} == {"norm-rmsnorm"}
     assert build_comparison([tmp_path / "x" / "two"]).family == 2  # c counts, though it was left out
+    planned = plan_document(words, forecast=Forecast(timing=False))["rungs"][1]
+    assert planned["effect"]["comparisons"] == 2 and [arm["name"] for arm in planned["arms"]] == ["a", "b"]
     b, c = build_rungs(collect_rungs([tmp_path / "x"])).arms
     assert (b.words["one"], b.standing, c.words["two"], c.word) == ("better", "", "left out", "left out")
