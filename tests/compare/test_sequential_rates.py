@@ -25,12 +25,15 @@ def run(means, last, rng, *, noise=1.0, shared=1.0, margin=float("nan"), stuck=0
     return judged(scores, Looks(first, tuple(range(last))), margin)
 
 
-def judged(scores, looks, margin):
-    """Return the effects of the arms, the baseline first, and the number of runs that were needed."""
+def judged(scores, looks, margin, family=0):
+    """Return the effects of the arms, the baseline first, and the number of runs that were needed.
+
+    `family` is the number of comparisons that were planned, if there are fewer.
+    """
     names = ["base", *(f"arm {i}" for i in range(len(scores) - 1))]
     by_arm = {name: pd.Series(own) for name, own in zip(names, scores, strict=True)}
     references = dict.fromkeys(names[1:], "base")
-    rules = Rules("val/loss", margin, looks=looks)
+    rules = Rules("val/loss", margin, family, looks=looks)
     if looks is None:
         return compare_scores(by_arm, references, rules), scores.size
     progress = settle(by_arm, references, dict.fromkeys(names, looks.seeds), rules, Evidence())

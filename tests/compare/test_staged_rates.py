@@ -46,14 +46,14 @@ class Judged:
     seeds: list[int]
 
 
-def words_of(losses, looks, margin, family=0):
+def words_of(losses, looks, margin, family):
     """Judge arms like `settle` and `compare_so_far`, with the same functions, but on plain arrays.
 
     Args:
         losses: of shape (arms + 1, seeds), the baseline first.
         looks: None for fixed seeds.
         margin: of equivalence.
-        family: the arms over which p is corrected, if they are more.
+        family: the number of arms over which p is corrected.
     """
     differences = losses[1:] - losses[0]
     arms, last = differences.shape
@@ -71,7 +71,7 @@ def words_of(losses, looks, margin, family=0):
         if n == last:
             break
         for arm, estimate, sd in zip(list(still), estimates, sds, strict=True):
-            hopeless = looks.chance(MeanDifference(estimate, sd, np.nan), n, margin, max(arms, family)) < GIVE_UP
+            hopeless = looks.chance(MeanDifference(estimate, sd, np.nan), n, margin, family) < GIVE_UP
             if _word(n, means[arm], corrected[arm].p, p_equal[arm]) in FINAL or (n >= GIVE_UP_FROM and hopeless):
                 still.remove(arm)
                 n_seeds[arm] = n
@@ -91,10 +91,10 @@ def _word(pairs, mean, p_holm, p_equivalent):
 @pytest.mark.parametrize("looks", [FIXED, LOOKS])
 def test_the_simulated_words_are_those_of_a_comparison(looks):
     rng = np.random.default_rng(0)
-    for gains in ([0.0] * 3 + [1.0, 2.0, 4.0, -3.0], [2.0] * 4):
+    for gains, family in (([0.0] * 3 + [1.0, 2.0, 4.0, -3.0], 7), ([2.0] * 4, 10)):
         losses = drawn(rng, np.array(gains), looks)
-        effects, n_runs = judged(losses, looks, MARGIN)
-        found = words_of(losses, looks, MARGIN)
+        effects, n_runs = judged(losses, looks, MARGIN, family)
+        found = words_of(losses, looks, MARGIN, family)
         assert [at.word for at in found.found] == [effect.word for effect in effects.values()]
         assert [at.p for at in found.found] == pytest.approx([effect.p_any_look for effect in effects.values()])
         assert n_runs == sum(found.seeds) + max(found.seeds)
@@ -171,6 +171,6 @@ def test_a_staged_experiment_settles_ten_arms_with_half_the_compute(looks):
             end="",
         )
         assert shares[3:].max() <= allowed(0.005, draws)[1]
-        assert shares[:3].mean() >= passed["all"][:3].mean() - 0.05
+        assert shares[:3].mean() >= 0.9 * passed["all"][:3].mean()
     assert costs["better"] <= 0.5 * costs["all"] and same["better"] > 0.9
     assert costs["better, not shown"] < costs["all"]
