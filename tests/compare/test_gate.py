@@ -1,10 +1,13 @@
 """The gate over rungs: which word and p an arm gets from those at each rung."""
 
+import json
 from math import nan
 
 import pytest
+from test_over_rungs import arms, write
 
 from gptlab.compare.analysis.gate import NOT_RUN, AtRung, gates
+from gptlab.compare.build_rungs import build_rungs, collect_rungs
 
 
 def better(p):
@@ -44,3 +47,15 @@ def test_the_word_over_rungs_is_that_of_all_of_them(rungs, word, p):
 def test_no_arm_passes_before_all_rungs_have_runs():
     found = gates({"a": [better(0.001)]}, complete=False)["a"]
     assert (found.word, found.p_holm) == ("not shown", 1.0)
+
+
+def test_in_a_sequential_experiment_the_gate_takes_the_p_that_holds_at_any_look(tmp_path):
+    """With the p of the look that settled an arm, more than 5 % of experiments would let a wrong arm pass."""
+    top = write(tmp_path / "x", arms(0.004, 0.003))
+    for manifest in top.glob("*/sweep.yaml"):
+        content = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(content | {"planned": content["planned"] | {"first_look": 3}}))
+    found = build_rungs(collect_rungs([top]))
+    effects = [rung.result("b").effect for rung in found.rungs]
+    assert found.arms[0].p == max(effect.p_any_look for effect in effects) < 1
+    assert all(effect.p_any_look > effect.p for effect in effects)

@@ -25,7 +25,7 @@ MARGIN = 0.8  # of an effect, in the same unit; about that of half of the arms i
 FIXED, LOOKS = None, Looks(3, tuple(range(8)))
 N_FIXED = 5
 PROMOTED = {"all": (), "better": (BETTER,), "better, not shown": (BETTER, NOT_SHOWN)}
-DRAWS = 1000
+DRAWS = 2000
 
 LARGE = 6.0  # an effect that every rung shows
 NULL = {

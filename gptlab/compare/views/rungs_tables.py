@@ -154,7 +154,8 @@ def _gate_lines(comparison: RungsComparison) -> Iterator[str]:
     yield (
         f"Differences in {comparison.metric} with {CONFIDENCE:.0%} intervals and words are those of each rung alone."
         f" At all rungs an arm is {BETTER} if it is so at each of them; p is its largest one, with Holm's correction"
-        f" over {n} {'arm' if n == 1 else 'arms'}, so that at most 5% of experiments let an arm pass that is not."
+        f" over {n} {'arm' if n == 1 else 'arms'}, so that at most 5% of experiments let an arm pass that is not"
+        " better at some rung."
     )
     if promote := comparison.file.promote:
         yield (
