@@ -43,10 +43,10 @@ models.
 """
 NOTES = """## The warm-up of the older experiments was too short
 
-All experiments but warmup, warmup_short, final_rate, rate_* and same_arm were run with a warm-up of 5 % of the run, 10
-to 20 steps. [warmup](warmup/RESULTS.md) shows that at a high learning rate so few steps leave a run up to 0.45 nats
-higher, and spread the seeds by 0.07 to 0.16 instead of 0.01. Their files keep that setting; their numbers hold for it
-alone, and "not shown" in them often means that the noise was made by the warm-up.
+All experiments but controls, final_rate, longer_run, rate_*, same_arm, scale, warmup and warmup_short were run with a
+warm-up of 5 % of the run, 10 to 20 steps. [warmup](warmup/RESULTS.md) shows that at a high learning rate so few steps
+leave a run up to 0.45 nats higher, and spread the seeds by 0.07 to 0.16 instead of 0.01. Their files keep that
+setting; their numbers hold for it alone, and "not shown" in them often means that the noise was made by the warm-up.
 
 ## How the learning rates were chosen
 
