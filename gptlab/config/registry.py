@@ -125,8 +125,9 @@ def _read_signature(
     wants: list[str] = []
     settings: list[tuple[str, Any, Any]] = []
     choices: dict[str, tuple[Any, ...]] = {}
-    if cls.__init__.__qualname__ in ("Module.__init__", "object.__init__"):  # it has no constructor of its own
-        return (), [], {}
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    if owner is object or f"{owner.__module__}.{owner.__name__}" == "torch.nn.modules.module.Module":
+        return (), [], {}  # it has no constructor of its own
     hints = typing.get_type_hints(cls.__init__)
     for p in list(inspect.signature(cls.__init__).parameters.values())[1:]:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):

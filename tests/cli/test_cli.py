@@ -156,7 +156,10 @@ def test_help_tells_the_exit_codes(capsys):
     assert [line.split()[0] for line in out.splitlines()] == ["0", "1", "2", "128+n"]
 
 
-@pytest.mark.parametrize("words", every_example("sample", "compare", "inspect"))
+READING = [p for p in every_example("sample", "compare", "inspect") if "--wandb" not in p.values[0]]  # needs an account
+
+
+@pytest.mark.parametrize("words", READING)
 def test_an_example_that_reads_a_run_reads_it(words, run, capsys):
     gptlab(*(w.replace("RUN", run.name) for w in words))
     assert capsys.readouterr().out.strip()

@@ -127,9 +127,12 @@ def test_every_label_of_a_plan_is_followed_by_a_space(capsys):
         "tokens": 1,
         "flops": 1.0,
         "estimate": None,
+        "at_rate": None,
+        "effect": {"comparisons": 0},
+        "cells": [],
         "arms": [],
     }
     print_plan(document, console)
-    labels = ("sweep", "question", "literature", "seeds", "tuning", "cells", "cost")
+    labels = ("sweep", "question", "literature", "seeds", "tuning", "cells", "cost", "time")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" ")[0] for line in lines[: len(labels)]] == list(labels)

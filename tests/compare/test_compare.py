@@ -388,7 +388,16 @@ def test_csv_holds_the_raw_numbers(three_arms, tmp_path):
 
 
 NUMERIC = ("difference", "low", "high", "confidence", "error", "df", "sd_difference", "sd_unpaired", "p")
-NUMERIC += ("p_holm", "p_equivalent", "text_share", "detectable", "detectable_low", "detectable_high", "steps")
+NUMERIC += (
+    "p_any_look",
+    "p_holm",
+    "p_equivalent",
+    "text_share",
+    "detectable",
+    "detectable_low",
+    "detectable_high",
+    "steps",
+)
 NUMERIC += ("seeds_needed", "seeds_low", "seeds_high", "difference_without_stuck", "chance")
 NUMERIC += tuple(f"multiplier_{unit}{end}" for unit in ("tokens", "flops", "seconds") for end in ("", "_low", "_high"))
 

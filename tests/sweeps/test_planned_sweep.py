@@ -27,7 +27,7 @@ def run(tmp_path):
 
 def test_a_sweep_keeps_its_plan_when_it_is_started_again_with_more_seeds(run, tmp_path):
     plan = {"seeds": [0, 1, 2], "arms": 2, "metric": "val/loss", "margin": None, "baseline": "norm=layernorm"}
-    plan["first_look"] = None
+    plan |= {"first_look": None, "left_out": 0}
     assert run("seed=0,1,2") == plan
     assert not build_comparison([tmp_path / "p"]).standing
     assert run("seed=0,1,2,3") == plan
