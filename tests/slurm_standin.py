@@ -1,6 +1,6 @@
 """sbatch, srun, scontrol and sacct on this machine, as far as submitit uses them.
 
-An array's jobs run so many at a time as it asks for; what is submitted later has another id. A job that
+At most as many jobs of an array run at once as it asks for. Every submission has an id of its own. A job that
 `scontrol requeue` names starts again when it has ended, and so does one that is killed, as SLURM does when it wants the
 machine for another and requeues the job itself.
 """

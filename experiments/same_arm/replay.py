@@ -243,7 +243,7 @@ def _tuned(kept: Kept, n: int, rng: np.random.Generator) -> tuple[float, float]:
 def _sequential(
     kept: Kept, rate: float, margin: float, rng: np.random.Generator, *, arms: int, last: int, draws: int
 ) -> dict[str, float]:
-    """Return what is said of equal arms with seeds of their own, and the mean number of seeds of an arm."""
+    """Return the words on equal arms whose seeds are disjoint, and the mean number of seeds of an arm."""
     claims, effects = 0, []
     for _ in range(draws):
         seeds = rng.permutation(kept.seeds)[: (arms + 1) * last].reshape(arms + 1, last)

@@ -126,7 +126,7 @@ def load_dataset(
 ) -> Dataset:
     """Split the text by characters, validation last, and tokenise each split, unless the cache has the result.
 
-    A text that has not changed is read once per process. With `shuffle_tokens` the training split is in random order.
+    An unchanged text is read once per process. `shuffle_tokens` puts the training split into random order.
     Raises ConfigError for a split of fewer than window + 1 tokens.
     """
     text_hash, n_characters, text = identify(data)

@@ -10,7 +10,7 @@ import yaml
 from gptlab.config import ConfigError
 from gptlab.config.overrides import expand_home, typed
 from gptlab.files import FileError, decode_utf8
-from gptlab.sweeps.rungs import TUNE_AT, Rung, read_isoflop, read_promoted, read_rungs
+from gptlab.sweeps.rungs import TUNE_AT, Rung, is_positive, read_isoflop, read_promoted, read_rungs
 from gptlab.sweeps.seed_plan import SeedPlan, whole_numbers
 from gptlab.sweeps.tuning_grid import AUTO
 
@@ -173,7 +173,7 @@ def _as_typed(value: str | None) -> str:
 
 
 def _rungs(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:
-    """Return the rungs and what is said about them, as the fields of an Experiment."""
+    """Return the rungs and the settings about them, as fields of an Experiment."""
     if tree.get("rungs") and tree.get("isoflop"):
         raise ConfigError(f"{path}: has rungs and isoflop, which are rungs too; keep one of them")
     rungs: list[Rung] = []
@@ -185,7 +185,7 @@ def _rungs(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:
     if tree.get("isoflop") and tree.get("target_flops"):
         rule = "is for rungs that grow in compute, and isoflop compares sizes at one compute"
         raise ConfigError(f"{_place(path, 'target_flops', tree['target_flops'])}: {rule}; leave it out")
-    tune_at, target = tree.get("tune_at") or TUNE_AT[0], tree.get("target_flops")
+    tune_at = tree.get("tune_at") or TUNE_AT[0]
     if tune_at not in TUNE_AT:
         raise ConfigError(f"{_place(path, 'tune_at', tune_at)}: must be {' or '.join(TUNE_AT)}")
     if tree.get("promote") and tree.get("ladder"):
@@ -196,18 +196,16 @@ def _rungs(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:
         "rungs": rungs,
         "tune_at": tune_at,
         "promote": promoted,
-        "target_flops": None if target is None else _positive(target, _place(path, "target_flops", target)),
+        "target_flops": _target_flops(path, tree.get("target_flops")),
     }
 
 
-def _positive(value: Any, place: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ConfigError(f"{place}: must be a number above 0")
-    return number
+def _target_flops(path: Path, value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not is_positive(value):
+        raise ConfigError(f"{_place(path, 'target_flops', value)}: must be a number above 0")
+    return float(value)
 
 
 def _metric(path: Path, value: Any) -> str | None:

@@ -140,7 +140,9 @@ def _at_rung(experiment: Experiment, rung: Rung, given: Sequence[Override]) -> E
     keys = {key for key in rung.keys if not key.startswith("budget.")} | {"rung"}
     typed_words = [override.input_line or "" for override in given]  # which may give all rungs one budget
     words = [text for texts in experiment.variants.values() for text in texts]
-    if double := next((word for word in [*typed_words, *words] if word.partition("=")[0] in keys), None):
+    inside = tuple(f"{key}." for key in keys)  # size.dim, where each rung chooses a size
+    doubles = (word for word in [*typed_words, *words] if word.startswith(inside) or word.partition("=")[0] in keys)
+    if double := next(doubles, None):
         raise ConfigError(f"{double}: each rung sets it, so that an arm would not keep it; leave it out")
     if has_budget and (own := next((word for word in words if word.startswith("budget.")), None)):
         raise ConfigError(f"{own}: the rungs set the budget of all arms; leave it out of the arm")

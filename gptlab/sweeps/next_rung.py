@@ -33,7 +33,7 @@ def next_plan(
         plan: of the rung, with all arms.
         arms: the names of those that go on, the baseline among them.
         before: the first rung as it was planned, before its grids were extended.
-        chosen: the tuned values of each arm at the first rung; None to search anew.
+        chosen: the tuned values of each arm at the first rung; None if every rung searches its own.
     """
     kept = [replace(arm, baseline=0) for arm in plan.arms if arm.name in arms]
     grids = {name: grid for name, grid in plan.grids.items() if name in arms}
@@ -115,7 +115,6 @@ def write_rungs(folder: Path, plans: Sequence[SweepPlan], arms: Mapping[str, Seq
         literature=experiment.literature,
         command=command_line(),
         arms=[arm.name for arm in plan.arms],
-        against="previous" if experiment.ladder else "baseline",
         rungs=[
             RungEntry(
                 rung.name, list(rung.overrides), None if rung.flops is None else float(rung.flops), arms.get(rung.name)

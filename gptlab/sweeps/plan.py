@@ -251,9 +251,7 @@ def as_far_as_run(checked: CheckedSweep, *, is_here: bool) -> Progress:
     """
     if not checked.plan.tune:
         return Progress(checked)
-    if (
-        not checked.plan.tune_seeds and checked.plan.carried is None
-    ):  # a rung whose values the first one has yet to find
+    if not checked.plan.tune_seeds and checked.plan.carried is None:  # of a rung: the first has yet to find the values
         return Progress(checked, values_known=False)
     plan, chosen = checked.plan, checked.plan.carried
     ended = False

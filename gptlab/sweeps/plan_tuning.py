@@ -1,4 +1,4 @@
-"""What is tuned in a planned sweep: the settings, the values that each arm tries first, and the seeds."""
+"""The tuning of a planned sweep: its settings, the values that each arm tries first, and its seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -97,7 +97,7 @@ def read_isoflop(value: Any, place: str) -> list[Rung]:
     if not lists or any(not isinstance(item, list) or not item for item in lists.values()):
         raise ConfigError(f"{place}: must be lists, such as {{flops: [1e13, 1e14], sizes: [tiny, mini, small]}}")
     for text in lists["flops"]:
-        if not (isinstance(text, str) and _is_positive(text)):
+        if not (isinstance(text, str) and is_positive(text)):
             raise ConfigError(f"{place}: flops has {text}, which must be a number above 0, such as 1e13")
     if odd := next((size for size in lists["sizes"] if not isinstance(size, str)), None):
         raise ConfigError(f"{place}: sizes has {odd}, which must be a name, such as tiny")
@@ -134,7 +134,8 @@ def _overrides(texts: Sequence[Any], place: str) -> tuple[str, ...]:
     return tuple(map(str, texts))
 
 
-def _is_positive(text: str) -> bool:
+def is_positive(text: str) -> bool:
+    """Return whether a text is a number above 0."""
     try:
         return 0 < float(text) < inf
     except ValueError:

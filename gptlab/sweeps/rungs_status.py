@@ -25,7 +25,7 @@ def document(folder: Path) -> dict[str, Any]:
         rungs (list): for each rung, in order
             name (str)
             arms (list | None): the names of the arms that run there; None if an earlier rung has yet to decide.
-            status (dict | None): the fields of its sweep; None if it has not begun.
+            status (dict | None): the fields of its sweep; None before it begins.
 
     Raises:
         ConfigError: the folder is not one of a sweep.

@@ -125,9 +125,9 @@ def test_an_arm_that_was_left_out_of_a_rung_does_not_pass(tmp_path):
     assert c.words == {"one": "worse", "two": "left out", "three": "left out"} and not c.passes and c.p == 1
 
 
-@pytest.mark.parametrize("missing", ["no run", "runs that have not ended", "runs of a tuning"])
+@pytest.mark.parametrize("missing", ["no run", "unfinished runs", "runs of a tuning"])
 def test_a_rung_that_waits_makes_the_words_interim(tmp_path, missing):
-    losses = arms(0.1, 0.1, 0.1) if missing == "runs that have not ended" else arms(0.1, 0.1) | {"three": {}}
+    losses = arms(0.1, 0.1, 0.1) if missing == "unfinished runs" else arms(0.1, 0.1) | {"three": {}}
     states = {("three", name): "running" for name in "ab"}
     top = write(tmp_path, losses, states=states, multiplier=True)
     if missing == "runs of a tuning":

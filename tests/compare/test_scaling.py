@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
-from gptlab.compare.analysis.scaling import better_at_all_rungs, fit_power_law, trend, word_of
+from gptlab.compare.analysis.scaling import fit_power_law, trend, word_of
 from gptlab.compare.analysis.statistics import Estimate, interval
 from simulated import seeds_of
 
@@ -91,11 +91,6 @@ def test_a_projection_is_less_certain_the_farther_it_goes_and_says_when_it_is_to
     scattered = trend(rungs(bumps=0.05))
     ratio = math.log(scattered.project(1e18).high / scattered.project(1e18).low) / widths[2]
     assert ratio == pytest.approx(scattered.misfit**0.5) and scattered.misfit > 10
-
-
-def test_the_gate_asks_for_better_at_every_rung():
-    assert better_at_all_rungs(["better", "better", "better"])
-    assert not better_at_all_rungs(["better", "not shown", "better"]) and not better_at_all_rungs([])
 
 
 @pytest.mark.parametrize("floor", [0.6, 1.0])

@@ -112,6 +112,9 @@ def test_what_the_rungs_set_cannot_be_set_beside_them(write):
     path = write(rungs=TWO, variants={"a": [], "b": ["size.dim=64"]})
     with pytest.raises(ConfigError, match=r"^size.dim=64: each rung sets it, so that an arm would not keep it"):
         plan_rungs([str(path), *TINY_RUN])
+    sizes = write(rungs={"size": ["tiny", "mini"]}, variants={"a": [], "b": ["size.dim=64"]})
+    with pytest.raises(ConfigError, match=r"^size.dim=64: each rung sets it"):
+        plan_rungs([str(sizes)])
     with pytest.raises(ConfigError, match=r"^size.dim=8: each rung sets it"):
         plan_rungs([str(write(rungs=TWO)), *TINY_RUN, "size.dim=8"])
     with pytest.raises(ConfigError, match=r"^rung=one: each rung sets it"):  # both would be in one folder

@@ -34,7 +34,7 @@ import pandas as pd
 
 from gptlab.compare.analysis.multiplier import UNKNOWN
 from gptlab.compare.analysis.statistics import LEVEL, Estimate, equivalence_p, interval, two_sided_p
-from gptlab.compare.analysis.verdict import BETTER, NOT_SHOWN
+from gptlab.compare.analysis.verdict import NOT_SHOWN
 
 GROWS, HOLDS, FADES = "grows", "holds", "fades"
 MIN_RUNGS = 3
@@ -115,15 +115,6 @@ def word_of(change: Estimate, margin: float = MARGIN) -> str:
     if two_sided_p(change) < LEVEL:
         return GROWS if change.mean > 0 else FADES
     return HOLDS if equivalence_p(change, log(margin) / log(10)) < LEVEL else NOT_SHOWN
-
-
-def better_at_all_rungs(words: Sequence[str]) -> bool:
-    """Return whether an arm passes the gate: it is better at every rung, of which there is at least one.
-
-    The words need no correction over the rungs: an arm that is not better at one of them passes in no more experiments
-    than this rung alone calls it better.
-    """
-    return bool(words) and all(word == BETTER for word in words)
 
 
 def _line(x: np.ndarray, at: float) -> np.ndarray:

@@ -28,7 +28,6 @@ class RungsFile:
     literature: str | None
     command: str | None
     arms: Sequence[str]  # all of them, the baseline first
-    against: str  # "baseline", or "previous" for a ladder
     rungs: Sequence[RungEntry]
     promote: Sequence[str] = ()  # the words with which an arm goes on to the next rung; empty if all do
     tune_at: str | None = None  # "each" rung or the "first", if something is tuned

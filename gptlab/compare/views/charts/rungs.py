@@ -142,7 +142,7 @@ def _worth(comparison: RungsComparison) -> Chart | None:
     ]
     x = _compute_axis(ends)
     y = quantitative(
-        "y", "worth in compute: the baseline needs so many times the arm's FLOPs", scale([low, high], "log"), 45
+        "y", "worth in compute: the baseline's FLOPs for the arm's loss, over the arm's", scale([low, high], "log"), 45
     )
     xy = {"x": x, "y": y, **_looks(comparison)}
     hover = tooltip(arm="arm", rung="rung", worth="worth")
