@@ -216,7 +216,7 @@ def test_the_end_of_a_process_that_fails_ends_the_other(became):
 def test_a_mistake_is_told_once_and_the_exit_code_is_2(folder):
     first, second = run_two(GPTLAB, "train", *TINY, "train.batch_size=3", "runs_dir=wrong")
     assert first[::2] == (2, "gptlab: train.batch_size=3: must be a multiple of the 2 processes; set 4\n")
-    assert second[0] == 2 and first[2] not in second[2]
+    assert second[0] in (2, -signal.SIGTERM) and first[2] not in second[2]  # SIGTERM may come before it knows
     assert not Path("wrong").exists()
 
 
