@@ -1,5 +1,6 @@
 """An experiment file: a question, what is known about it, and the arms and seeds that answer it."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
 KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
+WORDS = ("better", "worse", "equivalent")  # what `published` may say in place of a number
 ABOUT_RUNGS = ("tune_at", "promote", "target_flops")  # keys that need `rungs`
 KEYS = (
-    *("name", "literature", "use", "base", *KINDS_OF_ARMS, "baseline"),
+    *("name", "literature", "published", "use", "base", *KINDS_OF_ARMS, "baseline"),
     *("seeds", "tune", "tune_seeds", "metric", "margin", "multiplier"),
     *("rungs", "isoflop", *ABOUT_RUNGS),
 )
@@ -33,6 +35,7 @@ class Experiment:
     name: str = ""
     question: str | None = None  # the first line, a comment
     literature: str | None = None  # what others have found, with the source
+    published: dict[str, str] = field(default_factory=dict)  # arm -> its difference from the baseline there, or a word
     use: list[str] = field(default_factory=list)  # files with the user's components, relative to the working folder
     base: list[str] = field(default_factory=list)  # overrides of all arms
     variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides; the baseline comes first
@@ -95,6 +98,7 @@ def read_experiment(path: Path) -> Experiment:
         name=_text(path, "name", tree.get("name")) or path.stem,
         question=first_line.lstrip("# ").strip() if first_line.startswith("#") else None,
         literature=_text(path, "literature", tree.get("literature")) or None,
+        published=_published(path, tree),
         use=_use(path, tree.get("use") or []),
         base=_overrides(path, "base", tree.get("base") or []),
         variants=_baseline_first(path, tree.get("baseline"), tree),
@@ -154,6 +158,31 @@ def _baseline_first(path: Path, baseline: Any, tree: dict[Any, Any]) -> dict[str
     if baseline not in variants:
         raise ConfigError(f"{named}: no such variant; choose from {', '.join(variants)}")
     return {baseline: variants[baseline]} | variants
+
+
+def _published(path: Path, tree: dict[Any, Any]) -> dict[str, str]:
+    """Return what others found for the variants: a difference from the baseline, or a word."""
+    value, variants = tree.get("published") or {}, _variants(path, tree.get("variants") or {})
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: published maps variants to what others found, such as {{swiglu: -0.053}}")
+    baseline = tree.get("baseline") or next(iter(variants), None)
+    others = [name for name in variants if name != baseline]
+    for name, found in value.items():
+        place = _place(path, f"published.{name}", found)
+        if name not in others:
+            raise ConfigError(
+                f"{place}: is not a variant beside the baseline; choose from {', '.join(others) or 'none'}"
+            )
+        if not isinstance(found, str) or (found not in WORDS and not _is_number(found)):
+            raise ConfigError(f"{place}: must be a difference from the baseline, such as -0.053, or {', '.join(WORDS)}")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _tune(path: Path, value: Any) -> dict[str, list[str]]:

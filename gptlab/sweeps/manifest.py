@@ -62,6 +62,7 @@ def write_manifest(
     content: dict[str, Any] = {
         "question": experiment.question,
         "literature": experiment.literature,
+        "published": experiment.published,
         "command": command_line(),
         "variants": experiment.variants or ({arm.name: [] for arm in plan.arms} if labelled else {}),
         "baseline": plan.arms[0].name,

@@ -113,6 +113,7 @@ def write_rungs(folder: Path, plans: Sequence[SweepPlan], arms: Mapping[str, Seq
     content = RungsFile(
         question=experiment.question,
         literature=experiment.literature,
+        published=experiment.published,
         command=command_line(),
         arms=[arm.name for arm in plan.arms],
         rungs=[

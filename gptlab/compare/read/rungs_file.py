@@ -1,7 +1,7 @@
 """rungs.yaml in the folder of an experiment with rungs; each rung has a folder below it, with a sweep.yaml."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class RungsFile:
     promote: Sequence[str] = ()  # the words with which an arm goes on to the next rung; empty if all do
     tune_at: str | None = None  # "each" rung or the "first", if something is tuned
     target_flops: float | None = None
+    published: Mapping[str, str] = field(default_factory=dict)  # arm -> its difference from the baseline, or a word
     planned: Sequence[str] = ()  # the names of the rungs when the first run ended; fewer make words exploratory
 
     @classmethod

@@ -98,6 +98,7 @@ class SweepFile:
 
     question: str | None = None
     literature: str | None = None
+    published: dict[str, str] = field(default_factory=dict)  # arm -> its difference from the baseline, or a word
     command: str | None = None
     labels: tuple[str, ...] = ()  # the names of the variants, in their order
     baseline: str | None = None  # a label
@@ -113,6 +114,7 @@ class SweepFile:
         return cls(
             question=content.get("question"),
             literature=content.get("literature"),
+            published=content.get("published") or {},
             command=content.get("command"),
             labels=labels,
             baseline=content.get("baseline") or next(iter(labels), None),
