@@ -17,12 +17,13 @@ MINIMA = tuple(metric.key for metric in METRICS.values() if metric.keep_minimum)
 
 @dataclass(frozen=True)
 class RunInfo:
-    """How a tracker lists a run: `name` is arm and seed, `group` the sweep, `tags` the components (norm=rmsnorm)."""
+    """How a tracker lists a run: `name` is arm and seed, `group` the sweep, `tags` what sets it apart."""
 
     name: str
     group: str
     job_type: str = "train"
     tags: Sequence[str] = ()
+    notes: str | None = None
 
 
 class Tracker(ABC):
@@ -37,6 +38,10 @@ class Tracker(ABC):
         """Send one line of metrics; values may be a Histogram."""
         self._unless_stopped(self._log, metrics)
 
+    def log_sample(self, row: Mapping[str, Any]) -> None:
+        """Send text from the model, as the row of a table: arm, seed, step and text."""
+        self._unless_stopped(self._log_sample, row)
+
     def finish(self, state: RunState, summary: Mapping[str, Any]) -> None:
         """End the run with its final state and numbers, and wait for the last uploads."""
         self._unless_stopped(self._finish, state, summary)
@@ -47,6 +52,9 @@ class Tracker(ABC):
 
     @abstractmethod
     def _log(self, metrics: Mapping[str, Any]) -> None: ...
+
+    def _log_sample(self, row: Mapping[str, Any]) -> None:  # noqa: B027 - a tracker need not have tables
+        pass
 
     @abstractmethod
     def _finish(self, state: RunState, summary: Mapping[str, Any]) -> None: ...

@@ -22,6 +22,7 @@ OWN = {
     "WANDB_ERROR_REPORTING": "false",  # it looks up a host even for an offline run
     "WANDB_SILENT": "true",  # exceptions are still raised; gptlab prints where the run is
 }
+SAMPLES = "samples"  # the table of texts
 MODES = ("online", "offline", "disabled")
 INIT_TIMEOUT = 20  # seconds until an unreachable server is an error
 FINISH_TIMEOUT = 30  # seconds for the last uploads; without a limit a lost network would block the end of the run
@@ -143,6 +144,10 @@ class WandbRun(Tracker):
         """Log without W&B's own step=, which would drop what a resumed run logs; the x axis is `tokens`."""
         self._run.log(with_histograms(metrics, import_wandb()))
 
+    def _log_sample(self, row: Mapping[str, Any]) -> None:
+        table = import_wandb().Table(columns=list(row), data=[list(row.values())])
+        self._run.log({"step": row["step"], SAMPLES: table})
+
     def _finish(self, state: RunState, summary: Mapping[str, Any]) -> None:
         try:
             final = {f"final/{k}": summary[k] for k in MINIMA if k in summary}  # a number, which W&B can draw as a bar
@@ -217,6 +222,7 @@ def _init(settings: WandbSettings, info: RunInfo, run_id: str, config: Mapping[s
             group=info.group[:128],
             job_type=info.job_type,
             tags=[tag[:64] for tag in info.tags],
+            notes=info.notes,
             config=dict(config),
             resume="allow",
             reinit="create_new",  # does not touch a run that a notebook has open
