@@ -186,6 +186,8 @@ class WandbSection:
     )
     project: str | None = setting(None, "project of the runs; null: WANDB_PROJECT, otherwise gptlab")
     entity: str | None = setting(None, "user or team; null: the API key's default")
+    code: bool = setting(True, "send the files of `use`, as the code of the run")
+    checkpoint: bool = setting(False, "send the best weights, as an artifact of the run")
 
 
 @dataclass

@@ -22,7 +22,7 @@ from gptlab.files import FileError, decode_utf8, read_json, read_json_lines, wri
 from gptlab.runs.signals import Stopped
 from gptlab.runs.states import OUTCOMES, RunState
 from gptlab.runs.trackers import RunInfo, Tracker, TrackerSettings, logged_history, to_tracker
-from gptlab.runs.wandb_tracker import agents_run_id, new_id
+from gptlab.runs.wandb_tracker import COMPONENTS, agents_run_id, new_id
 
 METRICS, SNAPSHOTS, SAMPLE = "metrics.jsonl", "diagnostics.jsonl", "sample.txt"
 STATUS, SUMMARY = "status.json", "summary.json"
@@ -194,7 +194,7 @@ def write_run_files(
     write_text(run_dir / "overrides.txt", "".join(f"{override}\n" for override in overrides))
     write_json(run_dir / "env.json", env)
     for path, content in use.items():
-        write_bytes(run_dir / "components" / path, content)
+        write_bytes(run_dir / COMPONENTS / path, content)
 
 
 def read_status(run_dir: str | Path) -> dict[str, Any]:

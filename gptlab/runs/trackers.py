@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 from statistics import fmean
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
@@ -24,6 +25,7 @@ class RunInfo:
     job_type: str = "train"
     tags: Sequence[str] = ()
     notes: str | None = None
+    folder: Path | None = None  # the run's own, of which a tracker may keep files
 
 
 class Tracker(ABC):
@@ -33,6 +35,7 @@ class Tracker(ABC):
     """
 
     error: str | None = None  # one line
+    lacking: str = ""  # what the tracker did not take beside the metrics, and why
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Send one line of metrics; values may be a Histogram."""
@@ -40,7 +43,7 @@ class Tracker(ABC):
 
     def log_sample(self, row: Mapping[str, Any]) -> None:
         """Send text from the model, as the row of a table: arm, seed, step and text."""
-        self._unless_stopped(self._log_sample, row)
+        self._beside("sample", self._log_sample, row)
 
     def finish(self, state: RunState, summary: Mapping[str, Any]) -> None:
         """End the run with its final state and numbers, and wait for the last uploads."""
@@ -48,7 +51,7 @@ class Tracker(ABC):
 
     def hint(self) -> str:
         """Return one line for the user: the run's address, the command that uploads or shows it, or the error."""
-        return self.error or self._hint()
+        return self.error or self._hint() + self.lacking
 
     @abstractmethod
     def _log(self, metrics: Mapping[str, Any]) -> None: ...
@@ -69,6 +72,15 @@ class Tracker(ABC):
             send(*args)
         except Exception as error:
             self._give_up(error)
+
+    def _beside(self, what: str, send: Callable[..., None], *args: Any) -> None:
+        """Send something beside the metrics, which go on without it."""
+        if self.error:
+            return
+        try:
+            send(*args)
+        except Exception as error:
+            self.lacking += f"; without the {what} ({type(error).__name__}: {one_line(error)})"
 
     def _give_up(self, error: Exception) -> None:
         reason = f"{type(error).__name__}: {one_line(error)}"

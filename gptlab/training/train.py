@@ -102,7 +102,7 @@ def train_matched(
         recorder: Recorder = NoRecorder()
         if processes.is_first:
             _write_before(run, trainer)
-            info = run_info(run.cfg, job_type, label)
+            info = run_info(run.cfg, job_type, label, folder)
             config = _recorded(run.cfg, label)
             recorder = Recorder(folder, config=config, settings=run.tracker, info=info, resume_step=resumed)
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
@@ -191,7 +191,7 @@ def _report_to_agent(cfg: Settings, folder: Path, job_type: str, label: RunLabel
     if not (run_id := agents_run_id()):
         return None
     settings, config = tracker_settings(cfg), _recorded(read_yaml(folder / "config.yaml"), label)
-    info = run_info(cfg, job_type, label)
+    info = run_info(cfg, job_type, label, folder)
     return record_again(folder, config=config, settings=settings, info=info, run_id=run_id)
 
 
@@ -200,7 +200,7 @@ def _recorded(cfg: Settings, label: RunLabel) -> dict[str, Any]:
     return {"arm": label.arm, **cfg}
 
 
-def run_info(cfg: Settings, job_type: str, label: RunLabel) -> RunInfo:
+def run_info(cfg: Settings, job_type: str, label: RunLabel, folder: Path) -> RunInfo:
     """Return how a tracker lists a run."""
     group = f"{cfg.name}/{cfg.rung}" if cfg.rung else cfg.name
-    return RunInfo(name=label.name, group=group, job_type=job_type, tags=label.tags, notes=label.notes)
+    return RunInfo(name=label.name, group=group, job_type=job_type, tags=label.tags, notes=label.notes, folder=folder)
