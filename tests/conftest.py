@@ -53,7 +53,7 @@ def train_tiny(tmp_path, monkeypatch):
     place = f"data=text data.path={text} runs_dir={tmp_path / 'runs'} wandb.mode=disabled device=cpu"
     place += " precision=float32"  # whatever this machine is fastest at
     size = "size.dim=16 size.n_layer=2 size.n_head=2 data.window=16 model.vocab_size=null"
-    steps = "train.batch_size=4 budget.steps=6 train.log_every=1"
+    steps = "train.batch_size=4 budget.steps=6 train.log_every=1 eval.sample_tokens=0"
 
     def run(*overrides):
         return train(configure(load_config(), place, size, steps, *overrides), quiet=True)

@@ -84,6 +84,11 @@ def _run(code: str, words: list[str], cwd: str, env: dict[str, str], folder: str
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    from wandb.sdk.data_types._private import MEDIA_TMP  # a folder that the first fork to end would delete for all
+
+    MEDIA_TMP._finalizer.detach()
+    MEDIA_TMP.name = str(Path(folder, "media"))
+    os.mkdir(MEDIA_TMP.name)
     sys.argv = ["gptlab" if code == GPTLAB else "-c", *words]
     torch.set_num_threads(1)
     sys.modules["__main__"] = main = types.ModuleType("__main__")  # not pytest's, which a sweep's workers would import

@@ -23,7 +23,7 @@ TINY = (
 ).split()
 # A run or a sweep that lacks only its text and its budget.
 TINY_RUN = ["size=tiny", "data.window=16", "train.batch_size=2", "eval.tokens=64", "eval.final_tokens=64"]
-TINY_RUN += ["wandb.mode=disabled", "device=cpu"]
+TINY_RUN += ["wandb.mode=disabled", "device=cpu", "eval.sample_tokens=0"]
 
 PARTS = ("block", "placement", "norm", "qk_norm", "attention", "position", "ffn", "embedding", "head")
 MODEL_SLOTS = ("model", *PARTS, "init")

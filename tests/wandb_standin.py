@@ -1,8 +1,8 @@
 """A stand-in for the W&B server on the loopback: takes whole online runs and keeps what they sent.
 
 It answers what wandb-core asks: GraphQL to open a run, `file_stream` for history and summary, PUT for files; and what
-its Python side asks to save workspaces and reports, to find runs and replace their summaries, to create a sweep and to
-hand a sweep's runs to an agent.
+its Python side asks to save workspaces and reports, to find runs and replace their summaries, to log
+artifacts and alerts, to create a sweep and to hand a sweep's runs to an agent.
 """
 
 import base64
@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 
 @dataclass
@@ -26,6 +27,19 @@ class SentRun:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     exit_code: int | None = None
+    files: dict[str, bytes] = field(default_factory=dict)  # its own and those of its tables
+    alerts: list[tuple[str, str]] = field(default_factory=list)  # title and text
+
+
+@dataclass
+class SentArtifact:
+    """One artifact: its kind, the run that logged it, its aliases and the files in it."""
+
+    type: str
+    run: str
+    aliases: list[str]
+    files: dict[str, bytes] = field(default_factory=dict)
+    committed: bool = False
 
 
 @dataclass
@@ -46,7 +60,9 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.projects, self.orders = list(projects), list(orders)
         self.runs: dict[str, SentRun] = {}
+        self.artifacts: dict[str, SentArtifact] = {}
         self.views: list[SentView] = []
+        self.stopped: set[str] = set()  # runs that someone has stopped in the browser
         self.sweeps: dict[str, dict[str, Any]] = {}  # what `wandb sweep` sent
         self.dead = False
 
@@ -94,7 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_PUT(self) -> None:
-        self._body()
+        kind, name, file = self.path.removeprefix("/upload/").split("/", 2)
+        holder = self.server.runs[name] if kind == "run" else self.server.artifacts[name]
+        holder.files[unquote(file)] = self._body()
         self._answer({})
 
     def do_POST(self) -> None:
@@ -115,9 +133,20 @@ class _Handler(BaseHTTPRequestHandler):
             case "Runs":
                 return self._found_runs(variables)
             case "CreateRunFiles":
-                host = self.server.env["WANDB_BASE_URL"]
-                files = [{"name": name, "uploadUrl": f"{host}/upload/{name}"} for name in variables["files"]]
-                return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+                run = variables["run"]
+                files = [{"name": name, "uploadUrl": self._upload_url("run", run, name)} for name in variables["files"]]
+                return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
+            case "RunStoppedStatus":
+                return {"project": {"run": {"stopped": variables["runId"] in self.server.stopped}}}
+            case "NotifyScriptableRunAlert":
+                self.server.runs[variables["runName"]].alerts.append((variables["title"], variables["text"]))
+                return {"notifyScriptableRunAlert": {"success": True}}
+            case "ArtifactType":
+                return {"project": None}
+            case "ServerFeaturesQuery":
+                return {"serverInfo": {"features": []}}
+            case "CreateArtifact" | "CreateArtifactManifest" | "CreateArtifactFiles" | "CommitArtifact" as step:
+                return self._artifact(step, variables)
             case "Viewer":
                 return {"viewer": {"id": "me", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
             case "RunResumeStatus":
@@ -146,6 +175,36 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"agentHeartbeat": {"agent": {"id": "a1"}, "commands": json.dumps(orders)}}
             case _:
                 return {}
+
+    def _artifact(self, step: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """Answer one of the steps in which an artifact arrives; its name serves as its id."""
+        if step == "CommitArtifact":
+            self.server.artifacts[variables["artifactID"]].committed = True
+            return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": ""}}}
+        if step == "CreateArtifactManifest":
+            url = self._upload_url("artifact", variables["artifactID"], variables["name"])
+            file = {"id": "f", "name": "", "displayName": "", "uploadUrl": url, "uploadHeaders": []}
+            return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+        sent = variables["input"]
+        if step == "CreateArtifactFiles":
+            nodes = [
+                {
+                    "storagePath": file["name"],
+                    "uploadUrl": self._upload_url("artifact", file["artifactID"], file["name"]),
+                    "uploadHeaders": [],
+                    "uploadMultipartUrls": None,
+                    "artifact": {"id": file["artifactID"]},
+                }
+                for file in sent["artifactFiles"]
+            ]
+            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+        name, aliases = sent["artifactCollectionName"], [alias["alias"] for alias in sent["aliases"]]
+        self.server.artifacts[name] = SentArtifact(sent["artifactTypeName"], sent["runName"], aliases)
+        artifact = {"id": name, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        return {"createArtifact": {"artifact": artifact}}
+
+    def _upload_url(self, kind: str, name: str, file: str) -> str:
+        return f"{self.server.env['WANDB_BASE_URL']}/upload/{kind}/{name}/{quote(file)}"
 
     def _save_view(self, variables: dict[str, Any]) -> dict[str, Any]:
         fields = {key: value for key, value in variables.items() if key != "spec"}

@@ -133,7 +133,7 @@ INSPECT = Verb(
 
 def _sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=user_path, metavar="RUN", help="a run's folder")
-    parser.add_argument("--prompt", default="\n", help="the beginning of the text (default: a line break)")
+    parser.add_argument("--prompt", help="the beginning of the text (default: a line break)")
     parser.add_argument("--n", type=int, default=200, help="tokens to generate (default: 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: 0.8)")
     parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens only")
@@ -150,10 +150,11 @@ def _sample(args: Namespace) -> Result:
             raise ConfigError(f"{flag}={value}: must be below 2^63")
     if 0 < args.temperature < LOWEST_TEMPERATURE:
         raise ConfigError(f"--temperature={args.temperature}: must be 0 or at least {LOWEST_TEMPERATURE}")
-    from gptlab.model.generate import generate
+    from gptlab.model.generate import PROMPT, generate
     from gptlab.runs.load import open_run
 
     model, tokenizer = open_run(args.run)
+    args.prompt = PROMPT if args.prompt is None else args.prompt
     prompt = tokenizer.encode(args.prompt, "--prompt").tolist()
     if not prompt:
         raise ConfigError("--prompt=: give at least one character to start from")

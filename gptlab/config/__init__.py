@@ -14,6 +14,8 @@ from gptlab.config.schema import (
     ConfigError,
     did_you_mean,
     flatten,
+    is_bookkeeping,
+    without_bookkeeping,
 )
 from gptlab.config.settings import Settings, as_settings, drawing_seed, plain, read_yaml, to_yaml
 
@@ -34,7 +36,9 @@ __all__ = [
     "did_you_mean",
     "drawing_seed",
     "flatten",
+    "is_bookkeeping",
     "plain",
     "read_yaml",
     "to_yaml",
+    "without_bookkeeping",
 ]

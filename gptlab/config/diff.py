@@ -4,7 +4,7 @@ import functools
 from dataclasses import fields
 from typing import Any
 
-from gptlab.config import BOOKKEEPING, SLOTS, Config, Settings, flatten, presets, registry
+from gptlab.config import SLOTS, Config, Settings, flatten, is_bookkeeping, presets, registry
 from gptlab.config.compose import files_of, fixed_vocab_size, load_config
 
 BASELINES_SIZE = "small"  # in conf/config.yaml
@@ -34,7 +34,7 @@ def _diff(flat: dict[str, Any], cfg: Settings) -> dict[str, Any]:
     baseline = _baseline()
     for key, value in flat.items():
         slot_name, _, name = key.partition(".")
-        if slot_name in BOOKKEEPING or (key == "model.vocab_size" and value in (None, _default_vocab_size(cfg))):
+        if is_bookkeeping(key) or (key == "model.vocab_size" and value in (None, _default_vocab_size(cfg))):
             continue
         expected = baseline.get(key)
         if name and slot_name in SLOTS and flat[slot_name] != baseline[slot_name]:

@@ -170,6 +170,9 @@ class EvalSection:
         default_factory=lambda: [1],
         metadata={"help": "multiples of data.window at which the last evaluation is done too"},
     )
+    sample_tokens: int | None = setting(
+        200, "tokens of text that the trained model writes into sample.txt; 0 or null: none", at_least=0
+    )
 
 
 @dataclass
@@ -183,6 +186,8 @@ class WandbSection:
     )
     project: str | None = setting(None, "project of the runs; null: WANDB_PROJECT, otherwise gptlab")
     entity: str | None = setting(None, "user or team; null: the API key's default")
+    code: bool = setting(True, "send the files of `use`, as the code of the run")
+    checkpoint: bool = setting(False, "send the best weights, as an artifact of the run")
 
 
 @dataclass
@@ -258,8 +263,22 @@ GROUPS = (*SLOTS, "size", "preset")  # chosen by name: norm=rmsnorm, size=tiny, 
 # Settings that do not change a run's outcome: where it is written, what is recorded, by how many processes.
 BOOKKEEPING = (
     *("name", "variant", "phase", "rung", "match", "parallel", "runs_dir", "record", "wandb"),
-    *("diagnostics", "diagnostics_every"),
+    *("diagnostics", "diagnostics_every", "eval.sample_tokens"),
 )
+
+
+def is_bookkeeping(key: str) -> bool:
+    """Return whether a setting, given by its dotted key, is one of BOOKKEEPING or lies within one."""
+    return key in BOOKKEEPING or key.partition(".")[0] in BOOKKEEPING
+
+
+def without_bookkeeping(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a config, as nested dicts, with the settings alone that can change a run's outcome."""
+    return {
+        key: without_bookkeeping(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if not is_bookkeeping(f"{prefix}{key}")
+    }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

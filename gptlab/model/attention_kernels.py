@@ -51,6 +51,7 @@ class ScoreRule:
 PLAIN = ScoreRule()
 Listener = Callable[[Tensor, Tensor, ScoreRule], None]
 _listeners: list[Listener] = []  # empty in training
+_compiles = True  # whether kernels that are compiled for each length may be used
 
 
 @contextmanager
@@ -61,6 +62,17 @@ def observe_attention(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextmanager
+def any_length() -> Iterator[None]:
+    """Use no kernel inside the context that is compiled for each length: in generation every length comes once."""
+    global _compiles
+    before, _compiles = _compiles, False
+    try:
+        yield
+    finally:
+        _compiles = before
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule = PLAIN, *, dropout: float = 0.0) -> Tensor:
@@ -91,7 +103,7 @@ def _choose_kernel(q: Tensor, k: Tensor, rule: ScoreRule, dropout: float) -> str
     """Return the name of the fastest kernel that can compute the rule."""
     T_q, T_k, D = q.shape[-2], k.shape[-2], q.shape[-1]
     # flex_attention's compiled kernel refuses narrower heads, and would be compiled anew for every T_k of a cache.
-    if q.is_cuda and not rule.is_plain and not dropout and D >= MIN_FLEX_WIDTH and T_q == T_k:
+    if _compiles and q.is_cuda and not rule.is_plain and not dropout and D >= MIN_FLEX_WIDTH and T_q == T_k:
         return FLEX
     if rule.softcap is not None:  # scaled_dot_product_attention has no soft cap
         return EXPLICIT

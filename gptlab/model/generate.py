@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from gptlab.model.attention_kernels import any_length
 from gptlab.model.gpt import LanguageModel
+
+PROMPT = "\n"  # where text begins unless a prompt is given
 
 
 @torch.inference_mode()
@@ -38,15 +41,16 @@ def generate(
     tokens = list(tokens)
     start = max(0, len(tokens) - model.max_len)  # the first token that the model sees
     cache = model.new_cache()
-    for _ in range(n):
-        if len(tokens) - start > model.max_len:
-            start = len(tokens) - max(1, model.max_len // 2)
-            cache = model.new_cache()
-        elif not cached:
-            cache = model.new_cache()
-        unread = torch.tensor([tokens[start + cache.n_read :]], device=device)
-        logits = model(unread, cache if cached else None)[0, -1, :n_tokens_known]
-        tokens.append(_draw(logits.cpu(), temperature, top_k, generator))
+    with any_length():
+        for _ in range(n):
+            if len(tokens) - start > model.max_len:
+                start = len(tokens) - max(1, model.max_len // 2)
+                cache = model.new_cache()
+            elif not cached:
+                cache = model.new_cache()
+            unread = torch.tensor([tokens[start + cache.n_read :]], device=device)
+            logits = model(unread, cache if cached else None)[0, -1, :n_tokens_known]
+            tokens.append(_draw(logits.cpu(), temperature, top_k, generator))
     return tokens
 
 

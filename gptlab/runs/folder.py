@@ -9,7 +9,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, Settings, plain, read_yaml, registry
+from gptlab.config import (
+    BOOKKEEPING,
+    COMMON,
+    SLOTS,
+    ConfigError,
+    Settings,
+    plain,
+    read_yaml,
+    registry,
+    without_bookkeeping,
+)
 from gptlab.config.diff import short_diff
 from gptlab.config.user_files import source_hash
 from gptlab.data.identity import content_of
@@ -67,7 +77,7 @@ def digest(cfg: Settings, content: Mapping[str, str] | None = None) -> str:
     What is read from files counts by its content, wherever it lies: the text, the tokenizer, the weights of
     train.init_from, and the source of those of the user's components that the run uses.
     """
-    tree = {k: v for k, v in plain(cfg).items() if k not in BOOKKEEPING}
+    tree = without_bookkeeping(plain(cfg))
     tree["use"] = components_of(cfg)
     for slot, found in (content_of(cfg) if content is None else content).items():
         shared = {key: value for key, value in tree[slot].items() if key in _common(slot)}

@@ -2,6 +2,7 @@
 
 metrics.jsonl      one JSON object per line, given to the operating system as soon as it is logged; may contain NaN
 diagnostics.jsonl  snapshots from inside the model (gptlab/diagnostics), apart because they are long
+sample.txt         text from the trained model
 status.json        state (running, finished, diverged, failed, interrupted) and its reason, process, times
 summary.json       the final numbers, written when a run finishes or diverges
 config.yaml, overrides.txt, env.json, components/    what was run, and on what
@@ -17,13 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from gptlab.files import FileError, read_json, read_json_lines, write_bytes, write_json, write_text
+from gptlab.files import FileError, decode_utf8, read_json, read_json_lines, write_bytes, write_json, write_text
 from gptlab.runs.signals import Stopped
 from gptlab.runs.states import OUTCOMES, RunState
 from gptlab.runs.trackers import RunInfo, Tracker, TrackerSettings, logged_history, to_tracker
-from gptlab.runs.wandb_tracker import agents_run_id, new_id
+from gptlab.runs.wandb_tracker import COMPONENTS, agents_run_id, new_id
 
-METRICS, SNAPSHOTS = "metrics.jsonl", "diagnostics.jsonl"
+METRICS, SNAPSHOTS, SAMPLE = "metrics.jsonl", "diagnostics.jsonl", "sample.txt"
 STATUS, SUMMARY = "status.json", "summary.json"
 
 
@@ -70,7 +71,8 @@ class Recorder:
         return self
 
     def _open(self) -> None:
-        (self.run_dir / SUMMARY).unlink(missing_ok=True)
+        for name in (SUMMARY, SAMPLE):
+            (self.run_dir / name).unlink(missing_ok=True)
         for name in (METRICS, SNAPSHOTS):
             if name == METRICS or (self.run_dir / name).exists():
                 write_text(self.run_dir / name, "".join(_lines_up_to(self.run_dir / name, self._resume_step)))
@@ -93,6 +95,12 @@ class Recorder:
             _write_line(file, snapshot, path)
         if self._tracker:
             self._tracker.log(to_tracker(snapshot))
+
+    def log_sample(self, step: int, text: str) -> None:
+        """Record text from the model after `step`, in sample.txt and the tracker."""
+        write_text(self.run_dir / SAMPLE, text)
+        if self._tracker:
+            self._tracker.log_sample(_sample(self._config, step, text))
 
     def finish(self, state: str, summary: Mapping[str, Any], reason: str | None = None) -> None:
         """Record the outcome, `finished` or `diverged`, and the final numbers."""
@@ -151,6 +159,9 @@ class NoRecorder(Recorder):
     def log(self, metrics: Mapping[str, float]) -> None:
         pass
 
+    def log_sample(self, step: int, text: str) -> None:
+        pass
+
     def finish(self, *args: Any, **kwargs: Any) -> None:
         pass
 
@@ -167,6 +178,9 @@ def record_again(
     """Send the record of an ended run to the tracker under a new id; return a title and the hint where it is."""
     history = logged_history(read_metrics(run_dir), read_snapshots(run_dir))
     if tracker := settings.start(info, run_id, config, history):
+        if (sample := run_dir / SAMPLE).exists():
+            step = int(read_summary(run_dir)["step"])
+            tracker.log_sample(_sample(config, step, decode_utf8(sample.read_bytes(), str(sample))))
         tracker.finish(RunState(read_status(run_dir)["state"]), read_summary(run_dir))
         return f"{settings.title}: {tracker.hint()}"
     return None
@@ -180,7 +194,7 @@ def write_run_files(
     write_text(run_dir / "overrides.txt", "".join(f"{override}\n" for override in overrides))
     write_json(run_dir / "env.json", env)
     for path, content in use.items():
-        write_bytes(run_dir / "components" / path, content)
+        write_bytes(run_dir / COMPONENTS / path, content)
 
 
 def read_status(run_dir: str | Path) -> dict[str, Any]:
@@ -204,6 +218,11 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
 def read_snapshots(run_dir: str | Path) -> list[dict[str, Any]]:
     """Return the complete lines of diagnostics.jsonl, without a last one that was cut off; [] if there are none."""
     return read_json_lines(Path(run_dir) / SNAPSHOTS)
+
+
+def _sample(config: Mapping[str, Any], step: int, text: str) -> dict[str, Any]:
+    """Return the row of a sample in a tracker's table."""
+    return {"arm": config.get("arm"), "seed": config.get("seed"), "step": step, "text": text}
 
 
 def _write_line(file: TextIO, content: Mapping[str, Any], path: Path) -> None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 from statistics import fmean
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
@@ -17,12 +18,14 @@ MINIMA = tuple(metric.key for metric in METRICS.values() if metric.keep_minimum)
 
 @dataclass(frozen=True)
 class RunInfo:
-    """How a tracker lists a run: `name` is arm and seed, `group` the sweep, `tags` the components (norm=rmsnorm)."""
+    """How a tracker lists a run: `name` is arm and seed, `group` the sweep, `tags` what sets it apart."""
 
     name: str
     group: str
     job_type: str = "train"
     tags: Sequence[str] = ()
+    notes: str | None = None
+    folder: Path | None = None  # the run's own, of which a tracker may keep files
 
 
 class Tracker(ABC):
@@ -32,10 +35,15 @@ class Tracker(ABC):
     """
 
     error: str | None = None  # one line
+    lacking: str = ""  # what the tracker did not take beside the metrics, and why
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Send one line of metrics; values may be a Histogram."""
         self._unless_stopped(self._log, metrics)
+
+    def log_sample(self, row: Mapping[str, Any]) -> None:
+        """Send text from the model, as the row of a table: arm, seed, step and text."""
+        self._beside("sample", self._log_sample, row)
 
     def finish(self, state: RunState, summary: Mapping[str, Any]) -> None:
         """End the run with its final state and numbers, and wait for the last uploads."""
@@ -43,10 +51,13 @@ class Tracker(ABC):
 
     def hint(self) -> str:
         """Return one line for the user: the run's address, the command that uploads or shows it, or the error."""
-        return self.error or self._hint()
+        return self.error or self._hint() + self.lacking
 
     @abstractmethod
     def _log(self, metrics: Mapping[str, Any]) -> None: ...
+
+    def _log_sample(self, row: Mapping[str, Any]) -> None:  # noqa: B027 - a tracker need not have tables
+        pass
 
     @abstractmethod
     def _finish(self, state: RunState, summary: Mapping[str, Any]) -> None: ...
@@ -61,6 +72,15 @@ class Tracker(ABC):
             send(*args)
         except Exception as error:
             self._give_up(error)
+
+    def _beside(self, what: str, send: Callable[..., None], *args: Any) -> None:
+        """Send something beside the metrics, which go on without it."""
+        if self.error:
+            return
+        try:
+            send(*args)
+        except Exception as error:
+            self.lacking += f"; without the {what} ({type(error).__name__}: {one_line(error)})"
 
     def _give_up(self, error: Exception) -> None:
         reason = f"{type(error).__name__}: {one_line(error)}"

@@ -13,15 +13,12 @@ from gptlab.config import ConfigError
 from gptlab.runs.trackers import one_line
 from gptlab.runs.wandb_tracker import has_api_key, import_wandb
 
-TIMEOUT = 10  # seconds to wait for an answer of W&B's server
-
 
 def connect(source: str) -> Any:
     """Return a wandb.Api. `source` is the command that an error names.
 
     Raises ConfigError if there is no API key, or if W&B's server does not answer.
     """
-    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(TIMEOUT))  # wandb reads it when it is imported
     wandb = import_wandb()
     if not has_api_key(source, "run `wandb login`"):
         raise ConfigError(f"{source}: no API key is configured; run `wandb login`")

@@ -13,18 +13,23 @@ from typing import Any, ClassVar
 
 from gptlab.config import ConfigError
 from gptlab.files import require_writable
-from gptlab.runs.states import RunState
+from gptlab.runs.states import OUTCOMES, RunState
 from gptlab.runs.trackers import MINIMA, RunInfo, Tracker, one_line, with_histograms
 
 DEFAULT_PROJECT = "gptlab"
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 OWN = {
     "WANDB_ERROR_REPORTING": "false",  # it looks up a host even for an offline run
+    "WANDB_HTTP_TIMEOUT": "10",  # seconds until a question to an unreachable server is an error, by default 19
     "WANDB_SILENT": "true",  # exceptions are still raised; gptlab prints where the run is
 }
+SAMPLES = "samples"  # the table of texts
+COMPONENTS = "components"  # subfolder of a run's folder with the user's files
+SEARCH = "tune"  # job type of runs that search a learning rate, among which some are meant to diverge
 MODES = ("online", "offline", "disabled")
 INIT_TIMEOUT = 20  # seconds until an unreachable server is an error
 FINISH_TIMEOUT = 30  # seconds for the last uploads; without a limit a lost network would block the end of the run
+WEIGHTS_TIMEOUT = 600  # the same with the weights
 EXIT_CODES = {  # 255 is what W&B itself gives Ctrl-C
     RunState.FINISHED: 0,
     RunState.DIVERGED: 0,
@@ -43,6 +48,8 @@ class WandbSettings:
     dir: Path
     project: str = DEFAULT_PROJECT
     entity: str | None = None
+    code: bool = True  # whether the user's component files are sent
+    checkpoint: bool = False  # whether the best weights are sent
 
     def __post_init__(self) -> None:
         if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
@@ -130,10 +137,13 @@ class WandbRun(Tracker):
         history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         folder = _wandb_dir(settings)
+        self._settings, self._info = settings, info
         self._run = _init(settings, info, run_id, config, folder)
         self._url: str | None = self._run.url
         self._folder = Path(os.path.relpath(self._run.dir)).parent
         _define_axes(self._run)
+        if settings.code and info.folder and (info.folder / COMPONENTS).is_dir():
+            self._beside("code", self._send_code, info.folder / COMPONENTS)
         if not self._run.resumed:
             for metrics in history:
                 self.log(metrics)
@@ -143,7 +153,33 @@ class WandbRun(Tracker):
         """Log without W&B's own step=, which would drop what a resumed run logs; the x axis is `tokens`."""
         self._run.log(with_histograms(metrics, import_wandb()))
 
+    def _log_sample(self, row: Mapping[str, Any]) -> None:
+        table = import_wandb().Table(columns=list(row), data=[list(row.values())])
+        self._run.log({"step": row["step"], SAMPLES: table})
+
+    def _send_code(self, folder: Path) -> None:
+        self._run.log_code(folder, name=f"components-{self._run.id}")
+
+    def _send_weights(self, folder: Path) -> None:
+        from gptlab.runs.checkpoint import BEST  # with torch, which a command that only reads does without
+
+        file = folder / "checkpoint" / BEST
+        if not file.exists():
+            return
+        artifact = import_wandb().Artifact(f"weights-{self._run.id}", "model")
+        artifact.add_file(file, policy="immutable", skip_cache=True)  # without a copy in the home folder
+        self._run.log_artifact(artifact, aliases=["best"])
+
+    def _send_alert(self, summary: Mapping[str, Any]) -> None:
+        level = import_wandb().AlertLevel.WARN
+        text = f"{self._info.group}: the loss was not finite at step {summary.get('diverged_step')}"
+        self._run.alert(f"{self._info.name} diverged", text, level=level)
+
     def _finish(self, state: RunState, summary: Mapping[str, Any]) -> None:
+        if state == RunState.DIVERGED and self._info.job_type != SEARCH:
+            self._beside("alert", self._send_alert, summary)
+        if self._settings.checkpoint and self._info.folder and state in OUTCOMES:
+            self._beside("weights", self._send_weights, self._info.folder)
         try:
             final = {f"final/{k}": summary[k] for k in MINIMA if k in summary}  # a number, which W&B can draw as a bar
             others = {k: v for k, v in summary.items() if k not in MINIMA and not isinstance(v, list)}
@@ -151,7 +187,7 @@ class WandbRun(Tracker):
             self._run.finish(exit_code=EXIT_CODES[state])
         except TimeoutError:
             command = f"`wandb sync --include-online {self._folder}`"
-            self.error = f"not all was uploaded in {FINISH_TIMEOUT} s; {command} sends it"
+            self.error = f"not all was uploaded in {_finish_timeout(self._settings)} s; {command} sends it"
 
     def _hint(self) -> str:
         return self._url or f"`wandb sync {self._folder}`"
@@ -217,13 +253,14 @@ def _init(settings: WandbSettings, info: RunInfo, run_id: str, config: Mapping[s
             group=info.group[:128],
             job_type=info.job_type,
             tags=[tag[:64] for tag in info.tags],
+            notes=info.notes,
             config=dict(config),
             resume="allow",
             reinit="create_new",  # does not touch a run that a notebook has open
             settings=wandb.Settings(
                 console="off",
                 init_timeout=INIT_TIMEOUT,
-                finish_timeout=FINISH_TIMEOUT,
+                finish_timeout=_finish_timeout(settings),
                 finish_timeout_raises=True,
                 x_transaction_log_flush_interval=1,  # seconds; a kill loses up to this much, by default 15
             ),
@@ -233,8 +270,14 @@ def _init(settings: WandbSettings, info: RunInfo, run_id: str, config: Mapping[s
         raise ConfigError(f"wandb.mode={settings.mode}: {rule}; use wandb.mode=offline, then `wandb sync`") from error
 
 
+def _finish_timeout(settings: WandbSettings) -> int:
+    return WEIGHTS_TIMEOUT if settings.checkpoint else FINISH_TIMEOUT
+
+
 def _define_axes(run: Any) -> None:
     run.define_metric("tokens")
     run.define_metric("*", step_metric="tokens")
+    if agents_run_id():  # W&B steers its sweep by plain numbers, not by a minimum beside the last value
+        return
     for name in MINIMA:
         run.define_metric(name, step_metric="tokens", summary="min,last")

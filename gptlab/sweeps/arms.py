@@ -7,8 +7,11 @@ only where they enter (gptlab/sweeps/grid.py) and where they leave: `CellSpec.ov
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from gptlab.config.overrides import quoted
+from gptlab.config import is_bookkeeping
+from gptlab.config.overrides import parse, quoted, text_of
+from gptlab.runs.run_label import RunLabel, short
 from gptlab.sweeps.experiment import Experiment
 from gptlab.sweeps.rungs import Rung
 from gptlab.sweeps.tuning_grid import TuningGrid
@@ -35,6 +38,7 @@ class Arm:
     variant: str = ""  # its name in the experiment file, or one that a tuned arm keeps whatever value is chosen
     baseline: int = 0  # index of the arm whose cost `match=` gives to this one
     match_reference: float | None = None  # that arm's cost, once it is known
+    unique_name: str = ""  # its name, with what sets it apart from arms of the same name
 
     @property
     def name(self) -> str:
@@ -61,6 +65,26 @@ class CellSpec:
     label: str  # a short name, unique within the sweep
     tuned: Overrides = field(default_factory=dict)
     phase: str | None = None  # TUNING, NEIGHBOUR, or None
+
+    @property
+    def for_job(self) -> dict[str, Any]:
+        """What the job that runs it gets, as JSON can hold it."""
+        label = self.run_label
+        return {"overrides": self.overrides, "label": {"arm": label.arm, "name": label.name, "tags": label.tags}}
+
+    @property
+    def run_label(self) -> RunLabel:
+        """How a tracker lists the run: by the arm, the rung, the tuned values and the seed."""
+        arm = self.arm
+        alone = arm.varying == arm.overrides  # nothing sets it apart
+        own = {key: value for key, value in arm.varying.items() if not is_bookkeeping(key)}
+        name = arm.variant and (arm.unique_name or arm.variant)
+        words = [name] if name else short(own)
+        if rung := arm.overrides.get("rung"):
+            words.append(text_of(parse([f"rung={rung}"])[0]) or "")
+        tags = ({} if alone else own) | dict(self.tuned)
+        arm_name = name or " ".join(as_texts(own)) or "baseline"
+        return RunLabel.of(arm_name, [*words, *short(self.tuned)], tags, self.seed or 0)
 
     @property
     def overrides(self) -> list[str]:
@@ -134,7 +158,12 @@ class SweepPlan:
         baseline = self.arms[0]
         shared = {key: value for key, value in baseline.overrides.items() if not key.startswith("budget.")}
         return {
-            share: replace(baseline, overrides=shared | dict(budget), variant=f"{baseline.name} at {AT_SHARE[share]}")
+            share: replace(
+                baseline,
+                overrides=shared | dict(budget),
+                variant=f"{baseline.name} at {AT_SHARE[share]}",
+                unique_name="",
+            )
             for share, budget in self.budgets.items()
         }
 

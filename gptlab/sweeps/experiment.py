@@ -52,6 +52,11 @@ class Experiment:
     promote: list[str] = field(default_factory=list)  # words with which an arm goes on to the next rung; [] for all
     target_flops: float | None = None  # the compute to which `gptlab compare` projects the multipliers
 
+    @property
+    def notes(self) -> str | None:
+        """The question and what others have found, as the notes of its runs; None without any."""
+        return "\n\n".join(filter(None, [self.question, self.literature])) or None
+
 
 class _TextLoader(yaml.SafeLoader):
     """YAML in which every value but null is text as written: names such as `on` or 010 and values such as 1e-3."""

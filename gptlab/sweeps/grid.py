@@ -243,10 +243,11 @@ def _arms(experiment: Experiment, shared: Sequence[Override], given: Sequence[Ov
     baselines = [
         i if "" not in variants and len(group) == len(groups[0]) else 0 for group in groups for i in range(len(group))
     ]
-    return [
+    arms = [
         replace(arm, varying=dict(item for item in arm.overrides.items() if item not in common), baseline=baseline)
         for arm, baseline in zip(arms, baselines, strict=True)
     ]
+    return [replace(arm, unique_name=name) for arm, name in zip(arms, unique_names(arms), strict=True)]
 
 
 def _arm(variant: str, combination: dict[str, str], name: str) -> Arm:

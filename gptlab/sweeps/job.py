@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from gptlab.config.compose import load_config
 from gptlab.runs.lock import Busy
+from gptlab.runs.run_label import RunLabel
 from gptlab.runs.signals import Stopped
 from gptlab.sweeps.cell import note_failure
 from gptlab.sweeps.ctrl_c import stopped_worker_waits
@@ -27,8 +28,13 @@ SECONDS_BETWEEN_LOOKS = 1.0  # at the parent
 SECONDS_TO_SAVE = 60.0  # for the end of the step and the checkpoint
 
 
-def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
+def run_cells(job: DictConfig, per_gpu: int | None = None, notes: str | None = None) -> list[str]:
     """Run a job of a launcher: some cells, one after the other.
+
+    Args:
+        job: `cells` is what `encode` has made of `CellSpec.for_job` of each cell.
+        per_gpu: see run_cell.
+        notes: the question of the sweep, for the trackers of its runs.
 
     Returns:
         For each cell, the error that could not be recorded in its folder, or an empty string.
@@ -40,9 +46,10 @@ def run_cells(job: DictConfig, per_gpu: int | None = None) -> list[str]:
     memo = Memo()
     in_worker = job.threads is not None
     with stopped_worker_waits() if in_worker else nullcontext():
-        for overrides in decode(job.cells):
+        for cell in decode(job.cells):
             try:
-                run_cell(overrides, per_gpu, memo, stops_worker=in_worker)
+                label = RunLabel(**cell["label"], notes=notes)
+                run_cell(cell["overrides"], label, per_gpu, memo, stops_worker=in_worker)
                 errors.append("")
             except Exception as e:
                 errors.append(one_line(e))
@@ -64,11 +71,12 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_worker: bool) -> None:
+def run_cell(overrides: list[str], label: RunLabel, per_gpu: int | None, memo: Memo, *, stops_worker: bool) -> None:
     """Train one cell; its output goes to log.txt in its run folder, its outcome to status.json.
 
     Args:
         overrides: those of the cell.
+        label: what a tracker says of the run.
         per_gpu: the number of slots of a GPU, of which the cell takes one; None if the GPU is its own.
         memo: the results of preparing earlier cells.
         stops_worker: whether a stopped cell ends this process, which would otherwise run the next job.
@@ -83,7 +91,7 @@ def run_cell(overrides: list[str], per_gpu: int | None, memo: Memo, *, stops_wor
     ):
         try:
             with gpu_slot(str(choose_device(cfg).device), per_gpu, Path(cfg.runs_dir) / ".gpus"):
-                train_matched(cfg, match, job_type=cfg.phase or "sweep", memo=memo)
+                train_matched(cfg, match, job_type=cfg.phase or "sweep", memo=memo, label=label)
         except Busy as e:
             print(e)
         except Stopped as e:

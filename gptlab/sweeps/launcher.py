@@ -8,9 +8,9 @@ import base64
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra._internal.callbacks import Callbacks
@@ -28,7 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 from gptlab.config import CONF, ConfigError
 from gptlab.config.overrides import quoted
 
-Launch = Callable[[list[list[str]]], list[str]]
+T = TypeVar("T")
+Launch = Callable[[Sequence[Any]], list[str]]
 SLURM = "submitit_slurm"
 REQUEUED = [  # defaults on SLURM, because a cell continues from its checkpoint
     "hydra.launcher.max_num_timeout=10",  # requeue after up to ten timeouts; submitit gives up at the first
@@ -47,7 +48,7 @@ def prepare_launcher(
 ) -> Launch:
     """Return a function that runs cells with the launcher that `settings` choose; by default joblib.
 
-    The function takes a list of overrides for each cell, waits for all cells, and returns for each the error that
+    The function takes the cells, each as what JSON can hold, waits for all of them, and returns for each the error that
     `job` returned, or an empty string. It raises WorkerDied if one of its processes has died.
 
     Args:
@@ -71,7 +72,7 @@ def prepare_launcher(
         if threads and threads > 1:  # threads that wait spinning make cells side by side 3 to 10 times slower
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a worker's OpenMP reads it when it starts
 
-    def launch(cells: list[list[str]]) -> list[str]:
+    def launch(cells: Sequence[Any]) -> list[str]:
         jobs = share_cells(cells, workers)
         job_overrides = [[f"cells={quoted(encode(job))}", *job_settings] for job in jobs]
         try:
@@ -93,14 +94,14 @@ def find_workers(settings: list[str], folder: Path, *, n_cells: int, n_slots: in
     return share_machine(parallel["n_jobs"], n_cells, n_slots) if parallel else None
 
 
-def encode(cells: list[list[str]]) -> str:
-    """Return the overrides of some cells as letters that neither Hydra's grammar nor OmegaConf gives a meaning."""
+def encode(cells: Sequence[Any]) -> str:
+    """Return what JSON can hold of some cells as letters that neither Hydra's grammar nor OmegaConf gives a meaning."""
     return base64.urlsafe_b64encode(json.dumps(cells).encode()).decode()
 
 
-def decode(text: str) -> list[list[str]]:
+def decode(text: str) -> list[Any]:
     """Return what `encode` was given."""
-    cells: list[list[str]] = json.loads(base64.urlsafe_b64decode(text))
+    cells: list[Any] = json.loads(base64.urlsafe_b64decode(text))
     return cells
 
 
@@ -147,7 +148,7 @@ def share_machine(n_jobs: int, n_cells: int, n_slots: int) -> tuple[int, int | N
     return workers, max(1, min(torch.get_num_threads(), cpu_count() // workers)) if workers > 1 else None
 
 
-def share_cells(cells: list[list[str]], workers: int | None) -> list[list[list[str]]]:
+def share_cells(cells: Sequence[T], workers: int | None) -> list[Sequence[T]]:
     """Return the cells of each job. If `workers` is None, each job has its own machine, and a single cell."""
     n = 1
     if workers == 1:  # no other waits for it

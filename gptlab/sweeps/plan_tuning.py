@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from hydra.core.override_parser.types import Override
 
-from gptlab.config import BOOKKEEPING, ConfigError, flatten, plain
+from gptlab.config import ConfigError, flatten, is_bookkeeping, plain
 from gptlab.config.compose import load_config
 from gptlab.config.overrides import parse
 from gptlab.sweeps.arms import Arm, SweepPlan, as_texts
@@ -14,7 +14,6 @@ from gptlab.sweeps.tuning_grid import AUTO, TuningGrid
 from gptlab.sweeps.values import values_of
 
 DEFAULT_TUNING_SEEDS = 2
-NOT_TUNED = {"seed", *BOOKKEEPING} - {"match"}
 
 
 def with_tuning(plan: SweepPlan, given: Sequence[Override], flags: Sequence[str]) -> SweepPlan:
@@ -71,7 +70,7 @@ def _first_grid(arm: Arm, tune: Mapping[str, list[str]]) -> TuningGrid:
 def _refuse_double_values(arms: Sequence[Arm], tune: Mapping[str, list[str]]) -> None:
     """Refuse to tune a setting that an arm sets: the arm would be named after a value that it does not train with."""
     for key in tune:
-        if key.split(".")[0] in NOT_TUNED:
+        if key == "seed" or (is_bookkeeping(key) and key.split(".")[0] != "match"):
             raise ConfigError(f"tune {key}: is no choice to make for an arm; tune another setting")
         for arm in arms:  # with AUTO, what all arms share is where their search starts
             if key in (arm.varying if tune[key] == [AUTO] else arm.overrides):

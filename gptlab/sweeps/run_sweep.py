@@ -130,7 +130,8 @@ def read_per_gpu(settings: Sequence[str], device_is_here: bool) -> int:
 
 def _launcher(settings: list[str], checked: CheckedSweep, per_gpu: int | None) -> Launch:
     """Prepare the launcher; `per_gpu` is None where a cluster assigns the GPUs."""
-    return prepare_launcher(settings, checked.folder, partial(run_cells, per_gpu=per_gpu), **room_for(checked, per_gpu))
+    job = partial(run_cells, per_gpu=per_gpu, notes=checked.plan.experiment.notes)
+    return prepare_launcher(settings, checked.folder, job, **room_for(checked, per_gpu))
 
 
 def room_for(checked: CheckedSweep, per_gpu: int | None) -> dict[str, int]:
@@ -172,7 +173,7 @@ def _launch_once(cells: list[Cell], launch: Launch, deaths: Counter[Path], retur
     """Launch the cells; one whose process dies repeatedly, or comes back repeatedly without an outcome, has failed."""
     try:
         with cells_save_on_ctrl_c([cell.folder for cell in cells]):
-            errors = launch([cell.spec.overrides for cell in cells])
+            errors = launch([cell.spec.for_job for cell in cells])
     except WorkerDied as e:
         deaths.update(cell.folder for cell in cells if cell.state == RunState.INTERRUPTED)
         if not deaths:

@@ -179,7 +179,8 @@ def tracker_settings(cfg: Settings) -> WandbSettings | TrackioSettings:
     folder, project = Path(cfg.runs_dir), resolve_project(cfg.wandb.project)
     if cfg.record == "trackio":
         return TrackioSettings(folder, project)
-    return WandbSettings(resolve_mode(cfg.wandb.mode), folder, project, cfg.wandb.entity)
+    send = {key: cfg.wandb[key] for key in ("code", "checkpoint") if key in cfg.wandb}  # old configs have neither
+    return WandbSettings(resolve_mode(cfg.wandb.mode), folder, project, cfg.wandb.entity, **send)
 
 
 def open_dataset(cfg: Settings) -> AnyDataset:

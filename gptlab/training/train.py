@@ -6,14 +6,14 @@ from typing import Any
 
 from rich.console import Console
 
-from gptlab.config import SLOTS, ConfigError, Settings, as_settings, flatten, read_yaml, to_yaml
+from gptlab.config import ConfigError, Settings, as_settings, read_yaml, to_yaml
 from gptlab.config.diff import diff_from_baseline
 from gptlab.config.overrides import typed
 from gptlab.config.user_files import ComponentError, blame, files_of
 from gptlab.data import AnyDataset
 from gptlab.distributed import find_processes
 from gptlab.files import read_json, write_json
-from gptlab.model.build import build_init, slots_missing, slots_used
+from gptlab.model.build import build_init
 from gptlab.model.match_cost import CostMatch
 from gptlab.runs import checkpoint
 from gptlab.runs.environment import environment
@@ -27,6 +27,7 @@ from gptlab.runs.record import (
     record_again,
     write_run_files,
 )
+from gptlab.runs.run_label import RunLabel, label_of
 from gptlab.runs.signals import Stop
 from gptlab.runs.states import OUTCOMES
 from gptlab.runs.trackers import RunInfo
@@ -63,15 +64,25 @@ def train(cfg: Settings, *, quiet: bool = False, job_type: str = "train", memo: 
 
 
 def train_matched(
-    cfg: Settings, match: CostMatch | None, *, quiet: bool = False, job_type: str = "train", memo: Memo | None = None
+    cfg: Settings,
+    match: CostMatch | None,
+    *,
+    quiet: bool = False,
+    job_type: str = "train",
+    memo: Memo | None = None,
+    label: RunLabel | None = None,
 ) -> dict[str, Any]:
-    """Train a run whose config `match_to_baseline` has returned; `train` explains the rest."""
+    """Train a run whose config `match_to_baseline` has returned; `train` explains the rest.
+
+    `label` is what the tracker says of the run; None if no sweep has given one.
+    """
     memo = memo or Memo()
+    label = label or label_of(cfg)
     processes = find_processes(cfg)
     console = Console(quiet=quiet or not processes.is_first)
     folder = folder_of(cfg, memo)
     if done := _outcome(folder):  # known before a text is opened
-        address = _report_to_agent(cfg, folder, job_type) if processes.is_first else None
+        address = _report_to_agent(cfg, folder, job_type, label) if processes.is_first else None
         line = f"{_closing_lines(done, folder, address)} has ended already; delete it to run again"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
         return done
@@ -91,8 +102,9 @@ def train_matched(
         recorder: Recorder = NoRecorder()
         if processes.is_first:
             _write_before(run, trainer)
-            info = run_info(run.cfg, job_type)
-            recorder = Recorder(folder, config=_recorded(run.cfg), settings=run.tracker, info=info, resume_step=resumed)
+            info = run_info(run.cfg, job_type, label, folder)
+            config = _recorded(run.cfg, label)
+            recorder = Recorder(folder, config=config, settings=run.tracker, info=info, resume_step=resumed)
         with Display(console, run.budget.steps or run.budget.seconds or 1) as display, recorder:
             _print_header(display, run, trainer, resumed)
             try:
@@ -171,34 +183,24 @@ def _write_before(run: PreparedRun, trainer: Trainer) -> None:
         write_json(run.folder / "tokenizer.json", run.dataset.tokenizer.to_json())
 
 
-def _report_to_agent(cfg: Settings, folder: Path, job_type: str) -> str | None:
+def _report_to_agent(cfg: Settings, folder: Path, job_type: str, label: RunLabel) -> str | None:
     """Copy a run that has ended into the run that `wandb agent` has opened for it; return its address.
 
     Without this the agent's run would stay empty.
     """
     if not (run_id := agents_run_id()):
         return None
-    settings, config = tracker_settings(cfg), _recorded(read_yaml(folder / "config.yaml"))
-    return record_again(folder, config=config, settings=settings, info=run_info(cfg, job_type), run_id=run_id)
+    settings, config = tracker_settings(cfg), _recorded(read_yaml(folder / "config.yaml"), label)
+    info = run_info(cfg, job_type, label, folder)
+    return record_again(folder, config=config, settings=settings, info=info, run_id=run_id)
 
 
-def _recorded(cfg: Settings) -> dict[str, Any]:
+def _recorded(cfg: Settings, label: RunLabel) -> dict[str, Any]:
     """Return the config as trackers get it: with the arm, by which their dashboards group the seeds."""
-    return {"arm": _arm(cfg), **cfg}
+    return {"arm": label.arm, **cfg}
 
 
-def _arm(cfg: Settings) -> str:
-    diff = " ".join(f"{k}={typed(v)}" for k, v in diff_from_baseline(cfg).items() if k not in ("seed", "use"))
-    return cfg.variant or diff or "baseline"
-
-
-def run_info(cfg: Settings, job_type: str) -> RunInfo:
-    """Return the name, group and tags of a run for its tracker."""
-    flat = flatten(cfg)
-    lacking = slots_missing(slots_used(cfg))
-    return RunInfo(
-        name=f"{_arm(cfg)} seed={cfg.seed}",
-        group=f"{cfg.name}/{cfg.rung}" if cfg.rung else cfg.name,
-        job_type=job_type,
-        tags=[f"{slot}={flat[slot]}" for slot in SLOTS if slot not in lacking],
-    )
+def run_info(cfg: Settings, job_type: str, label: RunLabel, folder: Path) -> RunInfo:
+    """Return how a tracker lists a run."""
+    group = f"{cfg.name}/{cfg.rung}" if cfg.rung else cfg.name
+    return RunInfo(name=label.name, group=group, job_type=job_type, tags=label.tags, notes=label.notes, folder=folder)

@@ -25,6 +25,7 @@ from gptlab.training.device import keep_freed_memory
 from gptlab.training.evaluate import Evaluation, evaluate, metric_at_length
 from gptlab.training.prepare import PreparedRun
 from gptlab.training.progress import Display, headline
+from gptlab.training.sample import sample_text
 
 MIN_EVALUATED = 4096  # tokens per forward pass of an evaluation, unless eval.batch_size says otherwise
 # An initial loss this far above ln V, in nats, deserves a warning. Logits with standard deviation s cost about s^2 / 2,
@@ -152,7 +153,10 @@ class Trainer:
             summary = self._summary({"diverged_step": e.step})
             recorder.finish("diverged", summary, reason=str(e))
             return {"state": "diverged", **summary}
-        summary = self._summary(self.evaluation)
+        summary = self._summary(self.evaluation)  # before the sample, which may use other kernels
+        text = sample_text(self.cfg, self.model, self.dataset, self.processes, display.line)
+        if text is not None:
+            recorder.log_sample(self.step, text)
         recorder.finish("finished", summary)
         return {"state": "finished", **summary}
 

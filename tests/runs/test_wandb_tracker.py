@@ -253,6 +253,100 @@ with recorder(resume_step=2) as record:
     assert [line["step"] for line in history] == [1, 2, 3, 4, 5]
 
 
+EXTRAS = """
+from dataclasses import replace
+folder = root / "lab" / "arm one"
+(folder / "components").mkdir(parents=True)
+(folder / "components" / "my_norm.py").write_text("# mine")
+(folder / "checkpoint").mkdir()
+(folder / "checkpoint" / "best.safetensors").write_bytes(b"weights")
+
+def full(job_type="sweep", **send):
+    settings = WandbSettings(resolve_mode(None), root, "lab", **send)
+    listed = replace(info, folder=folder, job_type=job_type, notes="Better?")
+    return Recorder(folder, config={"arm": "norm=rmsnorm", "seed": 1}, settings=settings, info=listed)
+"""
+
+
+def test_sample_code_weights_notes_and_alert_reach_the_server(tmp_path):
+    script = """
+with full(checkpoint=True) as record:
+    log(record, [1, 2])
+    record.log_sample(2, "to be \\u00e9\\n")
+    record.finish("diverged", {"diverged_step": 3})
+print(record.tracker_hint())
+"""
+    with standin() as server:
+        done = run(tmp_path, EXTRAS + script, server.env)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        [(name, sent)] = server.runs.items()
+        assert done.stdout.strip() == f"W&B: {server.env['WANDB_BASE_URL']}/me/lab/runs/{name}"
+        found = server.artifacts
+    assert {artifact.type for artifact in found.values()} == {"run_table", "code", "model"}
+    assert all(artifact.committed and artifact.run == name for artifact in found.values())
+    assert found[f"components-{name}"].files["my_norm.py"] == b"# mine"
+    weights = found[f"weights-{name}"]
+    assert (weights.files["best.safetensors"], weights.aliases) == (b"weights", ["latest", "best"])
+    [path] = [path for path in sent.files if "media/table/samples" in path]
+    table = json.loads(sent.files[path])
+    assert table["columns"] == ["arm", "seed", "step", "text"]
+    assert table["data"] == [["norm=rmsnorm", 1, 2, "to be \u00e9\n"]]
+    assert sent.summary["samples"]["path"] == path
+    assert sent.fields["notes"] == "Better?"
+    assert sent.alerts == [("norm=rmsnorm seed=1 diverged", "my-sweep: the loss was not finite at step 3")]
+    assert (sent.summary["state"], sent.exit_code) == ("diverged", 0)
+
+
+def test_weights_are_sent_and_code_is_not_only_if_asked_for_and_a_search_gives_no_alarm(tmp_path):
+    script = """
+for job_type, state in (("tune", "diverged"), ("sweep", "finished")):
+    with full(job_type, code=False) as record:
+        record.finish(state, {"diverged_step": 3})
+    (folder / "status.json").unlink()
+"""
+    with standin() as server:
+        done = run(tmp_path, EXTRAS + script, server.env)
+        assert done.returncode == 0, done.stderr
+        assert [sent.alerts for sent in server.runs.values()] == [[], []]
+        assert server.artifacts == {}
+
+
+def test_offline_the_sample_is_part_of_what_is_synced(tmp_path):
+    script = """
+with full() as record:
+    record.log_sample(2, "to be")
+    record.finish("finished", {})
+"""
+    done = run(tmp_path, EXTRAS + script, {})
+    assert done.returncode == 0, done.stderr
+    [folder] = (tmp_path / "wandb").glob("offline-run-*")
+    [table] = folder.rglob("samples*.table.json")
+    assert json.loads(table.read_text())["data"] == [["norm=rmsnorm", 1, 2, "to be"]]
+
+
+def test_a_server_that_dies_before_the_sample_costs_the_sample_alone(tmp_path):
+    script = """
+import os, time
+sys.path.append(os.environ["TESTS"])
+from wandb_standin import standin
+with standin() as server:
+    os.environ.update(server.env)
+    with full(code=False) as record:
+        log(record, [1])
+        server.die()
+        start = time.monotonic()
+        record.log_sample(1, "to be")
+        record.finish("finished", {})
+        assert time.monotonic() - start < 20
+print(record._tracker.lacking)
+"""
+    done = run(tmp_path, EXTRAS + script, {"TESTS": str(TESTS), "WANDB_HTTP_TIMEOUT": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("; without the sample (")
+    assert (tmp_path / "lab" / "arm one" / "sample.txt").read_text() == "to be"
+    assert read_status(tmp_path / "lab" / "arm one")["state"] == "finished"
+
+
 def test_disabled_does_not_import_wandb_and_keeps_the_plain_files(tmp_path):
     script = """
 with recorder() as record:

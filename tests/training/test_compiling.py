@@ -73,7 +73,7 @@ def test_cells_of_a_job_are_all_compiled(text, tmp_path, graphs_only, monkeypatc
         "budget.steps=2",
     ]
     words += ["wandb.mode=disabled", "compile=true", "device=cpu", "precision=float32", "tokenizer=byte"]
-    cells = encode([[*words, arm] for arm in ARMS[:5]])
+    cells = encode([{"overrides": [*words, arm], "label": {"arm": arm, "name": arm}} for arm in ARMS[:5]])
     assert run_cells(OmegaConf.create({"cells": cells, "threads": None})) == [""] * 5
     summaries = [read_summary(p.parent) for p in tmp_path.glob("runs/*/*/summary.json")]
     assert [(s["compiled"], s["compiled_graphs"]) for s in summaries] == [("model", 2)] * 5

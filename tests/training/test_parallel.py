@@ -164,6 +164,11 @@ def test_two_processes_or_now_one_and_now_two_give_the_curve_of_one(name, key, b
     assert min(curve("one", "train/grad_norm")) > 0.5  # else nothing was clipped
 
 
+def test_rank_0_writes_the_sample_unless_the_processes_hold_shards(became):
+    assert len(Path(run_of("ddp"), "sample.txt").read_bytes()) > 100
+    assert not Path(run_of("fsdp"), "sample.txt").exists()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_there_is_one_record_with_each_step_once(name, became):
     lines = read_metrics(run_of(name))

@@ -67,6 +67,8 @@ def test_killed_twice_and_started_again_it_ends_bit_identical_and_is_not_run_aga
     assert without_times(read_snapshots(a)) == without_times(read_snapshots(b))
     assert [look["step"] for look in read_snapshots(b)] == [1, *range(5, 121, 5)]
     assert without_times([read_summary(a)]) == without_times([read_summary(b)])
+    assert len((a / "sample.txt").read_bytes()) > 100
+    assert (a / "sample.txt").read_bytes() == (b / "sample.txt").read_bytes()
 
     before = {p: p.stat().st_mtime_ns for p in b.rglob("*") if p.is_file()}
     again = start(words, killed)

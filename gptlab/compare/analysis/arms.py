@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gptlab.compare.read.runs import Run, SweepFile
-from gptlab.config import BOOKKEEPING, COMMON, SLOTS, ConfigError, flatten
+from gptlab.config import COMMON, SLOTS, ConfigError, flatten, is_bookkeeping
 
-NOT_OF_ARM = ("seed", *BOOKKEEPING)  # the runs of one arm may differ in these
 # Settings of a slot whichever component is chosen, such as data.window
 SLOT_SETTINGS = {f"{slot}.{f.name}" for slot, kind in SLOTS.items() if kind in COMMON for f in fields(COMMON[kind])}
 VOCABULARY_SLOTS = ("tokenizer", "data")
@@ -127,7 +126,7 @@ def as_text(config: dict[str, Any]) -> dict[str, str]:
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in flatten(config).items()
-        if value is not None and key.split(".")[0] not in NOT_OF_ARM
+        if value is not None and key != "seed" and not is_bookkeeping(key)
     }
 
 
