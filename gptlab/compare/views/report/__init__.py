@@ -17,13 +17,9 @@ from gptlab.compare.columns import SHOWN_COLUMNS
 from gptlab.compare.read.runs import AXES
 from gptlab.compare.views.captions import difference_lines, multiplier_lines, standing_lines
 from gptlab.compare.views.charts import formatting
-from gptlab.compare.views.charts.activations import activation_charts
+from gptlab.compare.views.charts.all import comparison_charts
 from gptlab.compare.views.charts.chart import Chart
-from gptlab.compare.views.charts.curves import FIRST_SHOWN, has_bands, learning_curves
-from gptlab.compare.views.charts.forest import effects, factorial_effects
-from gptlab.compare.views.charts.means import heat_maps
-from gptlab.compare.views.charts.sensitivity import sensitivity
-from gptlab.compare.views.charts.speed import speed_chart
+from gptlab.compare.views.charts.curves import FIRST_SHOWN, has_bands
 from gptlab.compare.views.charts.theme import THEMES, style
 from gptlab.compare.views.columns import multiplied_arms, multiplier_cells
 from gptlab.runs.metrics import metric_named
@@ -37,7 +33,7 @@ def render_report(comparison: Comparison) -> str:
     """Return the page: verdicts and figures, the arms, where their runs are and how to reproduce them."""
     return page(
         "page.html.j2",
-        _figures(comparison),
+        comparison_charts(comparison),
         comparison=comparison,
         axes=AXES,
         definitions=DEFINITIONS,
@@ -89,17 +85,6 @@ def _environment() -> Environment:
     environment.filters |= {"budget": _budget, "changes": _changes}
     environment.globals |= {"style": style}
     return environment
-
-
-def _figures(comparison: Comparison) -> dict[str, Chart]:
-    """Return the figures by the id of their element, without those that have no data."""
-    drawn = {"forest": effects(comparison), "curves": learning_curves(comparison), "speed": speed_chart(comparison)}
-    drawn |= activation_charts(comparison)
-    drawn |= {f"tuning-{i}": sensitivity(tuning, comparison) for i, tuning in enumerate(comparison.tuning)}
-    if comparison.factorial is not None:
-        drawn["factorial"] = factorial_effects(comparison.factorial, comparison)
-        drawn |= {f"means-{i}": figure for i, figure in enumerate(heat_maps(comparison.factorial, comparison))}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 @cache
