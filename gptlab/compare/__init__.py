@@ -27,8 +27,13 @@ from gptlab.compare.views.terminal import print_comparison
 from gptlab.config import ConfigError
 
 KINDS = {
-    **{"csv": "table", "png": "picture", "markdown": "markdown", "html": "report"},
-    **{"latex": "tables", "figures": "figures", "keep": "kept"},
+    "csv": "table",
+    "png": "picture",
+    "markdown": "markdown",
+    "html": "report",
+    "latex": "tables",
+    "figures": "figures",
+    "keep": "kept",
 }
 # An option's file must end in one of them
 SUFFIXES = {"png": (".png", ".pdf", ".svg"), "keep": (".json",), "latex": (".tex",)}
