@@ -40,6 +40,8 @@ def _compare_arguments(parser: ArgumentParser) -> None:
         ("--png", "FILE", "a picture of effects and curves; .pdf and .svg work too"),
         ("--markdown", "FILE", "everything as text for an experiment's folder"),
         ("--html", "FILE", "everything as one interactive page"),
+        ("--latex", "FILE.tex", "the tables of verdicts and of worth in compute for a paper"),
+        ("--figures", "DIR", "each figure of the report as a PDF file, as wide as a column of a paper"),
         ("--keep", "FILE.json", "the raw numbers, which `gptlab compare` reads"),
     ):
         parser.add_argument(flag, type=user_path, metavar=name, help=f"write {content}")
@@ -53,7 +55,7 @@ def _compare(args: Namespace) -> Result:
     from gptlab.config import plain
     from gptlab.config.compose import load_config
 
-    files = {key: getattr(args, key) for key in ("csv", "png", "markdown", "html", "keep")}
+    files = {key: getattr(args, key) for key in ("csv", "png", "markdown", "html", "latex", "figures", "keep")}
     options = {key: getattr(args, key) for key in ("metric", "baseline", "against", "margin")}
     defaults = plain(load_config())
     api = _wandb_api() if args.wandb else None
@@ -95,6 +97,7 @@ COMPARE = Verb(
     """  gptlab compare runs/demo
   gptlab compare runs/demo --metric val/bpb --csv table.csv --png curves.png
   gptlab compare runs/demo --markdown RESULTS.md --html report.html --keep results.json
+  gptlab compare runs/demo --latex table.tex --figures figures
   gptlab compare runs/demo --margin 0.01 --against previous
   gptlab compare runs/demo --wandb
   gptlab compare runs/demo --json""",

@@ -26,8 +26,20 @@ from gptlab.compare.views.rungs_terminal import print_rungs
 from gptlab.compare.views.terminal import print_comparison
 from gptlab.config import ConfigError
 
-KINDS = {"csv": "table", "png": "picture", "markdown": "markdown", "html": "report", "keep": "kept"}
-SUFFIXES = {"png": (".png", ".pdf", ".svg"), "keep": (".json",)}  # an option's file must end in one of them
+KINDS = {
+    "csv": "table",
+    "png": "picture",
+    "markdown": "markdown",
+    "html": "report",
+    "latex": "tables",
+    "figures": "figures",
+    "keep": "kept",
+}
+# An option's file must end in one of them
+SUFFIXES = {"png": (".png", ".pdf", ".svg"), "keep": (".json",), "latex": (".tex",)}
+FOLDERS = ("figures",)  # options that name a folder
+
+Writers = dict[str, Callable[[Path], "bytes | Mapping[str, bytes]"]]  # option -> the content of its file or folder
 
 __all__ = ["build_comparison", "compare", "compare_runs"]
 
@@ -40,14 +52,26 @@ def compare(
     markdown: str | Path | None = None,
     html: str | Path | None = None,
     keep: str | Path | None = None,
+    latex: str | Path | None = None,
+    figures: str | Path | None = None,
     console: Console | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Print the comparison of the runs in `paths`, write the requested files, and return a row per arm.
 
+    `figures` is a folder; the others are files.
+
     `options` are those of build.build: metric, baseline, against, margin, defaults.
     """
-    outputs = {"csv": csv, "png": png, "markdown": markdown, "html": html, "keep": keep}
+    outputs = {
+        "csv": csv,
+        "png": png,
+        "markdown": markdown,
+        "html": html,
+        "keep": keep,
+        "latex": latex,
+        "figures": figures,
+    }
     comparison = compare_runs(paths, outputs=outputs, console=console, **options)
     return tabulate(comparison) if isinstance(comparison, Comparison) else tabulate_rungs(comparison)
 
@@ -66,12 +90,14 @@ def compare_runs(
         return _compare_rungs(rungs, paths, outputs, console, **options)
     collected = collect_runs(paths)
     comparison = build(collected, **options)
-    writers: dict[str, Callable[[Path], bytes]] = {
+    writers: Writers = {
         "csv": lambda path: tabulate(comparison).to_csv(index=False).encode(),
         "png": lambda path: _picture(comparison, path),
         "markdown": lambda path: _markdown(comparison, path, outputs.get("png")),
         "html": lambda path: _report(comparison),
         "keep": lambda path: _archive(comparison, collected).encode(),
+        "latex": lambda path: _latex(comparison),
+        "figures": lambda path: _figures(comparison),
     }
     written = _write(writers, outputs)  # before printing, which may be into a `head` that closes early
     print_comparison(comparison, console)
@@ -89,12 +115,14 @@ def _compare_rungs(
     """Do as compare_runs does, for an experiment with rungs. The report of each rung is written beside that of all."""
     comparison = build_rungs(collected, **options)
     kept = {rung.name: _archive(rung.comparison, collected.rungs[rung.name]) for rung in comparison.rungs}
-    writers: dict[str, Callable[[Path], bytes]] = {
+    writers: Writers = {
         "csv": lambda path: tabulate_rungs(comparison).to_csv(index=False).encode(),
         "png": lambda path: _rungs_picture(comparison, path),
         "markdown": lambda path: _rungs_markdown(comparison, path, outputs.get("png")),
         "html": lambda path: _rungs_report(comparison, path),
         "keep": lambda path: rungs_text(collected.file, kept).encode(),
+        "latex": lambda path: _rungs_latex(comparison),
+        "figures": lambda path: _rungs_figures(comparison),
     }
     written = _write(writers, outputs)
     folder = Path(paths[0])
@@ -110,17 +138,24 @@ def _check_outputs(outputs: Mapping[str, str | Path | None]) -> None:
             raise ConfigError(f"{option}={path}: the name must end in {' or '.join(SUFFIXES[option])}")
     named = {option: Path(path).absolute() for option, path in outputs.items() if path is not None}
     for option, file in named.items():
-        files.require_writable(file, f"--{option}={outputs[option]}")
+        place = f"--{option}={outputs[option]}"
+        if option in FOLDERS and file.exists() and not file.is_dir():
+            raise ConfigError(f"{place}: is a file; give a folder")
+        files.require_writable(file / "figure.pdf" if option in FOLDERS else file, place)
         if list(named.values()).count(file) > 1:
             raise ConfigError(f"--{option}={outputs[option]}: is the file of two options; give each its own")
 
 
-def _write(writers: Mapping[str, Callable[[Path], bytes]], outputs: Mapping[str, str | Path | None]) -> list[str]:
+def _write(writers: Writers, outputs: Mapping[str, str | Path | None]) -> list[str]:
     """Write the files that are wanted, and return a line about each."""
     written = []
-    for option, content in writers.items():
+    for option, writer in writers.items():
         if (name := outputs.get(option)) is not None:
-            files.write_bytes(Path(name), content(Path(name)))
+            path = Path(name)
+            content = writer(path)
+            parts = {path: content} if isinstance(content, bytes) else {path / n: pdf for n, pdf in content.items()}
+            for file, data in parts.items():
+                files.write_bytes(file, data)
             written.append(f"{KINDS[option]}: {Path(name)}")
     return written
 
@@ -156,6 +191,18 @@ def _report(comparison: Comparison) -> bytes:
     return render_report(comparison).encode()
 
 
+def _latex(comparison: Comparison) -> bytes:
+    from gptlab.compare.views.latex import render_latex
+
+    return render_latex(comparison).encode()
+
+
+def _figures(comparison: Comparison) -> Mapping[str, bytes]:
+    from gptlab.compare.views.figures import comparison_figures
+
+    return comparison_figures(comparison)
+
+
 def _archive(comparison: Comparison, collected: CollectedRuns) -> str:
     from gptlab.compare.archive import archive_text
 
@@ -172,6 +219,18 @@ def _rungs_markdown(comparison: RungsComparison, path: Path, png: str | Path | N
     from gptlab.compare.views.rungs_markdown import render_rungs
 
     return render_rungs(comparison, _beside(png, path)).encode()
+
+
+def _rungs_latex(comparison: RungsComparison) -> bytes:
+    from gptlab.compare.views.latex import render_rungs_latex
+
+    return render_rungs_latex(comparison).encode()
+
+
+def _rungs_figures(comparison: RungsComparison) -> Mapping[str, bytes]:
+    from gptlab.compare.views.figures import rungs_figures
+
+    return rungs_figures(comparison)
 
 
 def _rungs_report(comparison: RungsComparison, path: Path) -> bytes:

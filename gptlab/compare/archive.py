@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.read.anonymise import shown_address, shown_command, shown_folder
+from gptlab.compare.analysis.samples import first_with_sample
+from gptlab.compare.read.anonymise import shown_address, shown_command, shown_file, shown_folder
 from gptlab.compare.read.rungs_file import RungsFile
-from gptlab.compare.read.runs import AXES, Run, read_points
+from gptlab.compare.read.runs import AXES, Run, read_points, read_sample
 from gptlab.config import ConfigError
 from gptlab.files import finite
 
@@ -58,6 +59,9 @@ def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comp
         kept_sweep["variants"] = list(kept_sweep["variants"])
     if sweep.get("command"):
         kept_sweep["command"] = shown_command(sweep["command"])
+    if sweep.get("experiment_file"):
+        kept_sweep["experiment_file"] = shown_file(sweep["experiment_file"])
+    first = {first_with_sample(result.arm.runs) for result in comparison.results}
     lines = [
         {
             "folder": shown_folder(run.folder),
@@ -65,6 +69,7 @@ def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comp
             "where": shown_address(run.status.get("wandb")),
             **{part: {k: v for k, v in parts[part][i].items() if k not in common[part]} for part in RUN_PARTS},
             "points": _points(run, comparison),
+            **({"sample": read_sample(run)} if run in first else {}),
         }
         for i, run in enumerate(runs)
     ]
@@ -105,7 +110,8 @@ def read_archive(path: Path, rung: str | None = None) -> Archive:
     for line in tree["runs"]:
         config, summary, env = ({**tree["common"][part], **line[part]} for part in RUN_PARTS)
         status = {"state": line["state"], "wandb": line["where"]}
-        runs.append(Run(Path(line["folder"]), _nested(config), status, summary, env, _columns(line["points"])))
+        points, sample = _columns(line["points"]), line.get("sample", "")
+        runs.append(Run(Path(line["folder"]), _nested(config), status, summary, env, points, sample))
     return Archive(runs, tree["sweep"], tree["repeats"])
 
 

@@ -20,12 +20,14 @@ from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
 from gptlab.compare.analysis.margins import choose_margin
 from gptlab.compare.analysis.planned import Plan, choose_metric, standing
 from gptlab.compare.analysis.provenance import hardware, list_runs
+from gptlab.compare.analysis.samples import sample_of
+from gptlab.compare.analysis.setup import setup
 from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values, notes_at_edges
 from gptlab.compare.analysis.tuning_curves import tunings
 from gptlab.compare.analysis.verdict import INTERIM
 from gptlab.compare.archive import is_archive, read_archive
 from gptlab.compare.columns import COLUMNS
-from gptlab.compare.read.anonymise import shorten, shown_command, shown_folder
+from gptlab.compare.read.anonymise import shorten, shown_command, shown_file, shown_folder
 from gptlab.compare.read.runs import Run, SweepFile, load_runs, load_sweep, read_curves
 from gptlab.config import ConfigError
 from gptlab.runs.record import read_snapshots
@@ -214,6 +216,9 @@ def build(
         looks=judged.rules.looks,
         whole=judged.whole,
         repeats=collected.repeats,
+        setup=setup([run for arm in arms for run in arm.runs]),
+        experiment_file=shown_file(sweep.experiment_file) if sweep.experiment_file else None,
+        samples={label: text for label, arm in by_label.items() if (text := sample_of(arm.runs))},
     )
 
 

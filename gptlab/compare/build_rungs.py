@@ -9,7 +9,7 @@ from typing import Any
 from gptlab.compare.analysis.over_rungs import RungsComparison, over_rungs
 from gptlab.compare.archive import kept_rungs
 from gptlab.compare.build import CollectedRuns, NoRunsYet, build, collect_runs
-from gptlab.compare.read.anonymise import shown_command
+from gptlab.compare.read.anonymise import shown_command, shown_file
 from gptlab.compare.read.rungs_file import RungsFile, has_rungs, read_rungs_file
 from gptlab.compare.read.runs import has_runs
 from gptlab.config import ConfigError
@@ -40,7 +40,11 @@ def collect_rungs(paths: Sequence[str | Path]) -> CollectedRungs | None:
         file, names = kept
         return CollectedRungs(file, {name: collect_runs([top], rung=name) for name in names})
     file = read_rungs_file(top)
-    file = replace(file, command=shown_command(file.command) if file.command else None)
+    file = replace(
+        file,
+        command=shown_command(file.command) if file.command else None,
+        experiment_file=shown_file(file.experiment_file) if file.experiment_file else None,
+    )
     begun: dict[str, CollectedRuns] = {}
     for rung in (rung for rung in file.rungs if has_runs(top / rung.name)):
         with suppress(NoRunsYet):  # while its arms are tuned

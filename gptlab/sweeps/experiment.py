@@ -33,6 +33,7 @@ class Experiment:
     """The content of an experiment file. Overrides are written as on the command line."""
 
     name: str = ""
+    text: str | None = None  # of the file, as written; None for arms that were given on the command line
     question: str | None = None  # the first line, a comment
     literature: str | None = None  # what others have found, with the source
     published: dict[str, str] = field(default_factory=dict)  # arm -> its difference from the baseline there, or a word
@@ -101,6 +102,7 @@ def read_experiment(path: Path) -> Experiment:
     first_line = text.split("\n", 1)[0]
     return Experiment(
         name=_text(path, "name", tree.get("name")) or path.stem,
+        text=text,
         question=first_line.lstrip("# ").strip() if first_line.startswith("#") else None,
         literature=_text(path, "literature", tree.get("literature")) or None,
         published=_published(path, tree),

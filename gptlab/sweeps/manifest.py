@@ -64,6 +64,7 @@ def write_manifest(
         "literature": experiment.literature,
         "published": experiment.published,
         "command": command_line(),
+        "experiment_file": experiment.text,
         "variants": experiment.variants or ({arm.name: [] for arm in plan.arms} if labelled else {}),
         "baseline": plan.arms[0].name,
         "arms": _folders(checked, entries),

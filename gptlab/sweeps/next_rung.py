@@ -115,6 +115,7 @@ def write_rungs(folder: Path, plans: Sequence[SweepPlan], arms: Mapping[str, Seq
         literature=experiment.literature,
         published=experiment.published,
         command=command_line(),
+        experiment_file=experiment.text,
         arms=[arm.name for arm in plan.arms],
         rungs=[
             RungEntry(

@@ -10,12 +10,8 @@ from typing import Protocol
 
 from gptlab.config import ConfigError, Settings, registry
 from gptlab.config.registry import register
+from gptlab.config.warmup import MAX_WARMUP_SHARE, WARMUP_SHARE, WARMUP_STEPS, warmup_steps
 
-# The default warm-up is a share of the run, but long enough in steps for AdamW's second moments to settle: a shorter
-# one leaves some seeds of a short run stuck. It is never more than MAX_WARMUP_SHARE of the run.
-WARMUP_SHARE = 0.05
-WARMUP_STEPS = 150
-MAX_WARMUP_SHARE = 0.5
 MIN_SHARE = 0.1  # default of the final rate, as a share of the peak
 
 
@@ -51,13 +47,6 @@ class LearningRate:
             ramp = max(min(ramp, (step + 1) / (WARMUP_STEPS + 1)), _ramp(progress, MAX_WARMUP_SHARE))
         t = max(0.0, (progress - share) / (1 - share))
         return self.peak * min(ramp, self.schedule.factor(min(t, 1.0), self.peak))
-
-
-def warmup_steps(warmup: float | None, steps: int) -> float:
-    """Return the length of the warm-up of a run of `steps`, in steps."""
-    if warmup is None:
-        return min(max(WARMUP_SHARE * steps, WARMUP_STEPS), MAX_WARMUP_SHARE * steps)
-    return warmup if warmup >= 1 else warmup * steps
 
 
 def _ramp(progress: float, share: float) -> float:

@@ -491,7 +491,7 @@ def test_more_arms_than_named_colours_are_drawn(tmp_path):
     for dim in range(14):
         write_run(tmp_path / str(dim), size={"dim": dim}, curve=[{"val/loss": 3.0}, {"val/loss": 2.0 + dim}])
     shown([tmp_path], png=tmp_path / "curves.svg")
-    assert "size.dim=13" in drawn_texts(tmp_path / "curves.svg")
+    assert "dim=13" in drawn_texts(tmp_path / "curves.svg")
 
 
 @pytest.mark.parametrize(

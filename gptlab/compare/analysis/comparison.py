@@ -12,6 +12,7 @@ from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.multiplier import Multiplier
 from gptlab.compare.analysis.outcomes import Rate
 from gptlab.compare.analysis.sequential import Looks, Progress
+from gptlab.compare.analysis.setup import Fact
 from gptlab.compare.analysis.statistics import LEVEL
 
 CONFIDENCE = 1 - LEVEL  # with which all intervals of a table hold together
@@ -195,8 +196,17 @@ class Comparison:
     whole: tuple[str, Effect] | None = None  # of a ladder: "its end against its start", and that effect
     looks: Looks | None = None  # of a sequential plan
     repeats: int = 0  # runs left out because a later run has the same config and seed
+    setup: list[Fact] = field(default_factory=list)  # what was trained, and on what
+    experiment_file: str | None = None  # the text of the experiment's file
+    samples: dict[str, str] = field(default_factory=dict)  # by arm: the text that the model of its first seed wrote
+    style_places: dict[str, int] = field(default_factory=dict)  # by arm: its place in the experiment, if that has rungs
 
     @property
     def baseline(self) -> Result:
         """The arm that the others are compared with."""
         return self.results[0]
+
+    @property
+    def places(self) -> dict[str, int]:
+        """By arm its place among all arms of the experiment, on which its colour depends."""
+        return self.style_places or {result.name: place for place, result in enumerate(self.results)}

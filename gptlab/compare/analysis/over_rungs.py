@@ -1,7 +1,7 @@
 """The arms of an experiment over its rungs: the gate, the trend of the compute multiplier, and isoflop profiles."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 
 import numpy as np
@@ -11,6 +11,7 @@ from gptlab.compare.analysis.gate import NOT_RUN, NOT_YET, AtRung, Gate, gates
 from gptlab.compare.analysis.isoflop import Profile, profile
 from gptlab.compare.analysis.multiplier import UNKNOWN
 from gptlab.compare.analysis.scaling import PowerLaw, Projection, Trend, fit_power_law, trend
+from gptlab.compare.analysis.setup import Fact, setup
 from gptlab.compare.analysis.text_share import SIZES
 from gptlab.compare.analysis.verdict import BETTER, EXPLORATORY, INTERIM, JUDGED, NOT_SHOWN
 from gptlab.compare.read.rungs_file import RungEntry, RungsFile
@@ -75,6 +76,7 @@ class RungsComparison:
     metric: str
     power_law: PowerLaw | None = None  # None for an isoflop experiment, and for a metric that is no loss on text
     profiles: dict[float, dict[str, Profile]] = field(default_factory=dict)  # FLOPs -> arm -> profile
+    setup: list[Fact] = field(default_factory=list)  # what was trained at all rungs
 
     @property
     def known_rungs(self) -> list[Rung]:
@@ -96,6 +98,8 @@ def over_rungs(file: RungsFile, comparisons: Mapping[str, Comparison]) -> RungsC
     gone = [name for name in file.planned if name not in names]
     baseline = rungs[0].comparison.baseline.name
     others = [arm for arm in file.arms if arm != baseline]
+    places = {arm: place for place, arm in enumerate([baseline, *others])}
+    rungs = [replace(rung, comparison=replace(rung.comparison, style_places=places)) for rung in rungs]
     found = {arm: {rung.name: _at_rung(rung, arm) for rung in rungs} | dict.fromkeys(unreached) for arm in others}
     over = gates({arm: list(at.values()) for arm, at in found.items()}, complete=not pending)
     by_compute = all(entry.flops is None for entry in file.rungs)
@@ -116,6 +120,7 @@ def over_rungs(file: RungsFile, comparisons: Mapping[str, Comparison]) -> RungsC
         metric=metric,
         power_law=_power_law([baseline, *others], rungs) if by_compute and metric in SIZES else None,
         profiles={} if by_compute else _profiles([baseline, *others], rungs),
+        setup=setup([run for rung in rungs for result in rung.comparison.results for run in result.arm.runs]),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 LOCAL_PATH = re.compile(r"(?:/|~|\.\.[/\\]|[A-Za-z]:[/\\])")  # the beginning of a path that only this machine has
 PATH_IN_TEXT = re.compile(r"(^|[\s=\[,'\"])((?:/|~|\.\./)[^\s,'\"\]]*)")
+# In a comment "/" alone is no path, and "~" may stand for "about"
+PATH_IN_FILE = re.compile(r"(^|[\s=\[(,'\"])((?:/(?!\s)|~/|\.\./)[^\s,'\"\])}]+)", re.MULTILINE)
 
 
 def shown_folder(folder: Path) -> str:
@@ -32,6 +34,11 @@ def shown_address(tracker_hint: str | None) -> str:
         return ""
     folder = command[2] if not LOCAL_PATH.match(command[2]) else _last(PurePath(command[2]), 2).as_posix()
     return command[1] + folder
+
+
+def shown_file(text: str) -> str:
+    """Replace each path of this machine in the text of an experiment file by its last name."""
+    return PATH_IN_FILE.sub(lambda m: m[1] + PurePath(m[2]).name, text)
 
 
 def shown_command(command: str) -> str:

@@ -33,6 +33,7 @@ class RungsFile:
     tune_at: str | None = None  # "each" rung or the "first", if something is tuned
     target_flops: float | None = None
     published: Mapping[str, str] = field(default_factory=dict)  # arm -> its difference from the baseline, or a word
+    experiment_file: str | None = None  # its text
     planned: Sequence[str] = ()  # the names of the rungs when the first run ended; fewer make words exploratory
 
     @classmethod

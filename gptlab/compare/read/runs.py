@@ -19,6 +19,8 @@ from gptlab.runs.record import read_status
 
 SECTION = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # where a top-level key begins
 RUN_FILES = {"config.yaml", "status.json"}  # both, since a folder of W&B has a config.yaml too
+SAMPLE = "sample.txt"  # in a run's folder
+MOST_LETTERS = 4000  # of a sample that are shown and kept
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Run:
     summary: dict[str, Any]  # empty until the run has ended
     env: dict[str, Any] = field(default_factory=dict)  # env.json
     points: dict[str, list[Any]] | None = None  # the evaluations by column, if the run comes from an archive
+    sample: str = ""  # the text that the model wrote after training, if the run comes from an archive
 
     @property
     def state(self) -> str:
@@ -100,6 +103,7 @@ class SweepFile:
     literature: str | None = None
     published: dict[str, str] = field(default_factory=dict)  # arm -> its difference from the baseline, or a word
     command: str | None = None
+    experiment_file: str | None = None  # its text
     labels: tuple[str, ...] = ()  # the names of the variants, in their order
     baseline: str | None = None  # a label
     arms: tuple[tuple[str, ...], ...] = ()  # the names of the folders of each arm's runs, the baseline's first
@@ -116,6 +120,7 @@ class SweepFile:
             literature=content.get("literature"),
             published=content.get("published") or {},
             command=content.get("command"),
+            experiment_file=content.get("experiment_file"),
             labels=labels,
             baseline=content.get("baseline") or next(iter(labels), None),
             arms=tuple(map(tuple, content.get("arms") or ())),
@@ -247,6 +252,20 @@ def read_points(run: Run, metric: str) -> dict[str, list[Any]]:
     except json.JSONDecodeError:
         raise _damaged_line(path, lines) from None
     return {name: [r.get(name) for r in records] for name in dict.fromkeys(name for r in records for name in r)}
+
+
+def read_sample(run: Run) -> str:
+    """Return the beginning of the text that a run's model wrote after training; "" if it wrote none.
+
+    A model of bytes writes anything: what is not text, such as a control character, becomes a replacement character.
+    """
+    if run.points is not None:
+        return run.sample
+    path = run.folder / SAMPLE
+    if not path.is_file():
+        return ""
+    text = path.read_bytes()[: 4 * MOST_LETTERS].decode("utf-8", errors="replace").replace("\r\n", "\n")[:MOST_LETTERS]
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text).strip("\n")
 
 
 def _damaged_line(path: Path, lines: list[bytes]) -> ConfigError:

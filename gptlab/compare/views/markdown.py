@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from gptlab.compare.analysis.comparison import Comparison, Result
+from gptlab.compare.analysis.setup import Fact
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
@@ -36,6 +37,12 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     yield f"# {escaped(comparison.question or comparison.metric)}"
     if comparison.literature:
         yield f"What others found: {comparison.literature}"
+    if comparison.factorial:
+        yield "## Main effects"
+        columns = factorial_cells(comparison.factorial)
+        header = next(iter(columns))
+        yield table(header, columns.pop(header), columns)
+        yield escaped(comparison.factorial.note)
     yield "## Verdicts"
     yield table("arm", [arm_name(r) for r in comparison.results], verdict_cells(comparison))
     yield from (f"**{escaped(line)}**" for line in standing_lines(comparison))
@@ -62,22 +69,21 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
         yield "## Tuning"
         yield _list(tuning_lines(comparison))
     if comparison.factorial:
-        yield "## Effects over the grid"
-        columns = factorial_cells(comparison.factorial)
-        header = next(iter(columns))
-        yield table(header, columns.pop(header), columns)
-        yield escaped(comparison.factorial.note)
+        yield "## Means over the grid"
         for title, means in mean_cells(comparison.factorial):
             yield f"Mean {comparison.metric}, {escaped(title)}:"
             corner = next(iter(means))
             yield table(corner, means.pop(corner), means)
-    yield from provenance([comparison], comparison.command)
+    yield from provenance([comparison], comparison.command, comparison.setup)
 
 
-def provenance(comparisons: Sequence[Comparison], command: str | None) -> Iterator[str]:
-    """Yield what the verdicts mean, and how the runs were made."""
+def provenance(comparisons: Sequence[Comparison], command: str | None, setup: Sequence[Fact]) -> Iterator[str]:
+    """Yield what the verdicts mean, what was trained, and how the runs were made."""
     yield "## What the verdicts mean"
     yield "\n".join(f"- **{word}**: {escaped(meaning)}." for word, meaning in DEFINITIONS.items())
+    if setup:
+        yield "## What was trained"
+        yield "\n".join(f"- **{fact.name}**: {escaped(fact.text)}" for fact in setup)
     yield "## How to reproduce"
     if command:
         yield f"    {command}"

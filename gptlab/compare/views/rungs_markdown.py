@@ -35,7 +35,7 @@ def _blocks(comparison: RungsComparison, picture: str | None) -> Iterator[str]:
         yield f"![Loss and worth against compute](<{picture}>)"
     for rung in comparison.rungs:
         yield from _rung(rung)
-    yield from provenance([rung.comparison for rung in comparison.rungs], file.command)
+    yield from provenance([rung.comparison for rung in comparison.rungs], file.command, comparison.setup)
 
 
 def _rung(rung: Rung) -> Iterator[str]:

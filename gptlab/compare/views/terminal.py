@@ -1,7 +1,7 @@
 """The comparison in a terminal. Numbers are never cut; names of arms are folded to fit, but not in a pipe."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console
@@ -28,8 +28,10 @@ from gptlab.compare.views.columns import (
     multiplier_cells,
     verdict_cells,
 )
+from gptlab.compare.views.labels import short_names
 
 MIN_NAME_WIDTH = 8  # characters; a name is not folded to less
+MIN_TEXT_WIDTH = 10  # characters of a column of text: "equivalent", "not shown"
 STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
 
 
@@ -37,24 +39,32 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the question, the tables of verdicts and costs, the other findings, and how to read the tables."""
     if comparison.question:
         console.print(Text(comparison.question, "bold"), end="\n\n")
-    print_table("arm", _arms(comparison), verdict_cells(comparison), console)
-    print_lines(standing_lines(comparison), console, "bold yellow")
-    print_lines(outcome_lines(comparison), console)
-    if multiplied := multiplied_arms(comparison):
-        console.print()
-        print_table("worth in compute", [Text(r.name) for r in multiplied], multiplier_cells(comparison), console)
-    print_lines(multiplier_lines(comparison), console)
-    console.print()
-    print_table("arm", [Text(r.name) for r in comparison.results], cost_cells(comparison), console)
-    print_lines(equal_budget_lines(comparison), console)
-    print_lines(matched_lines(comparison), console)
-    print_lines(tuning_lines(comparison), console)
-    if comparison.factorial:
-        console.print()
+    if comparison.factorial:  # the effects of the choices are what a grid is made for
         columns = factorial_cells(comparison.factorial)
         header = next(iter(columns))
         print_table(header, list(map(Text, columns.pop(header))), columns, console)
         print_lines([comparison.factorial.note], console)
+        console.print()
+    verdicts = verdict_cells(comparison)
+    whole = _arms(comparison)
+    arms = whole if _fits(whole, verdicts, console) else _short_arms(comparison)
+    print_table("arm", arms, verdicts, console)
+    if arms is not whole:
+        print_lines(_settings(comparison), console, "dim")
+    print_lines(standing_lines(comparison), console, "bold yellow")
+    print_lines(outcome_lines(comparison), console)
+    names = {result.name: short for result, short in zip(comparison.results, _short_arms(comparison), strict=True)}
+    if arms is whole:
+        names = {result.name: Text(result.name) for result in comparison.results}
+    if multiplied := multiplied_arms(comparison):
+        console.print()
+        print_table("worth in compute", [names[r.name] for r in multiplied], multiplier_cells(comparison), console)
+    print_lines(multiplier_lines(comparison), console)
+    console.print()
+    print_table("arm", list(names.values()), cost_cells(comparison), console)
+    print_lines(equal_budget_lines(comparison), console)
+    print_lines(matched_lines(comparison), console)
+    print_lines(tuning_lines(comparison), console)
     print_lines(captions(comparison), console, "dim")
 
 
@@ -65,17 +75,78 @@ def _arms(comparison: Comparison) -> list[Text]:
     ]
 
 
+def _short_arms(comparison: Comparison) -> list[Text]:
+    return list(map(Text, short_names(comparison.results).values()))
+
+
+def _settings(comparison: Comparison) -> Iterator[str]:
+    """Yield what each arm differs in, where its short name does not say it."""
+    names = short_names(comparison.results)
+    for result in comparison.results:
+        if result.differs and names[result.name] != result.differs:
+            yield f"{names[result.name]}: {result.differs}"
+
+
 def print_table(header: str, names: list[Text], columns: Cells, console: Console) -> None:
-    """Print a table. If a terminal is too narrow, columns of text are folded first, then the names of the arms."""
-    widths = {title: max(map(len, "\n".join([title, *cells]).split("\n"))) for title, cells in columns.items()}
+    """Print a table. If a terminal is too narrow for it, these give way, one after the other.
+
+    Columns of text are folded, then the names of the arms; intervals get lines of their own; and what still has no room
+    becomes a table below, with the names again.
+    """
+    if not console.is_terminal or _fits(names, columns, console, header, folded=True):
+        _print_whole(header, names, columns, console)
+        return
+    columns = {title: [_parted(cell) for cell in cells] for title, cells in columns.items()}
+    for part in _parts(header, names, columns, console):
+        _print_whole(header, names, part, console)
+
+
+def _parted(cell: str) -> str:
+    """Put the interval of a number on a line of its own."""
+    return re.sub(r"(?<=\d) (?=[(±])", "\n", cell)
+
+
+def _parts(header: str, names: list[Text], columns: Cells, console: Console) -> Iterator[Cells]:
+    """Yield as many columns at a time as have room beside the folded names."""
+    part: Cells = {}
+    for title, cells in columns.items():
+        if part and not _fits(names, part | {title: cells}, console, header, folded=True):
+            yield part
+            part = {}
+        part = part | {title: cells}
+    yield part
+
+
+def _fits(names: list[Text], columns: Cells, console: Console, header: str = "", *, folded: bool = False) -> bool:
+    """Return whether a terminal has room for a table; `folded` if its texts and names may be folded."""
+    if not console.is_terminal:
+        return True
+    widths = _widths(columns)
+    longest = max(len(header), *(name.cell_len for name in names))
+    if folded:
+        widths = {title: _narrowest(title, columns) if title in TEXT_TITLES else w for title, w in widths.items()}
+        words = [word for name in (header, *(name.plain for name in names)) for word in name.split()]
+        longest = max(MIN_NAME_WIDTH, *map(len, words))
+    return longest + sum(widths.values()) + 2 * len(columns) + 1 <= console.width
+
+
+def _widths(columns: Cells) -> dict[str, int]:
+    return {title: max(map(len, "\n".join([title, *cells]).split("\n"))) for title, cells in columns.items()}
+
+
+def _narrowest(title: str, columns: Cells) -> int:
+    """Return how narrow a column of text may become; a verdict of two words stays on one line."""
+    words = " ".join([title, *columns[title]]).split()
+    return min(_widths(columns)[title], max(MIN_TEXT_WIDTH, *map(len, words)))
+
+
+def _print_whole(header: str, names: list[Text], columns: Cells, console: Console) -> None:
+    widths = _widths(columns)
     longest = max(len(header), *(name.cell_len for name in names))
     if console.is_terminal:
-        room = (
-            console.width - 2 * len(columns) - 1 - sum(widths.values())
-        )  # width left for a name if no column is folded
+        room = console.width - 2 * len(columns) - 1 - sum(widths.values())  # for a name if no column is folded
         for title in widths.keys() & TEXT_TITLES:
-            shortest = max(map(len, [title, *" ".join(columns[title]).split()]))
-            fold = min(max(0, longest - room), widths[title] - shortest)
+            fold = min(max(0, longest - room), widths[title] - _narrowest(title, columns))
             widths[title], room = widths[title] - fold, room + fold
         longest = min(longest, max(room, MIN_NAME_WIDTH))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))

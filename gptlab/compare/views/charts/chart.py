@@ -135,7 +135,7 @@ def scale(domain: Sequence[float] | None = None, type: str = "linear", **more: A
 
 def arms(comparison: Comparison, *channels: str) -> View:
     """Return encodings that give each arm its colour, and on request its "dash" and "shape", without a legend."""
-    styles = [style(place) for place in range(len(comparison.results))]
+    styles = [style(comparison.places[result.name]) for result in comparison.results]
     ranges = {
         "color": [named(s.colour) for s in styles],
         "strokeDash": [s.dash for s in styles],

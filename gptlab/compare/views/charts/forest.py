@@ -11,6 +11,7 @@ from gptlab.compare.analysis.comparison import Comparison, Effect, Factorial, Re
 from gptlab.compare.views.charts.chart import Chart, arms, layer, layered, lines, quantitative, rule, scale, tooltip
 from gptlab.compare.views.charts.formatting import metric_label, p_value, sign_of, signed
 from gptlab.compare.views.charts.theme import BASELINE, named
+from gptlab.compare.views.labels import short_names
 
 ROW = 40  # pixels
 FAR = 3  # times the largest mean or the margin; an interval that reaches farther leaves the chart with an arrow
@@ -36,25 +37,27 @@ class Row:
 
 def effects(comparison: Comparison) -> Chart | None:
     """Return the difference of each arm from its reference, with the differences of the single seeds."""
+    names = short_names(comparison.results)
     rows = [
-        _effect_row(result, result.effect, place, comparison)
+        _effect_row(result, result.effect, place, comparison, names[result.name])
         for place, result in enumerate(comparison.results)
         if result.effect is not None
     ]
     return forest(rows, comparison)
 
 
-def _effect_row(result: Result, effect: Effect, place: int, comparison: Comparison) -> Row:
+def _effect_row(result: Result, effect: Effect, place: int, comparison: Comparison, name: str) -> Row:
     reference = next((r for r in comparison.results if r.name == result.reference), comparison.baseline)
     sign = sign_of(effect.verdict)
     pairs = (result.scores - reference.scores).dropna()
     return Row(
-        label=lines(result.name, 34),
+        label=lines(name, 34),
         mean=effect.mean,
         low=effect.low,
         high=effect.high,
         details={
             "arm": result.name,
+            "settings": result.differs,
             "against": reference.name,
             "difference": signed(effect.mean),
             "interval": f"{signed(effect.low)} to {signed(effect.high)}, at {effect.confidence:.2%}",

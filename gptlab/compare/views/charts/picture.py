@@ -3,18 +3,19 @@
 from typing import Any
 
 from gptlab.compare.analysis.comparison import Comparison
-from gptlab.compare.views.charts.chart import View, complete, layer, layered, lines, rendered
+from gptlab.compare.views.charts.chart import View, complete, lines, rendered
 from gptlab.compare.views.charts.curves import HEIGHT, learning_curves
 from gptlab.compare.views.charts.forest import effects
+from gptlab.compare.views.charts.legend import legend
 from gptlab.compare.views.charts.means import heat_maps
-from gptlab.compare.views.charts.theme import named, style
+from gptlab.compare.views.charts.theme import named
+from gptlab.compare.views.labels import short_names
 from gptlab.config import ConfigError
 from gptlab.runs.metrics import metric_named
 
 WIDTHS = (480, 620)  # pixels of effects and curves
 GAP = 150  # pixels between them, for the verdicts
 MAP_WIDTH, MAPS_PER_ROW = 300, 3
-LEGEND_COLUMNS = 5
 
 
 def draw(comparison: Comparison, file_format: str) -> bytes:
@@ -46,25 +47,18 @@ def draw(comparison: Comparison, file_format: str) -> bytes:
     for start in range(0, len(maps), MAPS_PER_ROW):
         rows.append({"hconcat": [chart.view | {"width": MAP_WIDTH} for chart in maps[start : start + MAPS_PER_ROW]]})
     title = {"text": lines(comparison.question or "", 110), "anchor": "start", "fontSize": 17, "offset": 14}
-    view = {"vconcat": [*rows, _legend(comparison)], "title": title, "autosize": "pad", "spacing": 24}
+    view = {
+        "vconcat": [*rows, legend(_named(comparison), sum(WIDTHS) + GAP)],
+        "title": title,
+        "autosize": "pad",
+        "spacing": 24,
+    }
     return rendered(complete(view, params | {"bands": True}), file_format)
 
 
-def _legend(comparison: Comparison) -> dict[str, Any]:
-    """Return a line of arms with their colours."""
-    rows: list[dict[str, Any]] = []
-    for place, result in enumerate(comparison.results):
-        name = result.name if place else f"{result.name}, the baseline"
-        at = {"x": place % LEGEND_COLUMNS, "y": place // LEGEND_COLUMNS}
-        rows.append(at | {"arm": name, "colour": named(style(place).colour)})
-    shared: dict[str, Any] = {
-        "x": {"field": "x", "type": "quantitative", "axis": None, "scale": {"domain": [0, LEGEND_COLUMNS]}},
-        "y": {"field": "y", "type": "ordinal", "axis": None},
-        "color": {"field": "colour", "type": "nominal", "scale": None},
-    }
-    names = {"align": "left", "dx": 10, "limit": 230, "fontSize": 12}
-    layers = [
-        layer(rows, "point", {"filled": True, "size": 90, "opacity": 1}, **shared),
-        layer(rows, "text", names, **shared, text={"field": "arm"}),
-    ]
-    return layered(layers, 22 * (1 + rows[-1]["y"])) | {"width": sum(WIDTHS) + GAP}
+def _named(comparison: Comparison) -> dict[str, int]:
+    """Return the places of the arms by the names in the legend."""
+    names = short_names(comparison.results)
+    first, *others = comparison.results
+    shown = {f"{names[first.name]}, the baseline": comparison.places[first.name]}
+    return shown | {names[result.name]: comparison.places[result.name] for result in others}

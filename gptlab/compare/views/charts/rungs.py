@@ -25,10 +25,11 @@ from gptlab.compare.views.charts.chart import (
     tooltip,
 )
 from gptlab.compare.views.charts.formatting import metric_label, number, si
+from gptlab.compare.views.charts.legend import legend
 from gptlab.compare.views.charts.theme import BASELINE, named, style
+from gptlab.compare.views.labels import short_names_over
 
 HEIGHT, WIDTH, PADDING = 380, 560, 16  # pixels
-LETTER = 7  # pixels of a letter in the legend, at most on average
 POINTS = 41  # of a curve
 DODGE = 0.012  # of the width of the x axis, between the arms at one rung
 FARTHEST = 4.0  # times the widest multiplier that is measured; an interval that reaches farther is cut
@@ -48,7 +49,7 @@ def draw_rungs(comparison: RungsComparison, file_format: str) -> bytes:
     views = [chart.view | {"width": WIDTH} for chart in charts.values()]
     params = {name: value for chart in charts.values() for name, value in chart.params.items()}
     title = {"text": lines(comparison.file.question or "", 110), "anchor": "start", "fontSize": 17, "offset": 14}
-    rows = [{"hconcat": views, "spacing": 60}, _legend(comparison, WIDTH * len(views))]
+    rows = [{"hconcat": views, "spacing": 60}, legend(_named(comparison), WIDTH * len(views))]
     return rendered(complete({"vconcat": rows, "title": title, "autosize": "pad", "spacing": 24}, params), file_format)
 
 
@@ -257,6 +258,11 @@ def _arms(comparison: RungsComparison) -> Iterator[tuple[int, str]]:
     return enumerate([comparison.baseline, *(arm.name for arm in comparison.arms)])
 
 
+def _named(comparison: RungsComparison) -> dict[str, int]:
+    """Return the places of the arms by their short names."""
+    return {name: place for place, name in enumerate(short_names_over(comparison).values())}
+
+
 def _compute_axis(values: Sequence[float]) -> View:
     low, high = min(values), max(values)
     pad = (high / low) ** 0.06 if high > low else 1.5
@@ -272,22 +278,3 @@ def _looks(comparison: RungsComparison, channel: str = "color") -> View:
     ranges |= {"shape": [s.symbol for s in styles]}
     domain = {"domain": list(range(len(styles))), "range": ranges[channel]}
     return {channel: {"field": "place", "type": "nominal", "scale": domain, "legend": None}}
-
-
-def _legend(comparison: RungsComparison, width: int) -> View:
-    """Return the names of the arms with their colours, in as many columns as have room for the longest name."""
-    longest = max(len(arm) for _, arm in _arms(comparison))
-    columns = max(1, width // (LETTER * longest + 40))
-    rows: list[dict[str, Any]] = [
-        {"place": place, "x": place % columns, "y": place // columns, "arm": arm} for place, arm in _arms(comparison)
-    ]
-    x = {"field": "x", "type": "quantitative", "axis": None, "scale": {"domain": [0, columns]}}
-    y = {"field": "y", "type": "ordinal", "axis": None}
-    looks = {"y": y, **_looks(comparison)}
-    text = {"align": "left", "dx": 10, "fontSize": 12}
-    shapes = _looks(comparison, "shape")
-    layers = [
-        layer(rows, "point", {"filled": True, "size": 90, "opacity": 1}, x=x, **looks, **shapes),
-        layer(rows, "text", text, x=x, **looks, text={"field": "arm"}),
-    ]
-    return layered(layers, 22 * -(-len(rows) // columns)) | {"width": width}

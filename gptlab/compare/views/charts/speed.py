@@ -1,6 +1,6 @@
 """A chart of each arm's metric against its training speed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
 
@@ -19,6 +19,7 @@ from gptlab.compare.views.charts.chart import (
     tooltip,
 )
 from gptlab.compare.views.charts.formatting import metric_label, number, si
+from gptlab.compare.views.labels import short_names
 
 WIDTH, HEIGHT = 640, 360  # pixels of the plot where the page is narrow, so that names do not overlap
 LETTER, LINE = 7, 17  # pixels: the width of a letter and the height of a name
@@ -67,7 +68,9 @@ def speed_chart(comparison: Comparison) -> Chart | None:
                 size=size,
                 tooltip=hover,
             ),
-            layer(_labels(known, across, up), "text", label, **xy, text={"field": "text"}),
+            layer(
+                _labels(known, across, up, short_names(comparison.results)), "text", label, **xy, text={"field": "text"}
+            ),
         ],
         HEIGHT,
     )
@@ -99,7 +102,9 @@ def _row(place: int, result: Result, largest: float) -> dict[str, Any]:
     }
 
 
-def _labels(known: list[tuple[int, Result]], across: list[float], up: list[float]) -> Iterator[dict[str, Any]]:
+def _labels(
+    known: list[tuple[int, Result]], across: list[float], up: list[float], names: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """Yield a name next to each point, on the first side where it covers nothing; leave it out if there is none."""
 
     def pixel(value: float, ends: list[float], length: int) -> float:
@@ -113,7 +118,7 @@ def _labels(known: list[tuple[int, Result]], across: list[float], up: list[float
         bar = _bar(result) / (up[1] - up[0]) * HEIGHT
         taken.append((x - 4, y - bar, x + 4, y + bar))
     for (x, y), (place, result) in zip(points, known, strict=True):
-        name = lines(result.name, LONGEST, 1)[0]
+        name = lines(names[result.name], LONGEST, 1)[0]
         wide = LETTER * len(name)
         for align, dx, dy in SIDES:
             start = x + dx - {"left": 0, "right": wide, "center": wide / 2}[align]

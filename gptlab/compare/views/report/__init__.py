@@ -1,6 +1,7 @@
 """A comparison as one HTML file, which opens from disk and loads nothing from the network."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -17,18 +18,17 @@ from gptlab.compare.columns import SHOWN_COLUMNS
 from gptlab.compare.read.runs import AXES
 from gptlab.compare.views.captions import difference_lines, multiplier_lines, standing_lines
 from gptlab.compare.views.charts import formatting
-from gptlab.compare.views.charts.activations import activation_charts
+from gptlab.compare.views.charts.all import comparison_charts
 from gptlab.compare.views.charts.chart import Chart
-from gptlab.compare.views.charts.curves import FIRST_SHOWN, has_bands, learning_curves
-from gptlab.compare.views.charts.forest import effects, factorial_effects
-from gptlab.compare.views.charts.means import heat_maps
-from gptlab.compare.views.charts.sensitivity import sensitivity
-from gptlab.compare.views.charts.speed import speed_chart
+from gptlab.compare.views.charts.curves import FIRST_SHOWN, has_bands
 from gptlab.compare.views.charts.theme import THEMES, style
 from gptlab.compare.views.columns import multiplied_arms, multiplier_cells
+from gptlab.compare.views.labels import short_names
 from gptlab.runs.metrics import metric_named
 
 MOST_OPEN_RUNS = 12  # a longer list of runs is folded
+LONGEST_SETTING = 60  # letters; what differs is not written below an arm's name if it is longer
+SAMPLE_LINES, SAMPLE_LETTERS = 6, 480  # of a sampled text that are shown before it is unfolded
 
 __all__ = ["render_report"]
 
@@ -37,8 +37,14 @@ def render_report(comparison: Comparison) -> str:
     """Return the page: verdicts and figures, the arms, where their runs are and how to reproduce them."""
     return page(
         "page.html.j2",
-        _figures(comparison),
+        comparison_charts(comparison),
         comparison=comparison,
+        short=short_names(comparison.results),
+        places=comparison.places,
+        factorial_rows=comparison.factorial.effects.to_dict("records") if comparison.factorial else [],
+        longest_setting=LONGEST_SETTING,
+        sample_lines=SAMPLE_LINES,
+        sample_letters=SAMPLE_LETTERS,
         axes=AXES,
         definitions=DEFINITIONS,
         better=metric_named(comparison.metric).better,
@@ -86,20 +92,10 @@ def _environment() -> Environment:
             "typeset",
         )
     }
-    environment.filters |= {"budget": _budget, "changes": _changes}
+    environment.filters |= {"budget": _budget, "changes": _changes, "parted": _parted}
+    environment.filters |= {"short_of": lambda name, short: short[name]}
     environment.globals |= {"style": style}
     return environment
-
-
-def _figures(comparison: Comparison) -> dict[str, Chart]:
-    """Return the figures by the id of their element, without those that have no data."""
-    drawn = {"forest": effects(comparison), "curves": learning_curves(comparison), "speed": speed_chart(comparison)}
-    drawn |= activation_charts(comparison)
-    drawn |= {f"tuning-{i}": sensitivity(tuning, comparison) for i, tuning in enumerate(comparison.tuning)}
-    if comparison.factorial is not None:
-        drawn["factorial"] = factorial_effects(comparison.factorial, comparison)
-        drawn |= {f"means-{i}": figure for i, figure in enumerate(heat_maps(comparison.factorial, comparison))}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 @cache
@@ -146,6 +142,12 @@ def _changes(result: Result, baseline: Result) -> list[tuple[str, str, str]]:
     usual = baseline.arm.settings
     changed = {} if result is baseline else result.arm.changed(baseline.arm)
     return [(key, usual.get(key, ""), value) for key, value in changed.items()]
+
+
+def _parted(cell: str) -> Markup:
+    """Return a cell of a table whose interval, `(0.9 to 1.1)` or `± 0.1`, may stand on a line of its own."""
+    found = re.fullmatch(r"(.*?) ([(±].*)", cell)
+    return Markup('{} <span class="range">{}</span>').format(*found.groups()) if found else Markup.escape(cell)
 
 
 def _budget(value: float, axis: str) -> str:

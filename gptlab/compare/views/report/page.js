@@ -94,6 +94,24 @@ function listenToLegend(legend) {
   }
 }
 
+// A table that is wider than its place shows each row as a list, with the titles of the columns before the cells.
+function fitTables() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const table = box.querySelector("table");
+    table.classList.remove("stacked");
+    if (box.scrollWidth > box.clientWidth) table.classList.add("stacked");
+  }
+}
+
+function titleCells() {
+  for (const table of document.querySelectorAll(".scroll table")) {
+    const titles = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent);
+    for (const row of table.tBodies[0].rows) {
+      [...row.cells].forEach((cell, place) => titles[place] && (cell.dataset.title = titles[place]));
+    }
+  }
+}
+
 function listSections() {
   for (const section of document.querySelectorAll("main > section")) {
     const link = document.createElement("a");
@@ -104,6 +122,8 @@ function listSections() {
 }
 
 listSections();
+titleCells();
+fitTables();
 listenToControls();
 document.querySelectorAll(".legend").forEach(listenToLegend);
 const drawn = drawAll();
@@ -111,6 +131,7 @@ dark.addEventListener("change", () => drawAll());
 let resizing = 0;
 window.addEventListener("resize", () => {
   clearTimeout(resizing);
+  fitTables();
   resizing = setTimeout(drawAll, 150); // milliseconds after the last change of the window
 });
 const PAGE = 680; // pixels of a printed page's width

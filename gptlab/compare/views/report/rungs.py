@@ -8,6 +8,7 @@ from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.formatting import number
 from gptlab.compare.views.charts.rungs import rungs_charts
 from gptlab.compare.views.columns import TEXT_TITLES, Cells
+from gptlab.compare.views.labels import short_names_over
 from gptlab.compare.views.report import page
 from gptlab.compare.views.rungs_tables import (
     gate_cells,
@@ -43,6 +44,7 @@ def render_rungs_report(comparison: RungsComparison, pages: Mapping[str, str]) -
         pages=pages,
         arm_names=names,
         places={name: place for place, name in enumerate(names)},
+        short=short_names_over(comparison),
         better=metric_named(comparison.metric).better,
         n_runs=sum(len(rung.comparison.runs) for rung in comparison.rungs),
         definitions=DEFINITIONS,
