@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.analysis.published import AGREES, DISAGREES
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, EXPLORATORY, INTERIM, UNSTABLE, WORSE
 from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
@@ -28,9 +29,10 @@ from gptlab.compare.views.columns import (
     multiplier_cells,
     verdict_cells,
 )
+from gptlab.compare.views.published_tables import published_arms, published_cells, published_lines
 
 MIN_NAME_WIDTH = 8  # characters; a name is not folded to less
-STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
+STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow", AGREES: "green", DISAGREES: "red"}
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -40,6 +42,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     print_table("arm", _arms(comparison), verdict_cells(comparison), console)
     print_lines(standing_lines(comparison), console, "bold yellow")
     print_lines(outcome_lines(comparison), console)
+    if published := published_cells(comparison):
+        console.print()
+        print_table("others found", list(map(Text, published_arms(comparison))), published, console)
+        print_lines(published_lines(comparison), console)
     if multiplied := multiplied_arms(comparison):
         console.print()
         print_table("worth in compute", [Text(r.name) for r in multiplied], multiplier_cells(comparison), console)
