@@ -26,7 +26,8 @@ def test_experiment(path, tmp_path):
     assert path.stem == path.parent.name
     tolerance = ["match.tolerance=0.5"] if "match=params" in experiment.base else []  # few widths at this size
     planned = plan_sweep([str(path), *BRIEF, *tolerance, f"runs_dir={tmp_path}"])
-    assert len(planned.arms) == len(experiment.variants) or experiment.ladder or experiment.knock_out
+    made = experiment.ladder or experiment.knock_out or experiment.grid  # of other values than those of variants
+    assert made or len(planned.arms) == len(experiment.variants)
     assert len(planned.cells) == len(planned.arms) * len(experiment.seeds.seeds)
     for cell in planned.cells[: len(planned.arms)]:
         # The warm-up would be longer than the run, and a variant may have a budget of its own.

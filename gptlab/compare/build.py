@@ -18,8 +18,9 @@ from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budget
 from gptlab.compare.analysis.factorial import factorial
 from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
 from gptlab.compare.analysis.margins import choose_margin
-from gptlab.compare.analysis.planned import Plan, choose_metric, standing
-from gptlab.compare.analysis.provenance import hardware, list_runs
+from gptlab.compare.analysis.planned import Plan, choose_metric, same_verdicts, standing
+from gptlab.compare.analysis.provenance import commits, hardware, list_runs
+from gptlab.compare.analysis.published import beside_published
 from gptlab.compare.analysis.samples import sample_of
 from gptlab.compare.analysis.setup import setup
 from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values, notes_at_edges
@@ -183,6 +184,7 @@ def build(
     judged = judge(by_label, references, rules, refused)
     results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
     results = with_multipliers(results, other_budgets(at_budgets, chosen_metric), judged, speeds)
+    comparable = same_verdicts(*metrics) and set(references.values()) <= {sweep.baseline}  # with what was published
     curve_metric, curves = _curves(by_label, chosen_metric)
     metric_curves = curves if curve_metric == chosen_metric else _curves_of(by_label, chosen_metric)
     return Comparison(
@@ -215,6 +217,8 @@ def build(
         reasons=kept.reasons + judged.open,
         looks=judged.rules.looks,
         whole=judged.whole,
+        published=beside_published(sweep.published if comparable else {}, by_label, judged, refused),
+        commits=commits(collected.runs),
         repeats=collected.repeats,
         setup=setup([run for arm in arms for run in arm.runs]),
         experiment_file=shown_file(sweep.experiment_file) if sweep.experiment_file else None,

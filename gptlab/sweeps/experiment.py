@@ -1,7 +1,5 @@
 """An experiment file: a question, what is known about it, and the arms and seeds that answer it."""
 
-import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,22 +7,21 @@ from typing import Any
 import yaml
 
 from gptlab.config import ConfigError
-from gptlab.config.overrides import expand_home, typed
+from gptlab.config.overrides import expand_home
 from gptlab.files import FileError, decode_utf8
+from gptlab.sweeps.file_keys import as_typed, read_fraction, read_grid, read_published
 from gptlab.sweeps.rungs import TUNE_AT, Rung, is_positive, read_isoflop, read_promoted, read_rungs
 from gptlab.sweeps.seed_plan import SeedPlan, whole_numbers
 from gptlab.sweeps.tuning_grid import AUTO
 
 FIRST_TUNING_SEED = 1000  # for files that name none: far from the seeds that people count up from 0
-KINDS_OF_ARMS = ("variants", "ladder", "knock_out")
-WORDS = ("better", "worse", "equivalent")  # what `published` may say in place of a number
+KINDS_OF_ARMS = ("variants", "grid", "ladder", "knock_out")
 ABOUT_RUNGS = ("tune_at", "promote", "target_flops")  # keys that need `rungs`
 KEYS = (
-    *("name", "literature", "published", "use", "base", *KINDS_OF_ARMS, "baseline"),
+    *("name", "literature", "published", "use", "base", *KINDS_OF_ARMS, "baseline", "fraction"),
     *("seeds", "tune", "tune_seeds", "metric", "margin", "multiplier"),
     *("rungs", "isoflop", *ABOUT_RUNGS),
 )
-NEEDS_NO_QUOTES = re.compile(r"[\w.+-]+", re.ASCII)
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -40,6 +37,8 @@ class Experiment:
     use: list[str] = field(default_factory=list)  # files with the user's components, relative to the working folder
     base: list[str] = field(default_factory=list)  # overrides of all arms
     variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides; the baseline comes first
+    grid: list[str] = field(default_factory=list)  # overrides with several values: every combination is an arm
+    fraction: float | None = None  # the share of the grid's arms to keep; None for all
     ladder: list[str] = field(default_factory=list)  # two configs: the arms add the second's components one by one
     knock_out: list[str] = field(default_factory=list)  # two configs: the arms are the second without one component
     seeds: SeedPlan = field(default_factory=SeedPlan)
@@ -100,15 +99,20 @@ def read_experiment(path: Path) -> Experiment:
         raise ConfigError(str(e)) from e
     tree = _parse(path, text)
     first_line = text.split("\n", 1)[0]
+    variants = _baseline_first(path, tree.get("baseline"), tree)
+    base = _overrides(path, "base", tree.get("base") or [])
+    has_grid = bool(tree.get("grid"))
     return Experiment(
         name=_text(path, "name", tree.get("name")) or path.stem,
         text=text,
         question=first_line.lstrip("# ").strip() if first_line.startswith("#") else None,
         literature=_text(path, "literature", tree.get("literature")) or None,
-        published=_published(path, tree),
+        published=read_published(tree.get("published") or {}, str(path), list(variants)[1:], has_grid=has_grid),
         use=_use(path, tree.get("use") or []),
-        base=_overrides(path, "base", tree.get("base") or []),
-        variants=_baseline_first(path, tree.get("baseline"), tree),
+        base=base,
+        variants=variants,
+        grid=read_grid(tree.get("grid"), _place(path, "grid", tree.get("grid")), base),
+        fraction=read_fraction(tree.get("fraction"), _place(path, "fraction", tree.get("fraction")), has_grid=has_grid),
         ladder=_two_configs(path, "ladder", tree.get("ladder")),
         knock_out=_two_configs(path, "knock_out", tree.get("knock_out")),
         seeds=SeedPlan.read(tree.get("seeds") or [], _place(path, "seeds", tree.get("seeds"))),
@@ -160,36 +164,13 @@ def _baseline_first(path: Path, baseline: Any, tree: dict[Any, Any]) -> dict[str
         raise ConfigError(f"{named}: each arm of a ladder is compared with the one before it; leave baseline out")
     if tree.get("knock_out"):
         raise ConfigError(f"{named}: the baseline of a knock_out is its second config; leave baseline out")
+    if tree.get("grid"):
+        raise ConfigError(f"{named}: the baseline of a grid has the first of all values; write its values first")
     if not variants:
         raise ConfigError(f"{named}: names a variant, and there are none; write the baseline's values first in base")
     if baseline not in variants:
         raise ConfigError(f"{named}: no such variant; choose from {', '.join(variants)}")
     return {baseline: variants[baseline]} | variants
-
-
-def _published(path: Path, tree: dict[Any, Any]) -> dict[str, str]:
-    """Return what others found for the variants: a difference from the baseline, or a word."""
-    value, variants = tree.get("published") or {}, _variants(path, tree.get("variants") or {})
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: published maps variants to what others found, such as {{swiglu: -0.053}}")
-    baseline = tree.get("baseline") or next(iter(variants), None)
-    others = [name for name in variants if name != baseline]
-    for name, found in value.items():
-        place = _place(path, f"published.{name}", found)
-        if name not in others:
-            raise ConfigError(
-                f"{place}: is not a variant beside the baseline; choose from {', '.join(others) or 'none'}"
-            )
-        if not isinstance(found, str) or (found not in WORDS and not _is_number(found)):
-            raise ConfigError(f"{place}: must be a difference from the baseline, such as -0.053, or {', '.join(WORDS)}")
-    return value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _tune(path: Path, value: Any) -> dict[str, list[str]]:
@@ -201,11 +182,7 @@ def _tune(path: Path, value: Any) -> dict[str, list[str]]:
             continue
         if not isinstance(values, list) or len(values) < 2 or any(isinstance(v, list | dict) for v in values):
             raise ConfigError(f"{path}: tune.{key} is {AUTO}, or a list of values, such as [3e-4, 1e-3, 3e-3]")
-    return {key: [AUTO] if values == AUTO else [_as_typed(v) for v in values] for key, values in value.items()}
-
-
-def _as_typed(value: str | None) -> str:
-    return value if value and NEEDS_NO_QUOTES.fullmatch(value) else typed(value)
+    return {key: [AUTO] if values == AUTO else [as_typed(v) for v in values] for key, values in value.items()}
 
 
 def _rungs(path: Path, tree: dict[Any, Any]) -> dict[str, Any]:

@@ -17,12 +17,13 @@ INTERACTION_PRECISION = 1.0  # precision of the prior that an interaction is sma
 MAIN_PRECISION = 1e-6  # precision of the prior of a main effect, which says next to nothing
 
 
-def balanced(levels: Sequence[Mapping[str, str]], fraction: float) -> list[int]:
+def balanced(levels: Sequence[Mapping[str, str]], fraction: float, place: str = "--fraction") -> list[int]:
     """Return the indices of the arms to keep, in order; the first arm is always kept.
 
     Args:
         levels: for each arm, its level of every factor.
         fraction: the share of the arms to keep, rounded up to a whole arm.
+        place: where it was given, for messages.
 
     Raises:
         ConfigError: so few arms cannot tell the main effects apart.
@@ -33,7 +34,7 @@ def balanced(levels: Sequence[Mapping[str, str]], fraction: float) -> list[int]:
     main, pairs = _contrasts(levels, factors)
     if n < main.shape[1]:
         raise ConfigError(
-            f"--fraction={fraction:g}: keeps {n} of {len(levels)} arms; the main effects alone need {main.shape[1]}"
+            f"{place}={fraction:g}: keeps {n} of {len(levels)} arms; the main effects alone need {main.shape[1]}"
         )
     return _exchange(np.hstack([main, pairs]), main.shape[1], n)
 

@@ -90,8 +90,8 @@ def plan_sweep(
     planned, first_look = _seeds(given, experiment, seeds)
     given = [override for override in given if override.key_or_group != "seed"]
     arms = _arms(experiment, _shared(given, experiment), given, name)
-    if fraction is not None:
-        arms = _keep_fraction(arms, fraction)
+    if (share := experiment.fraction if fraction is None else fraction) is not None:
+        arms = _keep_fraction(arms, share, "--fraction" if fraction is not None else "fraction")
     if rung:  # an arm has one name at all rungs, whatever `match=` changes at each of them
         arms = [replace(arm, variant=name) for arm, name in zip(arms, unique_names(arms), strict=True)]
     plan = with_tuning(SweepPlan(name, arms, planned, experiment, first_look=first_look, rung=rung), given, tune)
@@ -139,7 +139,7 @@ def _at_rung(experiment: Experiment, rung: Rung, given: Sequence[Override]) -> E
     has_budget = any(key.startswith("budget.") for key in rung.keys)
     keys = {key for key in rung.keys if not key.startswith("budget.")} | {"rung"}
     typed_words = [override.input_line or "" for override in given]  # which may give all rungs one budget
-    words = [text for texts in experiment.variants.values() for text in texts]
+    words = [*experiment.grid, *(text for texts in experiment.variants.values() for text in texts)]
     inside = tuple(f"{key}." for key in keys)  # size.dim, where each rung chooses a size
     doubles = (word for word in [*typed_words, *words] if word.startswith(inside) or word.partition("=")[0] in keys)
     if double := next(doubles, None):
@@ -210,9 +210,9 @@ def _whole(seed: str) -> str:
 
 
 def _shared(given: Sequence[Override], experiment: Experiment) -> list[Override]:
-    """Return the experiment's overrides of all arms, except those that the command line replaces."""
+    """Return the experiment's overrides of all arms and of its grid, except those that the command line replaces."""
     keys = {override.key_or_group for override in given}
-    texts = list(experiment.base)
+    texts = [*experiment.base, *experiment.grid]
     if experiment.use and "use" not in keys:
         registry.load(experiment.use)
         texts.append(f"use=[{','.join(map(quoted, experiment.use))}]")
@@ -269,8 +269,8 @@ def _budgets(baseline: Arm) -> dict[str, Overrides]:
     }
 
 
-def _keep_fraction(arms: list[Arm], fraction: float) -> list[Arm]:
+def _keep_fraction(arms: list[Arm], fraction: float, place: str) -> list[Arm]:
     if not 0 < fraction < 1:
-        raise ConfigError(f"--fraction={fraction:g}: must be between 0 and 1, such as 0.5")
+        raise ConfigError(f"{place}={fraction:g}: must be between 0 and 1, such as 0.5")
     levels = [{**arm.varying, "variant": arm.variant} for arm in arms]
-    return [replace(arms[i], baseline=0) for i in balanced(levels, fraction)]
+    return [replace(arms[i], baseline=0) for i in balanced(levels, fraction, place)]

@@ -162,6 +162,45 @@ class Factorial:
 
 
 @dataclass(frozen=True)
+class PublishedLine:
+    """What was published about one arm, beside what the runs found; see published.py."""
+
+    arm: str
+    published: str  # as the experiment file says it: -0.053, or better
+    expected: str  # the word that this stands for
+    found: str  # the verdict with its mark; "" if the arm has no run
+    agreement: str  # agrees, disagrees or not shown
+    reason: str = ""  # why the arm has no verdict
+
+
+@dataclass(frozen=True)
+class PublishedOrder:
+    """The order of the arms that have a published number, beside the one that the runs show."""
+
+    arms: list[str]  # from the best one on, as published; the baseline is one of them
+    pairs: int  # of arms whose published numbers differ
+    shown: list[tuple[str, str]]  # the pairs that the runs show in the published order, the better arm first
+    reversed: list[tuple[str, str]]  # those that they show in the other one, the arm that is better here first
+
+    @property
+    def not_shown(self) -> int:
+        """The number of pairs that the runs do not show in any order."""
+        return self.pairs - len(self.shown) - len(self.reversed)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What others found for the arms, beside what the runs found."""
+
+    lines: list[PublishedLine]
+    order: PublishedOrder | None  # None if few arms have a number
+
+    def count(self, agreement: str) -> int:
+        """Return the number of lines with this agreement."""
+        return len([line for line in self.lines if line.agreement == agreement])
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that `gptlab compare` reports.
 
@@ -195,6 +234,8 @@ class Comparison:
     reasons: list[str] = field(default_factory=list)  # for the standing
     whole: tuple[str, Effect] | None = None  # of a ladder: "its end against its start", and that effect
     looks: Looks | None = None  # of a sequential plan
+    published: Published | None = None  # None if the file says nothing, or another baseline or metric is judged
+    commits: dict[str, int] = field(default_factory=dict)  # of the code: "0c6ef3a2b1 with changes" -> number of runs
     repeats: int = 0  # runs left out because a later run has the same config and seed
     setup: list[Fact] = field(default_factory=list)  # what was trained, and on what
     experiment_file: str | None = None  # the text of the experiment's file

@@ -8,7 +8,7 @@ import pandas as pd
 
 from gptlab.compare.analysis.arms import Arm
 from gptlab.compare.analysis.comparison import Effect
-from gptlab.compare.analysis.effects import Evidence, Rules
+from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
 from gptlab.compare.analysis.outcomes import Rate, compare_rates, stuck_seeds
 from gptlab.compare.analysis.provenance import unlike_pairs
 from gptlab.compare.analysis.sequential import OPEN
@@ -90,6 +90,36 @@ def judge(
         },
         whole=(whole, effects[whole]) if whole else None,
     )
+
+
+def judge_pairs(
+    arms: Mapping[str, Arm], pairs: Sequence[tuple[str, str]], judged: Judgement, refused: Mapping[str, str]
+) -> list[Effect]:
+    """Judge the first arm of each pair against the second, with Holm's correction over the pairs.
+
+    In a sequential experiment the two arms may have ended with different numbers of seeds. Their common ones are those
+    of a look, and p holds at any look.
+
+    Args:
+        arms: by label.
+        pairs: of labels.
+        judged: the verdicts on the arms.
+        refused: for an arm that must not be judged, the reason.
+    """
+    names = [f"{arm}\n{other}" for arm, other in pairs]  # no arm has such a name
+    first, references = ({name: pair[i] for name, pair in zip(names, pairs, strict=True)} for i in (0, 1))
+    named = {**arms, **{name: arms[arm] for name, arm in first.items()}}
+    evidence = Evidence(
+        diverged={name: judged.evidence.diverged[first.get(name, name)] for name in named},
+        deviations={name: judged.evidence.deviations[first.get(name, name)] for name in named},
+        unlike=unlike_pairs(named, references),
+        refused=_of_pairs(
+            references, {name: refused[arm] for name, arm in first.items() if arm in refused} | dict(refused)
+        ),
+    )
+    scores = {name: judged.scores[first.get(name, name)] for name in named}
+    effects = compare_scores(scores, references, replace(judged.rules, family=len(pairs)), evidence)
+    return [effects[name] for name in names]
 
 
 def _of_pairs(references: Mapping[str, str], refused: Mapping[str, str]) -> dict[str, str]:

@@ -102,7 +102,7 @@ def standing(
         reasons.append(f"{listed} came on top of the {len(plan.seeds)} that were planned")
     if len(arms) > plan.arms:
         reasons.append(f"there are {len(arms)} arms, where {plan.arms} were planned")
-    if not _same(*metric):
+    if not same_verdicts(*metric):
         reasons.append(f"{metric[0]} is not the planned metric, {metric[1]}")
     if reasons:
         return Standing(EXPLORATORY, reasons, dict.fromkeys(JUDGED, EXPLORATORY))
@@ -124,6 +124,6 @@ def _beyond(plan: Plan, arms: Sequence[Arm]) -> list[int]:
     return sorted(set(_ended(arms)) - set(plan.seeds))
 
 
-def _same(metric: str, planned: str) -> bool:
+def same_verdicts(metric: str, planned: str) -> bool:
     """Return whether two metrics give the same verdicts, as nats per token and bits per byte do."""
     return metric == planned or {metric, planned} == {DEFAULT_METRIC, ACROSS_TOKENIZERS}

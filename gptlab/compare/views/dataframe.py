@@ -18,9 +18,15 @@ def tabulate(comparison: Comparison) -> pd.DataFrame:
     """Return the table of arms, the baseline first, with NaN where a value is undefined.
 
     mean and std are those of the metric over the finished seeds, std with n - 1. The columns from pairs to note are an
-    Effect, of the arm minus its `reference`; the baseline has none. `verdict` is its word with its standing.
+    Effect, of the arm minus its `reference`; the baseline has none. `verdict` is its word with its standing. Where
+    something was published, the last columns are `published` and `agreement`.
     """
-    return pd.DataFrame([_row(result) for result in comparison.results])
+    table = pd.DataFrame([_row(result) for result in comparison.results])
+    if comparison.published:
+        lines = {line.arm: line for line in comparison.published.lines}
+        for column in ("published", "agreement"):
+            table[column] = [getattr(lines.get(arm), column, "") for arm in table["arm"]]
+    return table
 
 
 def tabulate_rungs(comparison: RungsComparison) -> pd.DataFrame:

@@ -13,6 +13,11 @@ The fields of the document:
 - looks: of a sequential experiment {first, last}, the seeds at its first and last look; else None.
 - standing: "exploratory" if the comparison is not the one that was planned, "interim" if planned runs have not ended,
   or "". reasons: a list of sentences that say why.
+- published: what others found beside what the runs found {summary, lines, order}, None if nothing was published or
+  another baseline or metric is judged. A line is {arm, published, expected, found, agreement, reason}: `expected` is
+  the word that `published` stands for, `found` the verdict, `agreement` "agrees", "disagrees" or "not shown". order:
+  {arms, pairs, shown, reversed, not_shown}, None if few arms have a number; `arms` from the best published one on, and
+  a pair in `shown` (in that order) or `reversed` has the arm first that is better here.
 - noise: standard deviation of the baseline over its seeds.
 - baseline: the name of the baseline arm, which is also the first arm.
 - verdicts: the meaning of each word that a verdict can be.
@@ -32,7 +37,7 @@ The fields of the document:
   {arm: {mean, sd}}.
 - matched: what match= changed, {arm, to, changed, reference, before, reached}.
 - tuning_runs: the runs that only chose a setting; like the runs of an arm, and each with the name of its `arm`.
-- hardware: one line for each machine and set of versions.
+- hardware: one line for each machine and set of versions. commits: the commits of the code, each with its runs.
 - repeats: number of runs left out because a later one has the same config and seed.
 - wandb: with --wandb {updated, absent}, the number of runs whose summary in W&B got the verdict, and of those that W&B
   does not have; else None.
@@ -86,12 +91,14 @@ from gptlab.compare.analysis.comparison import (
     Effect,
     EqualBudgetComparison,
     Factorial,
+    Published,
     Reading,
     Result,
     Tuning,
 )
 from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.columns import COLUMNS
+from gptlab.compare.views.published_tables import summary
 from gptlab.compare.views.wandb_summary import Sent
 from gptlab.files import finite
 from gptlab.runs.metrics import metric_named
@@ -117,6 +124,7 @@ def comparison_document(comparison: Comparison, sent: Sent | None = None) -> dic
         "looks": {"first": looks.first, "last": looks.last} if looks else None,
         "standing": comparison.standing,
         "reasons": comparison.reasons,
+        "published": _published(comparison.published),
         "noise": comparison.noise,
         "baseline": comparison.baseline.name,
         "verdicts": DEFINITIONS,
@@ -143,6 +151,7 @@ def comparison_document(comparison: Comparison, sent: Sent | None = None) -> dic
         "matched": comparison.matched,
         "tuning_runs": runs[""],
         "hardware": comparison.hardware,
+        "commits": comparison.commits,
         "repeats": comparison.repeats,
         "wandb": asdict(sent) if sent else None,
     }
@@ -195,6 +204,17 @@ def _multiplier(found: ComputeMultiplier | None) -> dict[str, Any] | None:
 
 def _judged(effect: Effect | None) -> dict[str, Any] | None:
     return {"verdict": effect.verdict, "effect": _numbers(effect)} if effect else None
+
+
+def _published(published: Published | None) -> dict[str, Any] | None:
+    if published is None:
+        return None
+    order = published.order
+    return {
+        "summary": summary(published),
+        "lines": [asdict(line) for line in published.lines],
+        "order": asdict(order) | {"not_shown": order.not_shown} if order else None,
+    }
 
 
 def _whole(comparison: Comparison) -> dict[str, Any] | None:

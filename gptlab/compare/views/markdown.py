@@ -1,5 +1,6 @@
 """The comparison as GitHub-flavoured Markdown, for the folder of an experiment."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from gptlab.compare.analysis.comparison import Comparison, Result
@@ -26,6 +27,7 @@ from gptlab.compare.views.columns import (
     multiplier_cells,
     verdict_cells,
 )
+from gptlab.compare.views.published_tables import HEADING, published_arms, published_cells, published_lines
 
 
 def render_markdown(comparison: Comparison, picture: str | None = None) -> str:
@@ -49,6 +51,10 @@ def _blocks(comparison: Comparison, picture: str | None) -> Iterator[str]:
     yield _list([*outcome_lines(comparison), *captions(comparison)])
     if picture:
         yield f"![Effects and curves](<{picture}>)"
+    if published := published_cells(comparison):
+        yield f"## {HEADING}"
+        yield table("arm", published_arms(comparison), published)
+        yield from listed(published_lines(comparison))
     if multiplied := multiplied_arms(comparison):
         yield "## Worth in compute"
         yield table("arm", [r.name for r in multiplied], multiplier_cells(comparison))
@@ -89,7 +95,18 @@ def provenance(comparisons: Sequence[Comparison], command: str | None, setup: Se
         yield f"    {command}"
     seconds = sum(comparison.runs["seconds"].sum() for comparison in comparisons)
     yield f"{sum(len(comparison.runs) for comparison in comparisons)} runs, {seconds:,.0f} seconds of training in all."
+    if commits := commit_line(comparisons):
+        yield commits
     yield from listed(dict.fromkeys(line for comparison in comparisons for line in comparison.hardware))
+
+
+def commit_line(comparisons: Sequence[Comparison]) -> str:
+    """Return which commits of the code the runs were made with; "" if that is not known."""
+    counts: Counter[str] = sum((Counter(comparison.commits) for comparison in comparisons), Counter())
+    if len(counts) < 2:
+        return "".join(f"Made with the code of commit {commit}." for commit in counts)
+    each = ", ".join(f"{commit} ({n} run{'s' * (n > 1)})" for commit, n in counts.most_common())
+    return f"Made with the code of several commits: {each}."
 
 
 def arm_name(result: Result) -> str:

@@ -6,6 +6,7 @@ from gptlab.compare.analysis.over_rungs import Rung, RungsComparison
 from gptlab.compare.views.captions import matched_lines, multiplier_lines, outcome_lines, standing_lines, tuning_lines
 from gptlab.compare.views.columns import cost_cells, multiplied_arms, multiplier_cells, verdict_cells
 from gptlab.compare.views.markdown import arm_name, escaped, listed, provenance, table
+from gptlab.compare.views.published_tables import HEADING, published_over_rungs, published_rungs_lines
 from gptlab.compare.views.rungs_tables import gate_cells, profile_cells, rung_cells, rungs_lines, worth_cells
 
 
@@ -33,6 +34,11 @@ def _blocks(comparison: RungsComparison, picture: str | None) -> Iterator[str]:
     yield from listed(rungs_lines(comparison))
     if picture:
         yield f"![Loss and worth against compute](<{picture}>)"
+    published, cells = published_over_rungs(comparison)
+    if published:
+        yield f"## {HEADING}"
+        yield table("arm", published, cells)
+        yield from listed(published_rungs_lines(comparison))
     for rung in comparison.rungs:
         yield from _rung(rung)
     yield from provenance([rung.comparison for rung in comparison.rungs], file.command, comparison.setup)

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gptlab.compare.analysis.over_rungs import RungsComparison
+from gptlab.compare.views.published_tables import published_over_rungs, published_rungs_lines
 from gptlab.compare.views.rungs_tables import (
     gate_cells,
     outcomes_at_rungs,
@@ -35,6 +36,11 @@ def print_rungs(comparison: RungsComparison, folder: str, console: Console) -> N
     for flops, cells in profile_cells(comparison).items():
         console.print()
         print_table(f"at {flops:.3g} FLOPs", [Text(arm) for arm in comparison.profiles[flops]], cells, console)
+    published, cells = published_over_rungs(comparison)
+    if published:
+        console.print()
+        print_table("others found", list(map(Text, published)), cells, console)
+        print_lines(published_rungs_lines(comparison), console)
     print_lines(outcomes_at_rungs(comparison), console)
     print_lines(rungs_lines(comparison), console, "dim")
     if folder:

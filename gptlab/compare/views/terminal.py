@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gptlab.compare.analysis.comparison import Comparison
+from gptlab.compare.analysis.published import AGREES, DISAGREES
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, EXPLORATORY, INTERIM, UNSTABLE, WORSE
 from gptlab.compare.views.budget_captions import equal_budget_lines
 from gptlab.compare.views.captions import (
@@ -29,10 +30,11 @@ from gptlab.compare.views.columns import (
     verdict_cells,
 )
 from gptlab.compare.views.labels import short_names
+from gptlab.compare.views.published_tables import published_arms, published_cells, published_lines
 
 MIN_NAME_WIDTH = 8  # characters; a name is not folded to less
 MIN_TEXT_WIDTH = 10  # characters of a column of text: "equivalent", "not shown"
-STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow"}
+STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow", AGREES: "green", DISAGREES: "red"}
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -53,6 +55,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         print_lines(_settings(comparison), console, "dim")
     print_lines(standing_lines(comparison), console, "bold yellow")
     print_lines(outcome_lines(comparison), console)
+    if published := published_cells(comparison):
+        console.print()
+        print_table("others found", list(map(Text, published_arms(comparison))), published, console)
+        print_lines(published_lines(comparison), console)
     names = {result.name: short for result, short in zip(comparison.results, _short_arms(comparison), strict=True)}
     if arms is whole:
         names = {result.name: Text(result.name) for result in comparison.results}

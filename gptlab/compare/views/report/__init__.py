@@ -24,6 +24,7 @@ from gptlab.compare.views.charts.curves import FIRST_SHOWN, has_bands
 from gptlab.compare.views.charts.theme import THEMES, style
 from gptlab.compare.views.columns import multiplied_arms, multiplier_cells
 from gptlab.compare.views.labels import short_names
+from gptlab.compare.views.published_tables import published_arms, published_cells, published_lines
 from gptlab.runs.metrics import metric_named
 
 MOST_OPEN_RUNS = 12  # a longer list of runs is folded
@@ -57,6 +58,7 @@ def render_report(comparison: Comparison) -> str:
         multiplied=_multiplied(comparison),
         multiplier_notes=list(multiplier_lines(comparison)),
         edges=[_edges(tuning.points) for tuning in comparison.tuning],
+        published=_published(comparison),
         runs=comparison.runs.to_dict("records"),
         few=len(comparison.runs) <= MOST_OPEN_RUNS,
         bands=has_bands(comparison),
@@ -120,6 +122,12 @@ def _multiplied(comparison: Comparison) -> list[dict[str, Any]]:
         {"name": result.name, "cells": dict(zip(columns, row, strict=True))}
         for result, row in zip(multiplied_arms(comparison), rows, strict=True)
     ]
+
+
+def _published(comparison: Comparison) -> dict[str, Any]:
+    """Return the table of what was published and found, as the part of the page about it takes it."""
+    arms, cells = published_arms(comparison), published_cells(comparison)
+    return {"arms": arms, "cells": cells, "lines": list(published_lines(comparison))}
 
 
 def _moved(comparison: Comparison) -> list[str]:

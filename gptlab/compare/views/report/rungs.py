@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gptlab.compare.analysis.over_rungs import RungsComparison
 from gptlab.compare.analysis.verdict import DEFINITIONS
@@ -9,6 +10,7 @@ from gptlab.compare.formatting import number
 from gptlab.compare.views.charts.rungs import rungs_charts
 from gptlab.compare.views.columns import TEXT_TITLES, Cells
 from gptlab.compare.views.labels import short_names_over
+from gptlab.compare.views.published_tables import published_over_rungs, published_rungs_lines
 from gptlab.compare.views.report import page
 from gptlab.compare.views.rungs_tables import (
     gate_cells,
@@ -58,8 +60,15 @@ def render_rungs_report(comparison: RungsComparison, pages: Mapping[str, str]) -
         ],
         fitted=bool(comparison.power_law and not comparison.power_law.reason),
         residuals=_residuals(comparison),
+        published=_published(comparison),
         lines=[*outcomes_at_rungs(comparison), *rungs_lines(comparison)],
     )
+
+
+def _published(comparison: RungsComparison) -> dict[str, Any]:
+    """Return the table of what was published and found at each rung, as the part of the page about it takes it."""
+    arms, cells = published_over_rungs(comparison)
+    return {"arms": arms, "cells": cells, "lines": list(published_rungs_lines(comparison))}
 
 
 def _residuals(comparison: RungsComparison) -> Table | None:
