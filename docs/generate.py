@@ -26,7 +26,8 @@ from gptlab.config import SLOTS, Config, registry
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = (
     *("CONTRIBUTING.md", "CHANGELOG.md", "AGENTS.md", "conf/preset/README.md", "benchmarks/README.md"),
-    *("benchmarks/gpu/README.md", "experiments/README.md", "experiments/*/RESULTS.md", "experiments/*/*.png"),
+    *("benchmarks/gpu/README.md", "experiments/README.md", "experiments/*/RESULTS.md"),
+    *("experiments/*.png", "experiments/*/*.png"),
 )
 TEMPLATES = ROOT / "gptlab" / "cli" / "templates"  # what `gptlab new` writes
 TEMPLATE = re.compile(r"^<!-- template: (\w+) -->$", re.MULTILINE)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptlab.compare import build_comparison
+from gptlab.compare.analysis.comparison import Published, PublishedLine
 from gptlab.config.compose import load_config
 from gptlab.sweeps.experiment import read_experiment
 from gptlab.sweeps.grid import plan_sweep
@@ -83,6 +84,29 @@ def test_results_are_made_again_from_the_kept_numbers(tmp_path):
         assert kept.is_file(), f"{path}: run `make results`"
         if path.suffix == ".md":
             assert kept.read_text() == (tmp_path / path).read_text(), f"{path}: run `make results`"
+
+
+def test_the_page_has_a_row_for_each_question_and_one_line_for_those_that_are_planned():
+    page = script(RESULTS.parent / "page.py")
+    row = page.ROW | {
+        "question": "Does it help?",
+        "baseline": "a",
+        "verdicts": "**better**: b",
+        "sizes": [35712, 8.3e5],
+    }
+    published = Published([PublishedLine("b", "-0.1", "better", "better", "agrees")], None)
+    rows = {
+        "old": row | {"short": True},
+        "new": row | {"runs": 7, "seconds": 120, "published": {"dim-32": published, "dim-64": published}},
+        "rate_of_all": row,
+    }
+    text = page.page(rows, ["later", "soon"], "## Prose", "## Older")
+    asked, checked = text.split("## How the lab was checked")
+    assert "| [Does it help?](new/RESULTS.md) | a | **better**: b |  | 0.036M, 0.83M | 7 runs, 2 min |" in asked
+    assert asked.index("(new/RESULTS.md)") < asked.index("(old/RESULTS.md) †") < asked.index("## Prose")
+    assert "Planned, not yet run: later, soon." in asked and "(rate_of_all/RESULTS.md)" in checked
+    assert "- [new](new/RESULTS.md) at dim-64: of 1 line 1 agree, 0 disagree, 0 not shown." in asked
+    assert text.endswith("## Older\n")
 
 
 def test_the_kept_numbers_and_pictures_are_small():

@@ -104,9 +104,9 @@ def commit_line(comparisons: Sequence[Comparison]) -> str:
     """Return which commits of the code the runs were made with; "" if that is not known."""
     counts: Counter[str] = sum((Counter(comparison.commits) for comparison in comparisons), Counter())
     if len(counts) < 2:
-        return "".join(f"Made with the code of commit {commit}." for commit in counts)
+        return "".join(f"The runs were made at commit {commit}." for commit in counts)
     each = ", ".join(f"{commit} ({n} run{'s' * (n > 1)})" for commit, n in counts.most_common())
-    return f"Made with the code of several commits: {each}."
+    return f"The runs were made at several commits: {each}."
 
 
 def arm_name(result: Result) -> str:
