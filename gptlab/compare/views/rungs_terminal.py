@@ -39,7 +39,7 @@ def print_rungs(comparison: RungsComparison, folder: str, console: Console) -> N
     published, cells = published_over_rungs(comparison)
     if published:
         console.print()
-        print_table("others found", list(map(Text, published)), cells, console)
+        print_table("published for", list(map(Text, published)), cells, console)
         print_lines(published_rungs_lines(comparison), console)
     print_lines(outcomes_at_rungs(comparison), console)
     print_lines(rungs_lines(comparison), console, "dim")

@@ -57,7 +57,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     print_lines(outcome_lines(comparison), console)
     if published := published_cells(comparison):
         console.print()
-        print_table("others found", list(map(Text, published_arms(comparison))), published, console)
+        print_table("published for", list(map(Text, published_arms(comparison))), published, console)
         print_lines(published_lines(comparison), console)
     names = {result.name: short for result, short in zip(comparison.results, _short_arms(comparison), strict=True)}
     if arms is whole:
