@@ -10,12 +10,14 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, unquote
+
+import yaml
 
 
 @dataclass
@@ -52,13 +54,22 @@ class SentView:
 
 
 class StandIn(ThreadingHTTPServer):
-    """`projects` are those that are there before the first run; `orders` is what an agent is told, a list a time."""
+    """A server.
+
+    `projects` are those that are there before the first run; `orders` is what an agent without a run is told, a list a
+    time; `stops` says after how many values of the sweep's metric a run is stopped.
+    """
 
     daemon_threads = True
 
-    def __init__(self, projects: Sequence[str] = (), orders: Sequence[list[dict[str, Any]]] = ()) -> None:
+    def __init__(
+        self,
+        projects: Sequence[str] = (),
+        orders: Sequence[list[dict[str, Any]]] = (),
+        stops: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.projects, self.orders = list(projects), list(orders)
+        self.projects, self.orders, self.stops = list(projects), list(orders), dict(stops or {})
         self.runs: dict[str, SentRun] = {}
         self.artifacts: dict[str, SentArtifact] = {}
         self.views: list[SentView] = []
@@ -172,9 +183,17 @@ class _Handler(BaseHTTPRequestHandler):
             case "Heartbeat":
                 busy = json.loads(variables["runState"])
                 orders = [] if busy or not self.server.orders else self.server.orders.pop(0)
+                orders += [{"type": "stop", "run_id": name} for name in busy if self._is_behind(name)]
                 return {"agentHeartbeat": {"agent": {"id": "a1"}, "commands": json.dumps(orders)}}
             case _:
                 return {}
+
+    def _is_behind(self, name: str) -> bool:
+        """Return whether Hyperband stops a run: after some values of the metric that it reads."""
+        if name not in self.server.runs or name not in self.server.stops:
+            return False
+        metric = yaml.safe_load(self.server.sweeps["s1"]["config"])["metric"]["name"]
+        return sum(metric in line for line in self.server.runs[name].history) >= self.server.stops[name]
 
     def _artifact(self, step: str, variables: dict[str, Any]) -> dict[str, Any]:
         """Answer one of the steps in which an artifact arrives; its name serves as its id."""

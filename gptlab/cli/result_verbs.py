@@ -48,6 +48,9 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--wandb", action="store_true", help="write each arm's verdict into the summary of its W&B runs"
     )
+    parser.add_argument(
+        "--wandb-report", action="store_true", help="send the page of --html to W&B, as an artifact and a panel"
+    )
 
 
 def _compare(args: Namespace) -> Result:
@@ -58,9 +61,13 @@ def _compare(args: Namespace) -> Result:
     files = {key: getattr(args, key) for key in ("csv", "png", "markdown", "html", "latex", "figures", "keep")}
     options = {key: getattr(args, key) for key in ("metric", "baseline", "against", "margin")}
     defaults = plain(load_config())
-    api = _wandb_api() if args.wandb else None
+    if args.wandb_report and args.html is None:
+        raise ConfigError("--wandb-report: sends the page that --html writes; add --html FILE")
+    api = _wandb_api("compare --wandb" if args.wandb else "compare --wandb-report") if _sends(args) else None
     comparison = compare_runs(args.paths, outputs=files, console=result_console(args), defaults=defaults, **options)
-    sent = _send_verdicts(api, comparison) if api else None
+    sent = _send_verdicts(api, comparison) if args.wandb else None
+    if args.wandb_report:
+        _send_report(api, comparison, args)
     if not wants_document(args):
         return Result()
     from gptlab.compare.analysis.over_rungs import RungsComparison
@@ -72,24 +79,36 @@ def _compare(args: Namespace) -> Result:
     return Result(comparison_document(comparison, sent))
 
 
-def _wandb_api() -> Any:
+def _sends(args: Namespace) -> bool:
+    return bool(args.wandb or args.wandb_report)
+
+
+def _wandb_api(source: str) -> Any:
     """Connect to W&B before anything is written."""
-    from gptlab.compare.views.wandb_summary import SOURCE
     from gptlab.runs.wandb_api import connect
 
-    return connect(SOURCE)
+    return connect(source)
 
 
 def _send_verdicts(api: Any, comparison: "Comparison | RungsComparison") -> "Sent":
-    from gptlab.compare.analysis.over_rungs import RungsComparison
     from gptlab.compare.views.wandb_summary import send_verdicts
 
-    if isinstance(comparison, RungsComparison):
-        sent = send_verdicts(api, [rung.comparison for rung in comparison.rungs])
-    else:
-        sent = send_verdicts(api, [comparison])
+    sent = send_verdicts(api, _single(comparison))
     print(sent)
     return sent
+
+
+def _send_report(api: Any, comparison: "Comparison | RungsComparison", args: Namespace) -> None:
+    from gptlab.compare.views.wandb_report import send_report
+
+    print(f"report: {send_report(api, _single(comparison), args.html, args.paths[0].resolve().name)}")
+
+
+def _single(comparison: "Comparison | RungsComparison") -> "list[Comparison]":
+    """Return the comparison at every rung, or the only one."""
+    from gptlab.compare.analysis.over_rungs import RungsComparison
+
+    return [r.comparison for r in comparison.rungs] if isinstance(comparison, RungsComparison) else [comparison]
 
 
 COMPARE = Verb(

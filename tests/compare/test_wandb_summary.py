@@ -138,3 +138,27 @@ def test_without_a_key_or_a_server_nothing_is_written(norms, env, line):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"gptlab: compare --wandb: {line}") and done.stderr.count("\n") == 1
     assert not (norms / "table.csv").exists()
+
+
+def test_the_report_is_an_artifact_and_a_panel_of_a_run_of_its_own(norms):
+    with standin(projects=["lab"]) as server:
+        words = ["compare", "runs", "--html", "report.html", "--wandb-report"]
+        done = forked.run(GPTLAB, *words, env=environment(norms) | server.env, cwd=norms)
+        assert done.returncode == 0, done.stderr
+        [(name, run)] = server.runs.items()
+        assert f"report: {server.env['WANDB_BASE_URL']}/me/lab/runs/{name}" in done.stdout
+        artifact = server.artifacts["report-runs"]
+    page = (norms / "report.html").read_bytes()
+    assert (artifact.type, artifact.run, artifact.committed) == ("report", name, True)
+    assert artifact.files["report.html"] == page
+    assert [content for path, content in run.files.items() if path.startswith("media/html/report")] == [page]
+    assert (run.fields["groupName"], run.fields["jobType"]) == ("runs", "compare")
+    assert not list(norms.glob("**/wandb"))
+
+
+def test_a_report_needs_a_page(norms):
+    done = forked.run(GPTLAB, "compare", "runs", "--wandb-report", env=environment(norms), cwd=norms)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "gptlab: --wandb-report: sends the page that --html writes; add --html FILE\n",
+    )

@@ -219,7 +219,7 @@ def test_training_records_the_arm_in_trackio(train_tiny, monkeypatch, tmp_path):
     [options] = given
     assert options["settings"] == trackio_tracker.TrackioSettings(tmp_path / "runs", "gptlab")
     assert options["config"]["arm"] == "rms" and options["config"]["norm"]["name"] == "rmsnorm"
-    assert (options["info"].name, options["info"].group) == ("rms seed=3", "default")
+    assert (options["info"].name, options["info"].group) == ("rms s3", "default")
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """`gptlab dashboard`: what it saves in W&B, read back from a stand-in for the server, and every error."""
 
+import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -86,6 +88,21 @@ def check_differences(panels):
     assert (panel["viewType"], panel["config"]["diffOnly"]) == ("Run Comparer", True)
 
 
+def check_others(training, speed, diagnostics, texts):
+    drawn = [(panel["config"]["metrics"], panel["config"]["xAxis"]) for panel in (*training, *speed)]
+    metrics = ("train/loss", "train/grad_norm", "train/lr", "speed/tokens_per_s")
+    assert drawn == [([metric], "tokens") for metric in metrics]
+    patterns = [panel["config"]["metricRegex"] for panel in diagnostics]
+    logged = ("stream_rms/00", "grad_norm/01", "weight_norm/11", "update_ratio/02")
+    assert all(re.search(pattern, name) for pattern, name in zip(patterns, logged, strict=True))
+    assert not any(re.search(pattern, "train/grad_norm") for pattern in patterns)
+    [table] = texts
+    assert table["viewType"] == "Weave" and '"samples"' in json.dumps(table["config"])
+
+
+ORDER = ["Validation", "At the end", "Training", "Speed", "Diagnostics", "Samples of text"]
+
+
 def filters_of(runset):
     return [(f["key"]["name"], f["op"], f["value"]) for f in runset["filters"]["filters"]]
 
@@ -93,7 +110,9 @@ def filters_of(runset):
 def test_the_workspace_groups_by_arm_and_draws_the_bands(saved):
     workspace = saved[2][0]
     panels = panels_of(workspace)
+    assert list(panels) == [*ORDER, "Differences between the configs"]
     check_curves(panels["Validation"])
+    check_others(*(panels[title] for title in ORDER[2:]))
     check_bars(panels["At the end"])
     check_differences(panels["Differences between the configs"])
     section = workspace.spec["section"]
@@ -107,7 +126,8 @@ def test_the_workspace_groups_by_arm_and_draws_the_bands(saved):
 
 def test_the_report_has_the_same_charts_and_compares_single_runs(saved):
     report = saved[2][1]
-    (arms, curves), (same_arms, bars), (runs, differences) = panel_grids_of(report)
+    (arms, curves), (same_arms, bars), *others, (runs, differences) = panel_grids_of(report)
+    check_others(*(panels for _, panels in others))
     check_curves(curves)
     check_bars(bars)
     check_differences(differences)

@@ -286,7 +286,7 @@ print(record.tracker_hint())
     assert all(artifact.committed and artifact.run == name for artifact in found.values())
     assert found[f"components-{name}"].files["my_norm.py"] == b"# mine"
     weights = found[f"weights-{name}"]
-    assert (weights.files["best.safetensors"], weights.aliases) == (b"weights", ["latest", "best"])
+    assert (weights.files["best.safetensors"], sorted(weights.aliases)) == (b"weights", ["best", "latest"])
     [path] = [path for path in sent.files if "media/table/samples" in path]
     table = json.loads(sent.files[path])
     assert table["columns"] == ["arm", "seed", "step", "text"]

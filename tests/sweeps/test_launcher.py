@@ -143,7 +143,9 @@ def test_jobs_have_several_cells_if_every_worker_still_gets_many_jobs(n_cells, w
 def test_a_cell_that_cannot_start_does_not_stop_the_others_of_its_job(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = [["seed=0"], ["seed=1", "norm=gone"], ["seed=2"]]
-    words = [[*TINY_RUN, *text, "budget.steps=1", *cell] for cell in cells]
+    words = [
+        {"overrides": [*TINY_RUN, *text, "budget.steps=1", *cell], "label": {"arm": "a", "name": "a"}} for cell in cells
+    ]
     errors = run_cells(SimpleNamespace(cells=encode(words), threads=None))
     assert errors[::2] == ["", ""] and errors[1].startswith("ConfigError: norm=gone: no such option")
     states = {

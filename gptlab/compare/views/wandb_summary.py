@@ -43,7 +43,7 @@ class Sent:
         return f"{done}, {_runs(self.absent)} {are} not there; send offline runs with `wandb sync`, then repeat this"
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """The place of a run in W&B."""
 
     entity: str
@@ -62,7 +62,7 @@ def send_verdicts(api: Any, comparisons: Sequence[Comparison]) -> Sent:
         for result, metric in ((result, one.metric) for one in comparisons for result in one.results):
             verdict = _verdict(result, metric)
             for run in result.arm.runs:
-                if place := _place(run, api):
+                if place := place_of(run, api):
                     by_project[place.entity, place.project][place.id] = verdict
         for (entity, project), verdicts in by_project.items():
             for run in _runs_in_wandb(api, entity, project, list(verdicts)):
@@ -85,15 +85,15 @@ def _verdict(result: Result, metric: str) -> dict[str, Any]:
     return {PREFIX + k: v for k, v in plain.items() if not isinstance(v, float) or isfinite(v)}
 
 
-def _place(run: Run, api: Any) -> _Place | None:
+def place_of(run: Run, api: Any) -> Place | None:
     """Return where W&B has the run, or would have it once it is synced; None if it was not recorded for W&B."""
     hint, run_id = run.status.get("wandb"), run.status.get("wandb_id")
     if found := RUN_PAGE.fullmatch(hint or ""):
-        return _Place(*map(unquote, found.groups()))
+        return Place(*map(unquote, found.groups()))
     settings = run.config.get("wandb")
     if not hint or not run_id or settings is None:
         return None
-    return _Place(owner_of(api, settings.get("entity")), resolve_project(settings.get("project")), run_id)
+    return Place(owner_of(api, settings.get("entity")), resolve_project(settings.get("project")), run_id)
 
 
 def _runs_in_wandb(api: Any, entity: str, project: str, ids: list[str]) -> Iterator[Any]:
