@@ -1,6 +1,7 @@
 """`gptlab compare`: from run folders to the table, the files and the picture."""
 
 import html
+import itertools
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from gptlab.compare.analysis.verdict import DEFINITIONS
 from gptlab.compare.formatting import p_value, percent, plus_minus, si
 from gptlab.compare.read.runs import load_runs, read_curves
 from gptlab.config import ConfigError
+from paths import ROOT
 from run_folders import CONFIG, POST, RMS, learning, one_line, rows, shown, write_arm, write_run, write_sweep
 
 # Arms
@@ -352,8 +354,9 @@ def test_three_arms_fit_a_terminal(three_arms, width):
 
 
 def test_numbers_are_cut_neither_in_a_narrow_terminal_nor_in_a_pipe(three_arms):
-    for width in (40, None):
-        assert all(numbers in shown([three_arms], width=width)[1] for numbers in NUMBERS)
+    assert all(numbers in shown([three_arms])[1] for numbers in NUMBERS)
+    narrow = shown([three_arms], width=40)[1]  # in which an interval has a line of its own
+    assert all(number in narrow for numbers in NUMBERS for number in re.split(r" {2,}| (?=±)", numbers))
     assert "double (placement=double)  3" in shown([three_arms])[1]  # a pipe has no width to fold for
 
 
@@ -530,3 +533,26 @@ def test_a_comparison_is_data(tmp_path):
     assert list(comparison.curves["norm=rmsnorm"]) == ["seed", "step", "tokens", "flops", "seconds", "val/loss"]
     assert list(comparison.runs["where"]) == ["", "", "", *["https://wandb.ai/x/y/runs/z"] * 3]
     assert comparison.results[0].costs["steps"] == 400
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_of_a_table_is_wider_than_the_terminal_and_no_word_or_number_is_broken(tmp_path, width):
+    ends = {"norm": ("layernorm", "rmsnorm"), "ffn": ("gelu", "swiglu"), "position": ("learned", "rope")}
+    for place, chosen in enumerate(itertools.product(*ends.values())):
+        settings = {slot: {"name": name} for slot, name in zip(ends, chosen, strict=True)}
+        for seed in range(3):
+            write_run(tmp_path / f"{place}-{seed}", 2.0 + place / 100 + seed / 1000, seed=seed, **settings)
+    _, text = shown([tmp_path], width)
+    assert max(len(line.rstrip()) for line in text.split("\n")) <= width
+    assert text.index("effect of") < text.index("mean ± sd")  # what a grid is made for comes first
+    assert re.search(r"swiglu( \+ | norm=)rmsnorm", text) and "not\n" not in text
+    for cell in ("2.0010 ± 0.0010", "equivalent", "worse"):
+        assert cell in text
+
+
+def test_tables_over_rungs_fit_a_terminal_of_80_columns():
+    _, text = shown([ROOT / "experiments" / "scale" / "kept.json"], 80)
+    lines = text.split("\n")
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert any(re.match(r"rmsnorm .* 0\.993 ", line) for line in lines)
+    assert any(re.match(r" +.*\(0\.938 to 1\.08\)", line) for line in lines)

@@ -15,6 +15,8 @@ from gptlab.compare import compare
 from gptlab.compare.analysis.over_rungs import RungsComparison
 from gptlab.compare.build_rungs import build_rungs, collect_rungs
 from gptlab.compare.views.charts.rungs import draw_rungs, rungs_charts
+from gptlab.compare.views.charts.theme import style
+from gptlab.compare.views.report import render_report
 from gptlab.compare.views.report.rungs import render_rungs_report
 from gptlab.compare.views.rungs_document import rungs_document
 from gptlab.compare.views.rungs_markdown import render_rungs
@@ -355,3 +357,18 @@ def test_a_damaged_file_of_rungs_is_refused_in_one_line(tmp_path):
     (top / "rungs.yaml").write_text('{"question": null}')
     with pytest.raises(FileError, match=r"rungs.yaml: lacks what a sweep writes"):
         built(top)
+
+
+def test_an_arm_has_the_same_colour_at_every_rung_whatever_arms_are_left_out(tmp_path):
+    losses = arms(0.1, 0.1)
+    for rung in ("one", "two"):
+        losses[rung]["c"] = scores(level(RUNGS.index(rung)) - 0.2, 2)
+    del losses["two"]["b"]
+    comparison = built(write(tmp_path, losses, entries={"two": {"arms": ["a", "c"]}}))
+    colours = [
+        {result.name: style(rung.comparison.places[result.name]).colour for result in rung.comparison.results}
+        for rung in comparison.rungs
+    ]
+    assert colours[1]["c"] == colours[0]["c"] != colours[0]["b"] and set(colours[1]) == {"a", "c"}
+    page = render_report(comparison.rungs[1].comparison)
+    assert f"var(--{colours[0]['c']})" in page and f"var(--{colours[0]['b']})" not in page

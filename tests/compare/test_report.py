@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from comparisons import make_comparison
 from gptlab.compare.analysis.comparison import EqualBudgetComparison, Tuning
 from gptlab.compare.read.runs import AXES
 from gptlab.compare.views.charts.curves import CURVE_POINTS, learning_curves
+from gptlab.compare.views.labels import LONGEST, short_names
 from gptlab.compare.views.report import render_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -97,7 +99,7 @@ def test_a_comparison_that_was_not_planned_says_so_above_everything():
     comparison = make_comparison(arms=3, standing="exploratory", reasons=[reason])
     html = words(render_report(comparison))
     assert f'<p class="standing">EXPLORATORY: {reason}.' in html
-    assert html.index("EXPLORATORY") < html.index("<h2>Verdicts</h2>")
+    assert html.index("EXPLORATORY") < html.index("<h2>Verdicts")
 
 
 def test_names_and_texts_are_never_markup():
@@ -146,6 +148,30 @@ def test_a_tuned_setting_can_be_text_and_diverge_everywhere():
     )
     figure = payload(render_report(make_comparison(arms=1, tuning=[Tuning("optimizer", [0, 1], points)])))
     assert [row["x"] for row in crosses(figure["figures"]["tuning-0"])] == ["adamw", "muon"]
+
+
+def test_the_effects_of_a_grid_with_their_words_come_before_its_arms():
+    html = words(render_report(make_comparison()))
+    assert "</b> not shown</span>" in html[html.index("<h2>Main effects") : html.index("<h2>Verdicts on the arms")]
+    assert "Main effects" not in words(render_report(make_comparison(grid=False)))
+
+
+def test_arms_of_a_grid_have_short_labels_and_whole_names_as_titles():
+    comparison = make_comparison(arms=3)
+    grid = [
+        replace(result, arm=replace(result.arm, label=None), name=name, differs=name)
+        for result, name in zip(comparison.results, ("norm=layernorm ffn=gelu", "norm=rmsnorm", "x"), strict=True)
+    ]
+    grid[2] = replace(grid[2], name="ffn=swiglu ffn.hidden=344", differs="ffn=swiglu ffn.hidden=344")
+    assert short_names(grid) == {
+        "norm=layernorm ffn=gelu": "layernorm + gelu",
+        "norm=rmsnorm": "rmsnorm",
+        "ffn=swiglu ffn.hidden=344": "swiglu + hidden=344",
+    }
+    long = max((result.name for result in make_comparison().results), key=len)
+    page = render_report(make_comparison())
+    label = short_names(make_comparison().results)[long]
+    assert len(label) <= LONGEST and f">{label}</span>" in page and f">{long}<" not in page
 
 
 # How it is made
@@ -250,6 +276,20 @@ def test_names_are_unchanged_in_the_figures(opened):
     forest = opened.page.locator("#forest")
     for result in opened.comparison.results[1:] if forest.count() else ():
         assert result.name[:20] in forest.text_content()
+
+
+CUT_OFF = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).length"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 1000, 700])
+def test_no_table_is_cut_off(opened, width, scheme):
+    opened.page.emulate_media(color_scheme=scheme)
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    opened.page.wait_for_function(f"{CUT_OFF} === 0")
+    cells = "[...document.querySelectorAll('td, tbody th')].filter((cell) => cell.scrollWidth > cell.clientWidth + 1)"
+    assert opened.page.evaluate(f"{cells}.map((cell) => cell.textContent)") == []
+    opened.page.emulate_media(color_scheme="light")
 
 
 @pytest.mark.parametrize("width", [1400, 800])

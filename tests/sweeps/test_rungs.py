@@ -193,6 +193,8 @@ def test_a_name_is_not_used_again_for_other_rungs_nor_for_none(swept, tmp_path):
 def test_each_rung_is_a_sweep_of_its_own_and_a_second_start_runs_nothing(swept):
     folder, words = swept
     file = read_rungs_file(folder)
+    written = Path(words[0]).read_text()
+    assert file.experiment_file == written == json.loads((folder / "one" / "sweep.yaml").read_text())["experiment_file"]
     assert [(rung.name, rung.arms) for rung in file.rungs] == [("one", ["a", "b"]), ("two", ["a", "b"])]
     assert (file.tune_at, file.target_flops, file.promote) == ("first", 1e12, [])
     status = document(folder)

@@ -71,7 +71,7 @@ def _component(runs: Sequence[Run], slot: str, *more: tuple[str, bool]) -> tuple
     if not parts:
         return "", False
     left_out = {"name"} | NAMED_ELSEWHERE.get(slot, set())
-    keys = dict.fromkeys(key for part in parts for key in part if key not in left_out)
+    keys = sorted({key for part in parts for key in part if key not in left_out})
     # A setting that only some of the components have says nothing about the others
     common = [key for key in keys if all(key in part for part in parts)]
     values = {key: list(dict.fromkeys(_text(part[key]) for part in parts)) for key in common}

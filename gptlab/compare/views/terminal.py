@@ -34,6 +34,7 @@ from gptlab.compare.views.published_tables import published_arms, published_cell
 
 MIN_NAME_WIDTH = 8  # characters; a name is not folded to less
 MIN_TEXT_WIDTH = 10  # characters of a column of text: "equivalent", "not shown"
+INTERVAL_OR_WORD = re.compile(r"\([\d.<>]+ to [^)]*\)|\S+")
 STYLES = {BETTER: "green", WORSE: "red", EQUIVALENT: "blue", UNSTABLE: "yellow", AGREES: "green", DISAGREES: "red"}
 
 
@@ -103,7 +104,8 @@ def print_table(header: str, names: list[Text], columns: Cells, console: Console
         _print_whole(header, names, columns, console)
         return
     columns = {title: [_parted(cell) for cell in cells] for title, cells in columns.items()}
-    for part in _parts(header, names, columns, console):
+    for place, part in enumerate(_parts(header, names, columns, console)):
+        console.print("\n" * (place > 0), end="")
         _print_whole(header, names, part, console)
 
 
@@ -141,8 +143,8 @@ def _widths(columns: Cells) -> dict[str, int]:
 
 
 def _narrowest(title: str, columns: Cells) -> int:
-    """Return how narrow a column of text may become; a verdict of two words stays on one line."""
-    words = " ".join([title, *columns[title]]).split()
+    """Return how narrow a column of text may become; a verdict of two words and an interval stay on one line."""
+    words = INTERVAL_OR_WORD.findall(" ".join([title, *columns[title]]))
     return min(_widths(columns)[title], max(MIN_TEXT_WIDTH, *map(len, words)))
 
 
