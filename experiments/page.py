@@ -93,7 +93,7 @@ def row_over_rungs(comparison: RungsComparison) -> dict[str, Any]:
 
 
 def _words(words: tuple[str, ...]) -> str:
-    """`better at all 3`, or `better, not shown`."""
+    """Return the words over the rungs: `better at all 3`, or `better, not shown`."""
     return f"{words[0]} at all {len(words)}" if len(words) > 1 and len(set(words)) == 1 else ", ".join(words)
 
 

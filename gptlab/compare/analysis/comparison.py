@@ -163,7 +163,7 @@ class Factorial:
 
 @dataclass(frozen=True)
 class PublishedLine:
-    """What was published about one arm, beside what the runs found; see published.py."""
+    """A published finding about one arm, beside what the runs found; see published.py."""
 
     arm: str
     published: str  # as the experiment file says it: -0.053, or better
@@ -190,7 +190,7 @@ class PublishedOrder:
 
 @dataclass(frozen=True)
 class Published:
-    """What others found for the arms, beside what the runs found."""
+    """The published findings about the arms, beside what the runs found."""
 
     lines: list[PublishedLine]
     order: PublishedOrder | None  # None if few arms have a number
@@ -249,5 +249,5 @@ class Comparison:
 
     @property
     def places(self) -> dict[str, int]:
-        """By arm its place among all arms of the experiment, on which its colour depends."""
+        """Return the place of each arm among all arms of the experiment, on which its colour depends."""
         return self.style_places or {result.name: place for place, result in enumerate(self.results)}

@@ -67,7 +67,7 @@ def commits(runs: Sequence[Run]) -> dict[str, int]:
 
 
 def _commit(env: Mapping[str, Any]) -> str:
-    """`0c6ef3a2b1 with changes`; "" if it is not known."""
+    """Return the commit as text, `0c6ef3a2b1 with changes`; "" if it is not known."""
     git = env.get("git") or {}
     return f"{git['commit'][:10]}{' with changes' * bool(git.get('dirty'))}" if git else ""
 

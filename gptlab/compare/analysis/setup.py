@@ -114,7 +114,7 @@ def _vocabulary(run: Run) -> str:
 
 
 def _model(runs: Sequence[Run]) -> tuple[str, bool]:
-    """`2 blocks, 2 heads, width 16; 10.5K to 11.7K parameters, 6.37K to 6.59K without embeddings`."""
+    """Return the size: `2 blocks, 2 heads, width 16; 10.5K to 11.7K parameters, 6.37K to 6.59K without embeddings`."""
     sizes = [run.config.get("size") or {} for run in runs]
     shape = [
         _spread([size[key] for size in sizes if key in size], str, form)

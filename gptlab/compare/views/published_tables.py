@@ -45,14 +45,14 @@ def published_lines(comparison: Comparison) -> Iterator[str]:
 
 
 def summary(published: Published) -> str:
-    """`of 8 lines 4 agree, 0 disagree, 4 not shown`."""
+    """Return the counts: `of 8 lines 4 agree, 0 disagree, 4 not shown`."""
     n = len(published.lines)
     counts = [published.count(agreement) for agreement in (AGREES, DISAGREES, NOT_SHOWN)]
     return f"of {n} {'line' if n == 1 else 'lines'} {counts[0]} agree, {counts[1]} disagree, {counts[2]} not shown"
 
 
 def order_summary(published: Published) -> str:
-    """`of 36 pairs 20 are shown in the published order, 1 reversed, 15 not shown`; "" without an order."""
+    """Return `of 36 pairs 20 are shown in the published order, 1 reversed, 15 not shown`; "" without an order."""
     if (order := published.order) is None:
         return ""
     counts = f"{len(order.shown)} are shown in the published order, {len(order.reversed)} reversed"
