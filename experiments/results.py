@@ -18,8 +18,9 @@ from PIL import Image
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.over_rungs import RungsComparison
-from gptlab.compare.build import build, collect_runs
+from gptlab.compare.build import build
 from gptlab.compare.build_rungs import build_rungs, collect_rungs
+from gptlab.compare.collect import collect_runs
 from gptlab.compare.views.charts.picture import draw
 from gptlab.compare.views.charts.rungs import draw_rungs
 from gptlab.compare.views.markdown import render_markdown

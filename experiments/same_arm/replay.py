@@ -34,7 +34,7 @@ from gptlab.compare.analysis.settling import compare_so_far, settle
 from gptlab.compare.analysis.statistics import interval
 from gptlab.compare.analysis.text_share import block_deviations, estimate
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, WORSE
-from gptlab.compare.build import collect_runs
+from gptlab.compare.collect import collect_runs
 from gptlab.sweeps.arms import CellSpec, SweepPlan
 from gptlab.sweeps.grid import plan_sweep
 from gptlab.sweeps.tuning import stages

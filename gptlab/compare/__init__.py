@@ -19,8 +19,9 @@ from gptlab import files
 from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.over_rungs import RungsComparison
 from gptlab.compare.archive import rungs_text
-from gptlab.compare.build import CollectedRuns, build, build_comparison, collect_runs
+from gptlab.compare.build import build, build_comparison
 from gptlab.compare.build_rungs import CollectedRungs, build_rungs, collect_rungs
+from gptlab.compare.collect import CollectedRuns, collect_runs
 from gptlab.compare.views.dataframe import tabulate, tabulate_rungs
 from gptlab.compare.views.rungs_terminal import print_rungs
 from gptlab.compare.views.terminal import print_comparison

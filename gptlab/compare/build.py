@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gptlab.compare.analysis.arms import Arm, choose_baseline, group_arms, identity, names
+from gptlab.compare.analysis.arms import Arm, choose_baseline, names
 from gptlab.compare.analysis.breakdowns import breakdowns
 from gptlab.compare.analysis.comparison import Comparison, Result
 from gptlab.compare.analysis.compute import best_of_seeds, other_budgets, with_multipliers
@@ -17,8 +17,8 @@ from gptlab.compare.analysis.effects import Rules
 from gptlab.compare.analysis.equal_budget import Inputs, compare_at_equal_budgets, unsteady
 from gptlab.compare.analysis.factorial import factorial
 from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
-from gptlab.compare.analysis.margins import choose_margin
-from gptlab.compare.analysis.planned import Plan, choose_metric, same_verdicts, standing
+from gptlab.compare.analysis.margins import Margin, choose_margin
+from gptlab.compare.analysis.planned import Plan, Standing, choose_metric, same_verdicts, standing
 from gptlab.compare.analysis.provenance import commits, hardware, list_runs
 from gptlab.compare.analysis.published import beside_published
 from gptlab.compare.analysis.samples import sample_of
@@ -26,108 +26,15 @@ from gptlab.compare.analysis.setup import setup
 from gptlab.compare.analysis.tuned_arms import JudgedValues, at_best_values, notes_at_edges
 from gptlab.compare.analysis.tuning_curves import tunings
 from gptlab.compare.analysis.verdict import INTERIM
-from gptlab.compare.archive import is_archive, read_archive
+from gptlab.compare.collect import CollectedRuns, collect_runs
 from gptlab.compare.columns import COLUMNS
-from gptlab.compare.read.anonymise import shorten, shown_command, shown_file, shown_folder
-from gptlab.compare.read.runs import Run, SweepFile, load_runs, load_sweep, read_curves
+from gptlab.compare.read.anonymise import shown_command, shown_file, shown_folder
+from gptlab.compare.read.runs import Run, SweepFile, read_curves
 from gptlab.config import ConfigError
 from gptlab.runs.record import read_snapshots
 from gptlab.runs.states import SETTLED
 
 AGAINST = ("baseline", "previous")
-TUNE = "tune"  # the phase of a run that only chooses a value
-NEIGHBOUR = "neighbour"  # the phase of a run of a tuned arm beside the value that was chosen
-BUDGET = "budget"  # the phase of a run of the baseline at another budget
-
-
-class NoRunsYet(ConfigError):
-    """All runs so far are of a tuning, and none can be compared."""
-
-
-@dataclass(frozen=True)
-class CollectedRuns:
-    """The runs that a comparison is made from, independent of its options."""
-
-    arms: list[Arm]  # in the order of the experiment
-    tuning: list[Run]
-    neighbours: list[Run]  # runs of tuned arms beside the chosen values
-    sweep: dict[str, Any]  # the content of sweep.yaml
-    repeats: int  # runs replaced by another with the same config and seed
-    budgets: dict[str, list[Run]] = field(default_factory=dict)  # of the baseline, by their share of its own budget
-    first: frozenset[Path] = frozenset()  # the folders of the first path's baseline, or of all its runs
-
-    @property
-    def runs(self) -> list[Run]:
-        """All runs, those of the tuning and of other budgets last."""
-        others = [run for runs in self.budgets.values() for run in runs]
-        return [*(run for arm in self.arms for run in arm.runs), *self.neighbours, *self.tuning, *others]
-
-    @property
-    def around_chosen_values(self) -> list[Run]:
-        """The runs that show how tuned arms depend on the tuned settings."""
-        return [run for run in self.runs if run.phase == TUNE or self.neighbours]
-
-
-def collect_runs(paths: Iterable[str | Path], rung: str | None = None) -> CollectedRuns:
-    """Load the runs in `paths`: folders of runs, folders above them, or files written by --keep.
-
-    Of a file with rungs it loads those of one `rung`.
-
-    Raises:
-        ConfigError: there are no runs to compare, or runs of tuned arms without the sweep that says their values.
-    """
-    paths = list(paths)
-    folders = [path for path in paths if not is_archive(path)]
-    runs = load_runs(folders) if folders else []
-    sweep, repeats = load_sweep(runs) if runs else {}, 0
-    first = _of_baseline(leading := load_runs(paths[:1]), load_sweep(leading)) if folders[:1] == paths[:1] else set()
-    for path in (path for path in paths if is_archive(path)):
-        archive = read_archive(Path(path), rung)
-        first |= _of_baseline(archive.runs, archive.sweep) if path is paths[0] else set()
-        sweep = archive.sweep if len(paths) == 1 else {}
-        runs, repeats = runs + archive.runs, repeats + archive.repeats
-    runs = [replace(r, config=c) for r, c in zip(runs, shorten([r.config for r in runs]), strict=True)]
-    same = {identity(run) for run in runs if run.folder in first}
-    first = {run.folder for run in runs if identity(run) in same}  # another run may stand for one of them in its arm
-    places = {name: share for share, names in (sweep.get("budgets") or {}).items() for name in names}
-    budgets: dict[str, list[Run]] = {share: [] for share in dict.fromkeys(places.values())}
-    for run in (run for run in runs if run.folder.name in places):
-        budgets[places[run.folder.name]].append(run)
-    runs = [run for run in runs if run.folder.name not in places and run.phase != BUDGET]
-    judged = JudgedValues.of(sweep)
-    if not judged.beside and any(run.phase == NEIGHBOUR for run in runs):
-        tuned = bool(sweep.get("tune"))
-        raise (NoRunsYet if tuned else ConfigError)(_without_values(paths, tuned=tuned))
-    untuned = [run for run in runs if run.phase != TUNE]
-    compared = [run for run in untuned if judged.is_chosen(run)]
-    if not compared:
-        raise NoRunsYet(f"compare {paths[0]}: has only tuning runs so far; run `gptlab sweep` to its end")
-    arms = group_arms(compared, SweepFile.of(sweep))
-    return CollectedRuns(
-        arms=arms,
-        tuning=[run for run in runs if run.phase == TUNE],
-        neighbours=[run for run in untuned if judged.is_beside(run)],
-        sweep=sweep,
-        repeats=repeats + len(compared) - sum(len(arm.runs) for arm in arms),
-        budgets=budgets,
-        first=frozenset(first),
-    )
-
-
-def _of_baseline(runs: Sequence[Run], sweep: dict[str, Any]) -> set[Path]:
-    """Return the folders of the runs of a sweep's first arm, or of all `runs` if the sweep names none."""
-    arms = SweepFile.of(sweep).arms
-    baseline = {run.folder for run in runs if arms and run.folder.name in arms[0]}
-    return baseline or {run.folder for run in runs}
-
-
-def _without_values(paths: Sequence[str | Path], tuned: bool) -> str:
-    """Return why tuned arms cannot be judged if nothing says which values their sweep has chosen."""
-    named = " ".join(map(str, paths))
-    if tuned:
-        return f"compare {named}: the values of the tuned arms are not chosen again yet; run `gptlab sweep` to its end"
-    rule = "tuned arms are judged at the values in the sweep.yaml of their sweep"
-    return f"compare {named}: {rule}; name one sweep alone, or its file from --keep"
 
 
 def build_comparison(paths: Iterable[str | Path], **options: Any) -> Comparison:
@@ -158,11 +65,92 @@ def build(
     Raises:
         ConfigError: if an option does not fit the runs.
     """
+    sweep = SweepFile.of(collected.sweep)
+    choices = _choose(collected, metric, baseline, against, margin, defaults)
+    by_label, plan = choices.arms, choices.plan
+    tuning = tunings(
+        collected.around_chosen_values,
+        list(by_label.values()),
+        list(by_label),
+        sweep,
+        choices.metric,
+        JudgedValues.of(collected.sweep).chosen,
+    )
+    speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
+    refused = notes_at_edges(tuning, list(by_label)) | _on_a_shared_machine(by_label, speeds)
+    judged = judge(by_label, choices.references, choices.rules, refused)
+    results = _results(choices, judged, speeds)
+    curve_metric, curves = _curves(by_label, choices.metric)
+    metric_curves = curves if curve_metric == choices.metric else _curves_of(by_label, choices.metric)
+    return Comparison(
+        metric=choices.metric,
+        question=sweep.question,
+        literature=sweep.literature,
+        command=shown_command(sweep.command) if sweep.command else None,
+        margin=choices.margin.value,
+        margin_text=choices.margin.text,
+        noise=results[0].scores.std(),
+        results=results,
+        equal_budgets=compare_at_equal_budgets(Inputs(metric_curves, results, speeds, judged.rules, judged.evidence)),
+        tuning=tuning,
+        factorial=factorial(
+            [_alike(result, judged.evidence.unlike) for result in results],
+            choices.rules,
+            replace(judged.evidence, refused=refused),
+            left_out=[*sweep.tune, *(key for entry in sweep.matched for key in entry["changed"])],
+        ),
+        curves=curves,
+        curve_metric=curve_metric,
+        hardware=hardware(collected.runs),
+        runs=list_runs(by_label, collected.runs, list(sweep.tune), choices.metric),
+        breakdowns=breakdowns({label: finished_runs(arm) for label, arm in by_label.items()}),
+        matched=sweep.matched,
+        snapshots={label: _snapshots(arm) for label, arm in by_label.items()},
+        family=judged.rules.family,
+        planned=plan.known,
+        standing=choices.standing.mark or (INTERIM if judged.open else ""),
+        reasons=choices.standing.reasons + judged.open,
+        looks=judged.rules.looks,
+        whole=judged.whole,
+        published=beside_published(sweep.published if choices.as_published else {}, by_label, judged, refused),
+        commits=commits(collected.runs),
+        repeats=collected.repeats,
+        setup=setup([run for arm in by_label.values() for run in arm.runs]),
+        experiment_file=shown_file(sweep.experiment_file) if sweep.experiment_file else None,
+        samples={label: text for label, arm in by_label.items() if (text := sample_of(arm.runs))},
+    )
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """The arms and how they are compared, by the plan and the options."""
+
+    plan: Plan
+    metric: str
+    arms: dict[str, Arm]  # by label, the baseline first
+    references: dict[str, str]  # label of an arm -> label of the arm that it is compared with
+    at_budgets: list[list[Run]]  # the baseline at other budgets
+    margin: Margin
+    standing: Standing
+    rules: Rules
+    as_published: bool  # whether what others found is about these differences
+
+
+def _choose(
+    collected: CollectedRuns,
+    metric: str | None,
+    baseline: str | None,
+    against: str | None,
+    margin: str | float | None,
+    defaults: dict[str, Any] | None,
+) -> _Choices:
+    """Return what the options of `build` and the plan choose; what they choose otherwise is in the standing."""
     sweep, plan = SweepFile.of(collected.sweep), Plan.of(collected.sweep)
-    chosen_metric = choose_metric(metric, plan, collected.arms)
+    metrics = choose_metric(metric, plan, collected.arms), choose_metric(None, plan, collected.arms)
+    chosen_metric = metrics[0]
     _refuse_unknown(chosen_metric, collected.arms)
     arms, departures = _in_order(collected, chosen_metric, baseline, defaults)
-    by_label = dict(zip(labels := names(arms), arms, strict=True))
+    labels = names(arms)
     usual_against = sweep.against or AGAINST[0]
     references = _references(labels, against or usual_against)
     departures += [f"--against {against}"] if against and against != usual_against else []
@@ -170,59 +158,20 @@ def build(
         departures.append(f"the baseline {labels[0]}")  # the file has named another one since
     at_budgets = [best_of_seeds(runs, chosen_metric) for runs in collected.budgets.values()]
     same_model = [arm.runs for arm in arms[1:] if _differs_in_budget_alone(arm, arms[0])]
-    margins = choose_margin(
-        plan.margin if margin is None else margin, chosen_metric, arms[0], [*at_budgets, *same_model]
-    )
+    wanted = plan.margin if margin is None else margin
+    chosen_margin = choose_margin(wanted, chosen_metric, arms[0], [*at_budgets, *same_model])
     other_margin = str(margin) if margin is not None and str(margin) != plan.margin else None
-    metrics = chosen_metric, choose_metric(None, plan, collected.arms)
     kept = standing(plan, arms, metrics, departures, other_margin)
-    chosen = JudgedValues.of(collected.sweep).chosen
-    tuning = tunings(collected.around_chosen_values, arms, labels, sweep, chosen_metric, chosen)
-    speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
-    refused = notes_at_edges(tuning, labels) | _on_a_shared_machine(by_label, speeds)
-    rules = Rules(chosen_metric, margins.value, plan.arms - 1 + plan.left_out, kept.marks, plan.looks(arms))
-    judged = judge(by_label, references, rules, refused)
-    results = [_result(arm, label, arms[0], references.get(label), judged) for label, arm in by_label.items()]
-    results = with_multipliers(results, other_budgets(at_budgets, chosen_metric), judged, speeds)
-    comparable = same_verdicts(*metrics) and set(references.values()) <= {sweep.baseline}  # with what was published
-    curve_metric, curves = _curves(by_label, chosen_metric)
-    metric_curves = curves if curve_metric == chosen_metric else _curves_of(by_label, chosen_metric)
-    return Comparison(
+    return _Choices(
+        plan=plan,
         metric=chosen_metric,
-        question=sweep.question,
-        literature=sweep.literature,
-        command=shown_command(sweep.command) if sweep.command else None,
-        margin=margins.value,
-        margin_text=margins.text,
-        noise=judged.scores[labels[0]].std(),
-        results=results,
-        equal_budgets=compare_at_equal_budgets(Inputs(metric_curves, results, speeds, judged.rules, judged.evidence)),
-        tuning=tuning,
-        factorial=factorial(
-            [_alike(result, judged.evidence.unlike) for result in results],
-            rules,
-            replace(judged.evidence, refused=refused),
-            left_out=[*sweep.tune, *(key for entry in sweep.matched for key in entry["changed"])],
-        ),
-        curves=curves,
-        curve_metric=curve_metric,
-        hardware=hardware(collected.runs),
-        runs=list_runs(by_label, collected.runs, list(sweep.tune), chosen_metric),
-        breakdowns=breakdowns({label: finished_runs(arm) for label, arm in by_label.items()}),
-        matched=sweep.matched,
-        snapshots={label: _snapshots(arm) for label, arm in by_label.items()},
-        family=judged.rules.family,
-        planned=plan.known,
-        standing=kept.mark or (INTERIM if judged.open else ""),
-        reasons=kept.reasons + judged.open,
-        looks=judged.rules.looks,
-        whole=judged.whole,
-        published=beside_published(sweep.published if comparable else {}, by_label, judged, refused),
-        commits=commits(collected.runs),
-        repeats=collected.repeats,
-        setup=setup([run for arm in arms for run in arm.runs]),
-        experiment_file=shown_file(sweep.experiment_file) if sweep.experiment_file else None,
-        samples={label: text for label, arm in by_label.items() if (text := sample_of(arm.runs))},
+        arms=dict(zip(labels, arms, strict=True)),
+        references=references,
+        at_budgets=at_budgets,
+        margin=chosen_margin,
+        standing=kept,
+        rules=Rules(chosen_metric, chosen_margin.value, plan.arms - 1 + plan.left_out, kept.marks, plan.looks(arms)),
+        as_published=same_verdicts(*metrics) and set(references.values()) <= {sweep.baseline},
     )
 
 
@@ -264,6 +213,14 @@ def _references(labels: Sequence[str], against: str) -> dict[str, str]:
     if against not in AGAINST:
         raise ConfigError(f"against={against}: choose from {', '.join(AGAINST)}")
     return {label: labels[i if against == "previous" else 0] for i, label in enumerate(labels[1:])}
+
+
+def _results(choices: _Choices, judged: Judgement, speeds: Mapping[str, Sequence[float]]) -> list[Result]:
+    """Return the result of each arm, with what it is worth in compute where the baseline ran at other budgets."""
+    arms, references = choices.arms, choices.references
+    first = next(iter(arms.values()))
+    results = [_result(arm, label, first, references.get(label), judged) for label, arm in arms.items()]
+    return with_multipliers(results, other_budgets(choices.at_budgets, choices.metric), judged, speeds)
 
 
 def _result(arm: Arm, label: str, baseline: Arm, reference: str | None, judged: Judgement) -> Result:

@@ -8,7 +8,8 @@ from typing import Any
 
 from gptlab.compare.analysis.over_rungs import RungsComparison, over_rungs
 from gptlab.compare.archive import kept_rungs
-from gptlab.compare.build import CollectedRuns, NoRunsYet, build, collect_runs
+from gptlab.compare.build import build
+from gptlab.compare.collect import CollectedRuns, NoRunsYet, collect_runs
 from gptlab.compare.read.anonymise import shown_command, shown_file
 from gptlab.compare.read.rungs_file import RungsFile, has_rungs, read_rungs_file
 from gptlab.compare.read.runs import has_runs

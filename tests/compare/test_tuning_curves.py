@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gptlab.compare import build_comparison
-from gptlab.compare.build import collect_runs
+from gptlab.compare.collect import collect_runs
 from gptlab.config import ConfigError
 from run_folders import learning, one_line, shown, write_run, write_sweep
 

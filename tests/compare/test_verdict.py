@@ -11,7 +11,7 @@ from gptlab.compare.analysis import statistics
 from gptlab.compare.analysis.effects import Evidence, Rules, compare_scores
 from gptlab.compare.analysis.judgement import judge
 from gptlab.compare.analysis.verdict import DEFINITIONS, decide_verdict
-from gptlab.compare.build import collect_runs
+from gptlab.compare.collect import collect_runs
 from gptlab.runs.metrics import metric_named
 from run_folders import POST, RMS, one_line, rows, shown, write_arm, write_run
 

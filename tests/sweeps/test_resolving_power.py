@@ -10,7 +10,7 @@ from scipy.stats import ttest_1samp
 
 from gptlab.compare import build_comparison
 from gptlab.compare.analysis.sequential import Looks
-from gptlab.compare.build import collect_runs
+from gptlab.compare.collect import collect_runs
 from gptlab.sweeps.plan import Forecast, plan_document
 from gptlab.sweeps.resolving_power import ASSUMED_SD, ASSUMED_SLOPE
 from gptlab.sweeps.run_sweep import sweep
