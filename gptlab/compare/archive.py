@@ -26,6 +26,7 @@ from gptlab.files import finite
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
 RUNGS_FORMAT = "gptlab kept rungs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
+NO_CURVES = ("tune", "budget")  # phases of runs of which only the end is shown
 ABOUT_ARMS = ("variants", "baseline", "arms", "against", "tune", "chosen", "judged_at", "matched", "budgets")
 SWEEP_KEYS = ("question", "literature", "published", *ABOUT_ARMS, "planned")
 MACHINE_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")
@@ -68,7 +69,7 @@ def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comp
             "state": run.state,
             "where": shown_address(run.status.get("wandb")),
             **{part: {k: v for k, v in parts[part][i].items() if k not in common[part]} for part in RUN_PARTS},
-            "points": _points(run, comparison),
+            "points": {} if run.phase in NO_CURVES else _points(run, comparison),
             **({"sample": read_sample(run)} if run in first else {}),
         }
         for i, run in enumerate(runs)
