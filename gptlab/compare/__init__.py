@@ -144,7 +144,9 @@ def _check_outputs(outputs: Mapping[str, str | Path | None]) -> None:
             raise ConfigError(f"{place}: is a file; give a folder")
         files.require_writable(file / "figure.pdf" if option in FOLDERS else file, place)
         if list(named.values()).count(file) > 1:
-            raise ConfigError(f"--{option}={outputs[option]}: is the file of two options; give each its own")
+            raise ConfigError(f"{place}: is the file of two options; give each its own")
+        if other := next((key for key in named if key not in FOLDERS and named[key] in file.parents), None):
+            raise ConfigError(f"{place}: is below {outputs[other]}, a file of --{other}; give another name")
 
 
 def _write(writers: Writers, outputs: Mapping[str, str | Path | None]) -> list[str]:

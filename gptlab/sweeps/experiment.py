@@ -101,18 +101,20 @@ def read_experiment(path: Path) -> Experiment:
     first_line = text.split("\n", 1)[0]
     variants = _baseline_first(path, tree.get("baseline"), tree)
     base = _overrides(path, "base", tree.get("base") or [])
-    has_grid = bool(tree.get("grid"))
+    kind = next((key for key in KINDS_OF_ARMS if tree.get(key)), KINDS_OF_ARMS[0])
     return Experiment(
         name=_text(path, "name", tree.get("name")) or path.stem,
         text=text,
         question=first_line.lstrip("# ").strip() if first_line.startswith("#") else None,
         literature=_text(path, "literature", tree.get("literature")) or None,
-        published=read_published(tree.get("published") or {}, str(path), list(variants)[1:], has_grid=has_grid),
+        published=read_published(tree.get("published") or {}, str(path), list(variants)[1:], kind=kind),
         use=_use(path, tree.get("use") or []),
         base=base,
         variants=variants,
         grid=read_grid(tree.get("grid"), _place(path, "grid", tree.get("grid")), base),
-        fraction=read_fraction(tree.get("fraction"), _place(path, "fraction", tree.get("fraction")), has_grid=has_grid),
+        fraction=read_fraction(
+            tree.get("fraction"), _place(path, "fraction", tree.get("fraction")), has_grid=kind == "grid"
+        ),
         ladder=_two_configs(path, "ladder", tree.get("ladder")),
         knock_out=_two_configs(path, "knock_out", tree.get("knock_out")),
         seeds=SeedPlan.read(tree.get("seeds") or [], _place(path, "seeds", tree.get("seeds"))),

@@ -69,22 +69,22 @@ def read_fraction(value: Any, place: str, *, has_grid: bool) -> float | None:
     return float(value)
 
 
-def read_published(value: Any, path: str, others: Sequence[str], *, has_grid: bool) -> dict[str, str]:
+def read_published(value: Any, path: str, others: Sequence[str], *, kind: str) -> dict[str, str]:
     """Return what others found for the variants: a difference from the baseline, or a word.
 
     Args:
         value: of `published:` in an experiment file.
         path: of the file, for messages.
         others: the names of the variants beside the baseline.
-        has_grid: whether the arms are those of a grid, which have no names of their own.
+        kind: the key that has the arms; only `variants` gives them names.
 
     Raises:
         ConfigError: it names something else than a variant, or says something else.
     """
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: published maps variants to what others found, such as {{swiglu: -0.053}}")
-    if value and has_grid:
-        raise ConfigError(f"{path}: published names variants, and a grid has none; write its arms as variants")
+    if value and kind != "variants":
+        raise ConfigError(f"{path}: published names variants, and a {kind} has none; write its arms as variants")
     for name, found in value.items():
         place = f"{path}: published.{name}={found}"
         if name not in others:

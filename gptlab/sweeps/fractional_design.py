@@ -34,7 +34,8 @@ def balanced(levels: Sequence[Mapping[str, str]], fraction: float, place: str = 
     main, pairs = _contrasts(levels, factors)
     if n < main.shape[1]:
         raise ConfigError(
-            f"{place}={fraction:g}: keeps {n} of {len(levels)} arms; the main effects alone need {main.shape[1]}"
+            f"{place}={fraction:g}: keeps {n} of {len(levels)} arms; the main effects alone need {main.shape[1]};"
+            " raise it or leave it out"
         )
     return _exchange(np.hstack([main, pairs]), main.shape[1], n)
 

@@ -71,6 +71,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is(flag, ru
             f"--{flag}={path}: " in (line := refusal(capsys, "compare", "runs/a", f"--{flag}", path)) and rule in line
         )
     assert "is the file of two options" in refusal(capsys, "compare", "runs/a", "--csv", "t", "--html", "./t")
+    assert "is below t, a file of --csv; give another name" in refusal(
+        capsys, "compare", "runs/a", "--csv", "t", f"--{'figures' if flag == 'csv' else flag}", "t/x"
+    )
     assert sorted(p.name for p in Path().iterdir()) == ["file", "runs"]
 
 

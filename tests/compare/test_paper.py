@@ -37,6 +37,7 @@ def test_all_that_latex_would_interpret_is_escaped():
     assert escaped("a_b & 5% #1 $x {y} ~z ^w \\n") == (
         r"a\_b \& 5\% \#1 \$x \{y\} \textasciitilde{}z \textasciicircum{}w \textbackslash{}n"
     )
+    assert escaped('"a" ≥ b') == "''a'' $\\geq$ b"  # what LaTeX's default fonts have
     assert escaped("-0.5 ± 0.1 p<0.001 rms-norm 1e-3") == r"$-$0.5 $\pm$ 0.1 p$<$0.001 rms-norm 1e-3"
 
 

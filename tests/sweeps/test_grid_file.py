@@ -120,6 +120,10 @@ def test_a_grid_at_rungs_is_the_same_grid_at_each(write):
         ({"fraction": "nan"}, "fraction=nan: must be between 0 and 1, such as 0.5"),
         ({"grid": None, "fraction": 0.5}, "fraction=0.5: is the share of a grid's arms to keep, and there is no grid"),
         ({"published": {"norm=rmsnorm": -0.1}}, "published names variants, and a grid has none; write its arms as"),
+        (
+            {"grid": None, "ladder": ["preset=gpt2", "preset=llama"], "published": {"rmsnorm": "better"}},
+            "published names variants, and a ladder has none; write its arms as",
+        ),
     ],
 )
 def test_a_grid_that_cannot_be_read_is_refused_in_one_line(write, keys, rule):
@@ -131,7 +135,7 @@ def test_a_grid_that_cannot_be_read_is_refused_in_one_line(write, keys, rule):
 @pytest.mark.parametrize(
     ("keys", "rule"),
     [
-        ({"fraction": 0.1}, "fraction=0.1: keeps 1 of 4 arms; the main effects alone need 3"),
+        ({"fraction": 0.1}, "fraction=0.1: keeps 1 of 4 arms; the main effects alone need 3; raise it or leave it out"),
         ({"grid": {"norm": ["layernorm", "rmsnrm"]}}, "norm=rmsnrm: "),
         ({"grid": {"+norm": ["layernorm", "rmsnorm"]}}, "+norm=layernorm: "),
         ({"tune": {"norm": ["layernorm", "dyt"]}}, "norm=layernorm: is tuned too, so the arm would not keep it"),

@@ -33,7 +33,11 @@ ESCAPES = {
     "×": r"$\times$",
     "−": r"$-$",
     "…": r"\dots{}",
-    '"': r"\textquotedbl{}",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "→": r"$\to$",
+    '"': "''",  # \\textquotedbl needs another font encoding than LaTeX's own
     "’": "'",
     "–": "--",
 }
