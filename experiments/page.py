@@ -47,8 +47,8 @@ arm are differences in nats per token.
 """
 OLD = f"† The warm-up had fewer than {SHORT_WARMUP} steps, which spreads the seeds widely: see the end of this page."
 REPLICATION = """
-A line is an arm for which something was published, as its experiment's file said before the runs. It agrees if the
-runs show the published word, and disagrees if they show another one.
+A finding is what was published about an arm, as the experiment's file said before the runs. The runs agree if they show
+the published word, and disagree if they show another one.
 """
 HOW = """## Do it again
 

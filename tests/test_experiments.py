@@ -105,7 +105,7 @@ def test_the_page_has_a_row_for_each_question_and_one_line_for_those_that_are_pl
     assert "| [Does it help?](new/RESULTS.md) | a | **better**: b |  | 0.036M, 0.83M | 7 runs, 2 min |" in asked
     assert asked.index("(new/RESULTS.md)") < asked.index("(old/RESULTS.md) †") < asked.index("## Prose")
     assert "Planned, not yet run: later, soon." in asked and "(rate_of_all/RESULTS.md)" in checked
-    assert "- [new](new/RESULTS.md) at dim-64: of 1 line 1 agree, 0 disagree, 0 not shown." in asked
+    assert "- [new](new/RESULTS.md) at dim-64: of 1 finding 1 agree, 0 disagree, 0 not shown." in asked
     assert text.endswith("## Older\n")
 
 

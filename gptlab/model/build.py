@@ -155,7 +155,8 @@ def _max_len(tree: dict[str, Any], used: set[str]) -> int:
     position = registry.entry("position", tree["position"]["name"])
     if max(lengths) > 1 and "position" in used and not getattr(position.cls, "extrapolates", True):
         raise ConfigError(
-            f"eval.lengths={lengths}: position={position.name} has no positions beyond data.window={window}; set [1]"
+            f"eval.lengths={lengths}: position={position.name} has no positions beyond data.window={window};"
+            " set eval.lengths=[1]"
         )
     return window * max(lengths)
 

@@ -60,7 +60,7 @@ class SweepDisplay:
     def waiting_for_others(self, n: int) -> None:
         """Say once that the cells left are being run by another process."""
         if not self.announced_waiting:
-            self._line(f"waiting for {n} cells that another process is running")
+            self._line(f"waiting for {n} cell{'s' * (n != 1)} that another process is running")
             self.announced_waiting = True
 
     def _watch(self) -> None:

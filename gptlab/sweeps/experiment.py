@@ -23,6 +23,7 @@ KEYS = (
     *("rungs", "isoflop", *ABOUT_RUNGS),
 )
 MERGE = "tag:yaml.org,2002:merge"
+IN_TEXT = 'in "<unicode string>", '  # how PyYAML calls the file, whose name the message begins with
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
     try:
         tree = yaml.load(text, _TextLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split())})") from e
+        raise ConfigError(f"{path}: not readable as YAML ({' '.join(str(e).split()).replace(IN_TEXT, '')})") from e
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must be a mapping with keys among {', '.join(KEYS)}")
     if unknown := set(tree) - set(KEYS):

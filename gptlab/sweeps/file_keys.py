@@ -98,7 +98,7 @@ def read_published(value: Any, path: str, others: Sequence[str], *, kind: str) -
 def is_number(text: str) -> bool:
     """Return whether a text is a finite number."""
     try:
-        return math.isfinite(float(text))
+        return math.isfinite(float(text)) and "_" not in text  # Python reads 1_0 as 10
     except ValueError:
         return False
 

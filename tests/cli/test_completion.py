@@ -53,7 +53,10 @@ def folder(tmp_path, monkeypatch):
         ),
         ("gptlab train norm=dyt norm.", "norm.alpha= norm.bias="),
         ("gptlab train position=rope position.pairing=", "position.pairing=half position.pairing=interleaved"),
-        ("gptlab train eval.", "eval.batch_size= eval.every= eval.final_tokens= eval.lengths= eval.tokens="),
+        (
+            "gptlab train eval.",
+            "eval.batch_size= eval.every= eval.final_tokens= eval.lengths= eval.sample_tokens= eval.tokens=",
+        ),
         ("gptlab train seed=", ""),
         ("gptlab train nothing.", ""),
         ("gptlab sweep e", "embedding. embedding= eval. experiments/"),

@@ -173,7 +173,7 @@ def test_every_view_has_the_lines_and_their_summary(tmp_path):
     published = {"better": "-0.05", "worse": "-0.05", "equal": "0", "small": "equivalent"}
     write(tmp_path / "sweep", published)
     comparison = build_comparison([tmp_path / "sweep"])
-    assert summary(comparison.published) == "of 4 lines 3 agree, 1 disagree, 0 not shown"
+    assert summary(comparison.published) == "of 4 findings 3 agree, 1 disagree, 0 not shown"
     frame, text = shown([tmp_path / "sweep"], keep=tmp_path / "kept.json")
     assert list(frame["agreement"]) == ["", "agrees", "disagrees", "agrees", "agrees"]
     assert list(frame["published"]) == ["", "-0.05", "-0.05", "0", "equivalent"]
@@ -190,7 +190,7 @@ def test_every_view_has_the_lines_and_their_summary(tmp_path):
     assert document["order"]["arms"] == ["better", "worse", "base", "equal"] and document["order"]["pairs"] == 4
     assert ["worse", "better"] not in [list(pair) for pair in document["order"]["reversed"]]
     for view in (text, render_markdown(comparison), render_report(comparison)):
-        assert "of 4 lines 3 agree, 1 disagree, 0 not shown" in one_line(view) and "disagrees" in view
+        assert "of 4 findings 3 agree, 1 disagree, 0 not shown" in one_line(view) and "disagrees" in view
     again = build_comparison([tmp_path / "kept.json"])
     assert again.published == comparison.published and list(published_lines(again))
 
@@ -217,12 +217,12 @@ def test_at_each_rung_the_lines_are_those_of_its_runs(tmp_path):
     (tmp_path / "rungs.yaml").write_text(json.dumps(content | {"published": published, "planned": ["one", "two"]}))
     comparison = build_rungs(collect_rungs([tmp_path]))
     assert [summary(rung.comparison.published) for rung in comparison.rungs] == [
-        "of 2 lines 1 agree, 1 disagree, 0 not shown",
-        "of 2 lines 0 agree, 1 disagree, 1 not shown",
+        "of 2 findings 1 agree, 1 disagree, 0 not shown",
+        "of 2 findings 0 agree, 1 disagree, 1 not shown",
     ]
     _, text = shown([tmp_path])
     for view in (text, render_rungs(comparison), render_rungs_report(comparison, {})):
-        assert "At one: of 2 lines 1 agree, 1 disagree, 0 not shown." in one_line(view)
+        assert "At one: of 2 findings 1 agree, 1 disagree, 0 not shown." in one_line(view)
         assert "At two: No verdict on worse: no run here." in one_line(view)
     table = compare([tmp_path])
     assert list(table[table["rung"] == "one"]["agreement"])[:3] == ["", "agrees", "disagrees"]

@@ -19,9 +19,9 @@ from gptlab.model.build import slots_used
 from gptlab.model.cost import flops_per_token, meta_model
 from gptlab.model.generate import generate
 from gptlab.runs.load import open_model, open_run
+from gptlab.runs.run_label import label_of
 from gptlab.sweeps.ladder import ladder_arms
 from gptlab.training.budget import make_budget
-from gptlab.training.train import run_info
 from tiny import MODELS, PARTS, VOCAB, WINDOW, generator, options, telling_model, tiny_config, tiny_model, tokens
 
 BASELINES = [m for m in MODELS if m != "model=gpt"]
@@ -281,10 +281,9 @@ def test_a_model_cannot_be_a_rung_of_a_ladder():
 
 
 def test_tags_name_only_slots_that_the_model_has():
-    words = tiny_config("model=rnn")
-    slots = [tag.partition("=")[0] for tag in run_info(words, "train").tags]
-    assert {"model", "norm", "head", "init", "optimizer", "data"} <= set(slots)
-    assert not {"block", "placement", "qk_norm", "attention", "position", "ffn"} & set(slots)
+    slots = {tag.partition("=")[0] for tag in label_of(tiny_config("model=rnn", "head.tied=false")).tags}
+    assert {"model", "head.tied"} <= slots
+    assert not {"block", "placement", "qk_norm", "attention", "position", "ffn"} & slots
 
 
 @pytest.mark.parametrize("name", [n for n in registry.names("model") if n != "gpt"])

@@ -45,10 +45,12 @@ def published_lines(comparison: Comparison) -> Iterator[str]:
 
 
 def summary(published: Published) -> str:
-    """Return the counts: `of 8 lines 4 agree, 0 disagree, 4 not shown`."""
+    """Return the counts: `of 8 findings 4 agree, 0 disagree, 4 not shown`."""
     n = len(published.lines)
     counts = [published.count(agreement) for agreement in (AGREES, DISAGREES, NOT_SHOWN)]
-    return f"of {n} {'line' if n == 1 else 'lines'} {counts[0]} agree, {counts[1]} disagree, {counts[2]} not shown"
+    return (
+        f"of {n} {'finding' if n == 1 else 'findings'} {counts[0]} agree, {counts[1]} disagree, {counts[2]} not shown"
+    )
 
 
 def order_summary(published: Published) -> str:
