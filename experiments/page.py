@@ -93,8 +93,10 @@ def row_over_rungs(comparison: RungsComparison) -> dict[str, Any]:
 
 
 def _words(words: tuple[str, ...]) -> str:
-    """Return the words over the rungs: `better at all 3`, or `better, not shown`."""
-    return f"{words[0]} at all {len(words)}" if len(words) > 1 and len(set(words)) == 1 else ", ".join(words)
+    """Return the words over the rungs: `better at all 3`, `better at both`, or `better, not shown`."""
+    if len(words) == 1 or len(set(words)) > 1:
+        return ", ".join(words)
+    return f"{words[0]} at {'both' if len(words) == 2 else f'all {len(words)}'}"
 
 
 def _mark(standing: str) -> str:
