@@ -16,7 +16,9 @@ ENDLESS = ["budget.steps=1000000", "eval.every=1000000", "train.log_every=1", "t
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL], ids=str
+    "number",
+    [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))],
+    ids=str,
 )
 def test_no_process_is_left_of_a_sweep_that_is_ended(number, text, tmp_path):
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
