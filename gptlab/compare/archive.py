@@ -55,6 +55,7 @@ def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comp
     """Return the file's text for `runs` and the content of their sweep.yaml, enough to make `comparison` again."""
     parts = {part: [_part(run, part) for run in runs] for part in RUN_PARTS}
     common = {part: _common(values) for part, values in parts.items()}
+    order = list(dict.fromkeys(key for config in parts["config"] for key in config))
     kept_sweep = {key: sweep[key] for key in SWEEP_KEYS if sweep.get(key)}
     if "variants" in kept_sweep:
         kept_sweep["variants"] = list(kept_sweep["variants"])
@@ -78,7 +79,7 @@ def archive_text(runs: Sequence[Run], sweep: Mapping[str, Any], comparison: Comp
         "format": ARCHIVE_FORMAT,
         "repeats": comparison.repeats,
         "sweep": kept_sweep,
-        "common": common,
+        "common": common | {"config_keys": order},  # arms are named in this order of their settings
         "runs": lines,
     }
     return "{\n" + ",\n".join(f" {_json(key)}: {_block(value)}" for key, value in tree.items()) + "\n}\n"
@@ -109,7 +110,9 @@ def read_archive(path: Path, rung: str | None = None) -> Archive:
         tree = tree["rungs"][rung]
     runs = []
     for line in tree["runs"]:
-        config, summary, env = ({**tree["common"][part], **line[part]} for part in RUN_PARTS)
+        unordered, summary, env = ({**tree["common"][part], **line[part]} for part in RUN_PARTS)
+        keys = dict.fromkeys([*tree["common"].get("config_keys", []), *unordered])  # older files have no order
+        config = {key: unordered[key] for key in keys if key in unordered}
         status = {"state": line["state"], "wandb": line["where"]}
         points, sample = _columns(line["points"]), line.get("sample", "")
         runs.append(Run(Path(line["folder"]), _nested(config), status, summary, env, points, sample))

@@ -139,6 +139,8 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
         raise ConfigError(f"{path}: no such key: {min(map(str, unknown))}; choose from {', '.join(KEYS)}")
     if len([key for key in KINDS_OF_ARMS if tree.get(key)]) > 1:
         raise ConfigError(f"{path}: has arms of several kinds; keep one of {', '.join(KINDS_OF_ARMS)}")
+    if empty := next((key for key in KINDS_OF_ARMS if key in tree and not tree[key] and tree[key] != {}), None):
+        raise ConfigError(f"{_place(path, empty, tree[empty] or '')}: is empty; write the arms, or leave it out")
     return tree
 
 

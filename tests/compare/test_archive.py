@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from gptlab.compare import build_comparison
-from gptlab.compare.archive import MOST_POINTS
+from gptlab.compare.archive import MOST_POINTS, PRIVATE_KEYS, read_archive
 from gptlab.compare.read.anonymise import shown_address, shown_command
+from gptlab.compare.read.runs import load_runs
 from gptlab.compare.views.markdown import render_markdown
 from gptlab.config import ConfigError
 from run_folders import FLOPS, learning, shown, write_run, write_sweep
@@ -113,6 +114,15 @@ def test_nothing_in_an_archive_tells_whose_machine_it_was(kept, tmp_path):
     assert tree["sweep"]["command"] == "gptlab sweep x.yaml data.path=text.txt seed=0,1"
 
 
+def test_the_settings_of_an_arm_keep_their_order(tmp_path):
+    write_run(tmp_path / "a", 2.0, norm={"name": "layernorm"}, ffn={"name": "gelu"}, position={"name": "learned"})
+    write_run(tmp_path / "b", 2.1, norm={"name": "layernorm"}, ffn={"name": "gelu"}, position={"name": "rope"})
+    write_run(tmp_path / "c", 2.2, norm={"name": "rmsnorm"}, ffn={"name": "gelu"}, position={"name": "learned"})
+    shown([tmp_path], keep=tmp_path / "kept.json")
+    [order] = {tuple(key for key in run.config if key not in PRIVATE_KEYS) for run in load_runs([tmp_path])}
+    assert {tuple(run.config) for run in read_archive(tmp_path / "kept.json").runs} == {order}
+
+
 def test_an_archive_of_fifty_runs_is_small_and_has_a_line_for_each_run(tmp_path):
     top = write(tmp_path, arms=10, seeds=5)
     shown([top], keep=tmp_path / "kept.json")
@@ -120,7 +130,7 @@ def test_an_archive_of_fifty_runs_is_small_and_has_a_line_for_each_run(tmp_path)
     assert len(text) < 200_000
     lines = [line for line in text.splitlines() if line.startswith('  {"folder"')]
     assert len(lines) == 52
-    assert text.count('"norm.eps"') == 1  # what all have in common stands once
+    assert text.count('"norm.eps": ') == 1  # what all have in common stands once
     shutil.copytree(top / "arm-3-1", top / "new")
     config = (top / "new" / "config.yaml").read_text()
     (top / "new" / "config.yaml").write_text(config.replace("seed: 1", "seed: 8"))

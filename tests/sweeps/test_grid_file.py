@@ -28,7 +28,8 @@ def write(tmp_path):
 
     def to(**keys):
         path = tmp_path / "q.yaml"
-        path.write_text(yaml.safe_dump({"grid": GRID, "seeds": [0, 1, 2]} | keys, sort_keys=False))
+        kinds = {} if {"grid", "ladder"} & keys.keys() else {"grid": GRID}
+        path.write_text(yaml.safe_dump(kinds | {"seeds": [0, 1, 2]} | keys, sort_keys=False))
         return str(path)
 
     return to
@@ -104,6 +105,8 @@ def test_a_grid_at_rungs_is_the_same_grid_at_each(write):
     ("keys", "rule"),
     [
         ({"grid": ["norm"]}, "grid=[norm]: must be settings with lists of values"),
+        ({"grid": None}, "grid=: is empty; write the arms, or leave it out"),
+        ({"ladder": []}, "ladder=: is empty; write the arms, or leave it out"),
         ({"grid": {}}, "grid={}: must be settings with lists of values"),
         ({"grid": {"norm": "rmsnorm"}}, "grid={norm: rmsnorm}: norm must have a list of values"),
         ({"grid": {"norm": []}}, "grid={norm: []}: norm must have a list of values"),
@@ -118,10 +121,13 @@ def test_a_grid_at_rungs_is_the_same_grid_at_each(write):
         ({"fraction": 1}, "fraction=1: must be between 0 and 1, such as 0.5"),
         ({"fraction": "half"}, "fraction=half: must be between 0 and 1, such as 0.5"),
         ({"fraction": "nan"}, "fraction=nan: must be between 0 and 1, such as 0.5"),
-        ({"grid": None, "fraction": 0.5}, "fraction=0.5: is the share of a grid's arms to keep, and there is no grid"),
+        (
+            {"ladder": ["preset=gpt2", "preset=llama"], "fraction": 0.5},
+            "fraction=0.5: is the share of a grid's arms to keep, and there is no grid",
+        ),
         ({"published": {"norm=rmsnorm": -0.1}}, "published names variants, and a grid has none; write its arms as"),
         (
-            {"grid": None, "ladder": ["preset=gpt2", "preset=llama"], "published": {"rmsnorm": "better"}},
+            {"ladder": ["preset=gpt2", "preset=llama"], "published": {"rmsnorm": "better"}},
             "published names variants, and a ladder has none; write its arms as",
         ),
     ],
