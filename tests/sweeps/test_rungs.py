@@ -31,11 +31,12 @@ RUN = [*TINY_RUN, "data=pystdlib", "diagnostics=none", "hydra.launcher.n_jobs=1"
 
 @pytest.fixture
 def write(tmp_path):
-    """A function that writes an experiment file and returns its path."""
+    """A function that writes an experiment file, without the keys that are None, and returns its path."""
 
     def to(**keys):
         path = tmp_path / "x.yaml"
-        path.write_text(yaml.safe_dump({"variants": ARMS, "seeds": [0, 1, 2], **keys}, sort_keys=False))
+        content = {"variants": ARMS, "seeds": [0, 1, 2], **keys}
+        path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}, sort_keys=False))
         return path
 
     return to
