@@ -19,14 +19,14 @@ from gptlab.compare.analysis.comparison import Comparison
 from gptlab.compare.analysis.samples import first_with_sample
 from gptlab.compare.read.anonymise import shown_address, shown_command, shown_file, shown_folder
 from gptlab.compare.read.rungs_file import RungsFile
-from gptlab.compare.read.runs import AXES, Run, read_points, read_sample
+from gptlab.compare.read.runs import AXES, BUDGET, TUNE, Run, read_points, read_sample
 from gptlab.config import ConfigError
 from gptlab.files import finite
 
 ARCHIVE_FORMAT = "gptlab kept runs, 1"
 RUNGS_FORMAT = "gptlab kept rungs, 1"
 MOST_POINTS = 40  # evaluations kept of each run
-NO_CURVES = ("tune", "budget")  # phases of runs of which only the end is shown
+NO_CURVES = (TUNE, BUDGET)  # phases of runs of which only the end is shown
 ABOUT_ARMS = ("variants", "baseline", "arms", "against", "tune", "chosen", "judged_at", "matched", "budgets")
 SWEEP_KEYS = ("question", "literature", "published", *ABOUT_ARMS, "planned")
 MACHINE_KEYS = ("python", "packages", "cpu", "torch_threads", "gpus", "cuda", "device", "precision")

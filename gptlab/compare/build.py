@@ -19,7 +19,7 @@ from gptlab.compare.analysis.factorial import factorial
 from gptlab.compare.analysis.judgement import Judgement, finished_runs, judge
 from gptlab.compare.analysis.margins import Margin, choose_margin
 from gptlab.compare.analysis.planned import Plan, Standing, choose_metric, same_verdicts, standing
-from gptlab.compare.analysis.provenance import commits, hardware, list_runs
+from gptlab.compare.analysis.provenance import hardware, list_runs
 from gptlab.compare.analysis.published import beside_published
 from gptlab.compare.analysis.samples import sample_of
 from gptlab.compare.analysis.setup import setup
@@ -68,14 +68,8 @@ def build(
     sweep = SweepFile.of(collected.sweep)
     choices = _choose(collected, metric, baseline, against, margin, defaults)
     by_label, plan = choices.arms, choices.plan
-    tuning = tunings(
-        collected.around_chosen_values,
-        list(by_label.values()),
-        list(by_label),
-        sweep,
-        choices.metric,
-        JudgedValues.of(collected.sweep).chosen,
-    )
+    chosen, arms = JudgedValues.of(collected.sweep).chosen, list(by_label.values())
+    tuning = tunings(collected.around_chosen_values, arms, list(by_label), sweep, choices.metric, chosen)
     speeds = {label: [r.number("speed/tokens_per_s") for r in finished_runs(arm)] for label, arm in by_label.items()}
     refused = notes_at_edges(tuning, list(by_label)) | _on_a_shared_machine(by_label, speeds)
     judged = judge(by_label, choices.references, choices.rules, refused)
@@ -84,9 +78,6 @@ def build(
     metric_curves = curves if curve_metric == choices.metric else _curves_of(by_label, choices.metric)
     return Comparison(
         metric=choices.metric,
-        question=sweep.question,
-        literature=sweep.literature,
-        command=shown_command(sweep.command) if sweep.command else None,
         margin=choices.margin.value,
         margin_text=choices.margin.text,
         noise=results[0].scores.std(),
@@ -101,11 +92,6 @@ def build(
         ),
         curves=curves,
         curve_metric=curve_metric,
-        hardware=hardware(collected.runs),
-        runs=list_runs(by_label, collected.runs, list(sweep.tune), choices.metric),
-        breakdowns=breakdowns({label: finished_runs(arm) for label, arm in by_label.items()}),
-        matched=sweep.matched,
-        snapshots={label: _snapshots(arm) for label, arm in by_label.items()},
         family=judged.rules.family,
         planned=plan.known,
         standing=choices.standing.mark or (INTERIM if judged.open else ""),
@@ -113,12 +99,26 @@ def build(
         looks=judged.rules.looks,
         whole=judged.whole,
         published=beside_published(sweep.published if choices.as_published else {}, by_label, judged, refused),
-        commits=commits(collected.runs),
-        repeats=collected.repeats,
-        setup=setup([run for arm in by_label.values() for run in arm.runs]),
-        experiment_file=shown_file(sweep.experiment_file) if sweep.experiment_file else None,
-        samples={label: text for label, arm in by_label.items() if (text := sample_of(arm.runs))},
+        **_descriptions(collected, sweep, choices),
     )
+
+
+def _descriptions(collected: CollectedRuns, sweep: SweepFile, choices: "_Choices") -> dict[str, Any]:
+    """Return the fields of a Comparison that describe its runs and judge nothing."""
+    return {
+        "question": sweep.question,
+        "literature": sweep.literature,
+        "command": shown_command(sweep.command) if sweep.command else None,
+        "hardware": hardware(collected.runs),
+        "runs": list_runs(choices.arms, collected.runs, list(sweep.tune), choices.metric),
+        "breakdowns": breakdowns({label: finished_runs(arm) for label, arm in choices.arms.items()}),
+        "matched": sweep.matched,
+        "snapshots": {label: _snapshots(arm) for label, arm in choices.arms.items()},
+        "repeats": collected.repeats,
+        "setup": setup([run for arm in choices.arms.values() for run in arm.runs]),
+        "experiment_file": shown_file(sweep.experiment_file) if sweep.experiment_file else None,
+        "samples": {label: text for label, arm in choices.arms.items() if (text := sample_of(arm.runs))},
+    }
 
 
 @dataclass(frozen=True)

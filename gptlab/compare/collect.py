@@ -9,12 +9,8 @@ from gptlab.compare.analysis.arms import Arm, group_arms, identity
 from gptlab.compare.analysis.tuned_arms import JudgedValues
 from gptlab.compare.archive import is_archive, read_archive
 from gptlab.compare.read.anonymise import shorten
-from gptlab.compare.read.runs import Run, SweepFile, load_runs, load_sweep
+from gptlab.compare.read.runs import BUDGET, NEIGHBOUR, TUNE, Run, SweepFile, load_runs, load_sweep
 from gptlab.config import ConfigError
-
-TUNE = "tune"  # the phase of a run that only chooses a value
-NEIGHBOUR = "neighbour"  # the phase of a run of a tuned arm beside the value that was chosen
-BUDGET = "budget"  # the phase of a run of the baseline at another budget
 
 
 class NoRunsYet(ConfigError):

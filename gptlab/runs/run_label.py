@@ -18,7 +18,7 @@ MOST = 128  # characters of a name in W&B
 
 @dataclass(frozen=True)
 class RunLabel:
-    """What a tracker says of a run beside its settings and numbers."""
+    """The words by which a tracker lists a run: its name, arm, tags and notes."""
 
     arm: str  # groups the seeds
     name: str  # such as "swiglu lr=0.014 s3"

@@ -68,7 +68,7 @@ class CellSpec:
 
     @property
     def for_job(self) -> dict[str, Any]:
-        """What the job that runs it gets, as JSON can hold it."""
+        """Return the overrides and the label for the job that runs the cell, as JSON can hold them."""
         label = self.run_label
         return {"overrides": self.overrides, "label": {"arm": label.arm, "name": label.name, "tags": label.tags}}
 

@@ -139,7 +139,7 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
         raise ConfigError(f"{path}: no such key: {min(map(str, unknown))}; choose from {', '.join(KEYS)}")
     if len([key for key in KINDS_OF_ARMS if tree.get(key)]) > 1:
         raise ConfigError(f"{path}: has arms of several kinds; keep one of {', '.join(KINDS_OF_ARMS)}")
-    if empty := next((key for key in KINDS_OF_ARMS if key in tree and not tree[key] and tree[key] != {}), None):
+    if empty := next((key for key in KINDS_OF_ARMS if key in tree and not tree[key]), None):
         raise ConfigError(f"{_place(path, empty, tree[empty] or '')}: is empty; write the arms, or leave it out")
     return tree
 
@@ -243,11 +243,7 @@ def _margin(path: Path, value: Any) -> str | None:
     if value is None:
         return None
     text = str(value).strip()
-    try:
-        valid = 0 < float(text.removesuffix("%")) < float("inf")
-    except ValueError:
-        valid = False
-    if not valid:
+    if not is_positive(text.removesuffix("%")):
         raise ConfigError(
             f"{path}: margin={text}: must be a number above 0 in the metric's unit, or a share such as 5%"
         )

@@ -34,7 +34,7 @@ def read_grid(value: Any, place: str, base: Sequence[str]) -> list[str]:
     """
     if value is None:
         return []
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, Mapping):
         raise ConfigError(f"{place}: must be settings with lists of values, such as {EXAMPLE}")
     given = {text.partition("=")[0] for text in base}
     for key, values in value.items():

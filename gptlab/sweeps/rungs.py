@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from gptlab.compare.analysis.verdict import BETTER, EQUIVALENT, NOT_SHOWN, WORSE
 from gptlab.config import ConfigError
 from gptlab.config.overrides import parse, values_as_typed
+from gptlab.sweeps.file_keys import is_number
 
 TOKENS_PER_PARAM = "tokens_per_param"
 ISOFLOP_KEYS = {"flops", "sizes"}
@@ -136,10 +136,7 @@ def _overrides(texts: Sequence[Any], place: str) -> tuple[str, ...]:
 
 def is_positive(text: str) -> bool:
     """Return whether a text is a number above 0."""
-    try:
-        return 0 < float(text) < inf
-    except ValueError:
-        return False
+    return is_number(text) and float(text) > 0
 
 
 def _flat(items: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """The display of a run in progress: a bar on a terminal, plain lines when piped."""
 
+import math
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from gptlab.runs.metrics import METRICS
 
 SECONDS_BETWEEN_LINES = 10.0
+# An initial loss this far above ln V, in nats, deserves a warning. Logits with standard deviation s cost about s^2 / 2,
+# whatever V is. All options of init, with tied and untied heads, and all presets start below 0.9, at sizes from tiny to
+# 10m; init=torch with a tied head starts above 29.
+FAR_ABOVE = 1.0
 
 
 class Display:
@@ -65,3 +70,12 @@ class Display:
 def headline(metrics: dict[str, Any]) -> str:
     """Return the main metrics of an evaluation in one line."""
     return "  ".join(m.line(metrics[m.key]) for m in METRICS.values() if m.in_terminal and m.key in metrics)
+
+
+def initial_loss_line(loss: float, vocab_size: int, untrained: bool) -> str:
+    """Return the first loss beside that of guessing, with a warning if an untrained model is far above it."""
+    uniform = math.log(vocab_size)
+    line = f"initial loss {loss:.4f}, ln V = {uniform:.4f}"
+    if untrained and loss - uniform > FAR_ABOVE:
+        return f"warning: {line}: the logits of an untrained model should be small; see init and head"
+    return line

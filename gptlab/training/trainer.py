@@ -24,14 +24,10 @@ from gptlab.training.compiling import compiled_graphs, prepare_compiler
 from gptlab.training.device import keep_freed_memory
 from gptlab.training.evaluate import Evaluation, evaluate, metric_at_length
 from gptlab.training.prepare import PreparedRun
-from gptlab.training.progress import Display, headline
+from gptlab.training.progress import Display, headline, initial_loss_line
 from gptlab.training.sample import sample_text
 
 MIN_EVALUATED = 4096  # tokens per forward pass of an evaluation, unless eval.batch_size says otherwise
-# An initial loss this far above ln V, in nats, deserves a warning. Logits with standard deviation s cost about s^2 / 2,
-# whatever V is. All options of init, with tied and untied heads, and all presets start below 0.9, at sizes from tiny to
-# 10m; init=torch with a tied head starts above 29.
-FAR_ABOVE = 1.0
 
 
 class Diverged(Exception):
@@ -234,7 +230,7 @@ class Trainer:
         if self.step == 1:
             self.initial_loss = loss
             untrained = self.cfg.train.init_from is None
-            display.line(_initial_loss_line(loss, self.cfg.model.vocab_size, untrained))
+            display.line(initial_loss_line(loss, self.cfg.model.vocab_size, untrained))
         elif self.seconds > seconds:
             speed = (self.step - step) * self.budget.tokens_per_step / (self.seconds - seconds)
             self.speeds.append(speed)
@@ -343,11 +339,3 @@ class Trainer:
             "compiled_graphs": 0 if self.graphs_before is None else compiled_graphs() - self.graphs_before,
             "kernels": " ".join(sorted(kernels_used)),
         }
-
-
-def _initial_loss_line(loss: float, vocab_size: int, untrained: bool) -> str:
-    uniform = math.log(vocab_size)
-    line = f"initial loss {loss:.4f}, ln V = {uniform:.4f}"
-    if untrained and loss - uniform > FAR_ABOVE:
-        return f"warning: {line}: the logits of an untrained model should be small; see init and head"
-    return line

@@ -1,4 +1,4 @@
-"""What was published beside what the runs found: each outcome, the order over all pairs, and every view."""
+"""Published findings beside those of the runs: each outcome, the order over all pairs, and every view."""
 
 import json
 

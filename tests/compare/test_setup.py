@@ -1,4 +1,4 @@
-"""What was trained, as the report and Markdown say it: from the runs, with the machines and commits that differ."""
+"""The set-up of the runs as the report and Markdown describe it, with the machines and commits that differ."""
 
 import json
 

@@ -235,7 +235,6 @@ class Comparison:
     whole: tuple[str, Effect] | None = None  # of a ladder: "its end against its start", and that effect
     looks: Looks | None = None  # of a sequential plan
     published: Published | None = None  # None if the file says nothing, or another baseline or metric is judged
-    commits: dict[str, int] = field(default_factory=dict)  # of the code: "0c6ef3a2b1 with changes" -> number of runs
     repeats: int = 0  # runs left out because a later run has the same config and seed
     setup: list[Fact] = field(default_factory=list)  # what was trained, and on what
     experiment_file: str | None = None  # the text of the experiment's file

@@ -58,23 +58,9 @@ def hardware(runs: Sequence[Run]) -> list[str]:
     return [f"{line} ({n} run{'s' * (n > 1)})" for line, n in counts.most_common()]
 
 
-def commits(runs: Sequence[Run]) -> dict[str, int]:
-    """Return the commits of the code that the runs were made with, each with its number of runs.
-
-    Runs outside of a checkout, and those that an older version kept, have none.
-    """
-    return dict(Counter(filter(None, (_commit(run.env) for run in runs))).most_common())
-
-
-def _commit(env: Mapping[str, Any]) -> str:
-    """Return the commit as text, `0c6ef3a2b1 with changes`; "" if it is not known."""
-    git = env.get("git") or {}
-    return f"{git['commit'][:10]}{' with changes' * bool(git.get('dirty'))}" if git else ""
-
-
 def _machine(env: Mapping[str, Any]) -> str:
     """`AMD EPYC, 2 threads, cpu, float32, Python 3.11.7, torch 2.13.0, gptlab 0.1.0, commit 0c6ef3a2b1`."""
-    threads, packages = env.get("torch_threads"), env.get("packages") or {}
+    threads, packages, git = env.get("torch_threads"), env.get("packages") or {}, env.get("git") or {}
     gpus = Counter(env.get("gpus") or []) if env.get("device") != "cpu" else Counter()
     parts = [
         *(f"{n} x {gpu}" for gpu, n in gpus.items()),
@@ -84,7 +70,7 @@ def _machine(env: Mapping[str, Any]) -> str:
         env.get("precision"),
         f"Python {env['python']}" if "python" in env else None,
         *(f"{name} {packages[name]}" for name in ("torch", "gptlab") if name in packages),
-        f"commit {commit}" if (commit := _commit(env)) else None,
+        f"commit {git['commit'][:10]}{' with changes' * bool(git.get('dirty'))}" if git else None,
     ]
     return ", ".join(filter(None, parts))
 

@@ -1,4 +1,4 @@
-"""What others found for the arms, beside what the runs found.
+"""Published findings about the arms, beside what the runs found.
 
 An experiment file says it as the difference from the baseline, whose sign is a word in the direction of the metric, or
 as the word itself; 0 is "equivalent". The two agree if the runs have shown the same word:

@@ -1,4 +1,4 @@
-"""What was trained: the data, the model, the training and the machine of a comparison's runs, in words.
+"""The set-up of a comparison's runs in words: the data, the model, the training and the machine.
 
 It reads the runs' configs, what they recorded of their machine and code, and their final numbers. Where runs differ,
 the words say in what. What an older version did not record is left out.
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "gptlab", "numpy")
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of the table: what is said about all runs."""
+    """A line of the table, which describes all runs."""
 
     name: str
     text: str
@@ -56,7 +56,7 @@ def setup(runs: Sequence[Run]) -> list[Fact]:
 
 
 def _each(runs: Sequence[Run], said: Callable[[Run], str]) -> tuple[str, bool]:
-    """Return what is said of the runs, each different answer with its number of runs, the most frequent first."""
+    """Return the different descriptions of the runs, each with its number of runs, the most frequent first."""
     counts = Counter(text for run in runs if (text := said(run)))
     if len(counts) < 2:
         return next(iter(counts), ""), False
@@ -128,7 +128,7 @@ def _model(runs: Sequence[Run]) -> tuple[str, bool]:
 
 
 def _joined(groups: Sequence[Sequence[tuple[str, bool]]]) -> tuple[str, bool]:
-    """Return what is said about all runs, and whether they differ in any of it."""
+    """Join descriptions, and return also whether the runs differ in any of them."""
     text = "; ".join(filter(None, (", ".join(filter(None, (said for said, _ in group))) for group in groups)))
     return text, any(differs for group in groups for _, differs in group)
 

@@ -15,11 +15,13 @@ import yaml
 
 from gptlab.config import ConfigError
 from gptlab.files import FileError, decode_utf8, read_json
-from gptlab.runs.record import read_status
+from gptlab.runs.record import SAMPLE, read_status
 
 SECTION = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # where a top-level key begins
 RUN_FILES = {"config.yaml", "status.json"}  # both, since a folder of W&B has a config.yaml too
-SAMPLE = "sample.txt"  # in a run's folder
+TUNE = "tune"  # the phase of a run that only chooses a value
+NEIGHBOUR = "neighbour"  # the phase of a run of a tuned arm beside the value that was chosen
+BUDGET = "budget"  # the phase of a run of the baseline at another budget
 MOST_LETTERS = 4000  # of a sample that are shown and kept
 
 

@@ -19,13 +19,8 @@ from gptlab.compare.views.captions import difference_of, verdict_of
 Cells = dict[str, list[str]]  # title -> cells; a title may be broken at "\n"
 GATE, TREND = "at all\nrungs", "per tenfold\ncompute"
 PUBLISHED, AGREEMENT = "published", "agreement"
-TEXT_TITLES = (
-    "verdict",
-    "levels",
-    GATE,
-    TREND,
-    AGREEMENT,
-)  # columns of text, which is aligned at the left and may be folded
+# Columns of text, which is aligned at the left and may be folded
+TEXT_TITLES = ("verdict", "levels", GATE, TREND, AGREEMENT)
 STATE_TITLES = {"diverged": "di-\nverged", "failed": "failed", "unfinished": "unfin-\nished"}
 
 

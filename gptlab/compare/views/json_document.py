@@ -37,7 +37,7 @@ The fields of the document:
   {arm: {mean, sd}}.
 - matched: what match= changed, {arm, to, changed, reference, before, reached}.
 - tuning_runs: the runs that only chose a setting; like the runs of an arm, and each with the name of its `arm`.
-- hardware: one line for each machine and set of versions. commits: the commits of the code, each with its runs.
+- hardware: one line for each machine and set of versions.
 - repeats: number of runs left out because a later one has the same config and seed.
 - wandb: with --wandb {updated, absent}, the number of runs whose summary in W&B got the verdict, and of those that W&B
   does not have; else None.
@@ -151,7 +151,6 @@ def comparison_document(comparison: Comparison, sent: Sent | None = None) -> dic
         "matched": comparison.matched,
         "tuning_runs": runs[""],
         "hardware": comparison.hardware,
-        "commits": comparison.commits,
         "repeats": comparison.repeats,
         "wandb": asdict(sent) if sent else None,
     }

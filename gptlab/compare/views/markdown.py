@@ -1,6 +1,5 @@
 """The comparison as GitHub-flavoured Markdown, for the folder of an experiment."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from gptlab.compare.analysis.comparison import Comparison, Result
@@ -95,18 +94,7 @@ def provenance(comparisons: Sequence[Comparison], command: str | None, setup: Se
         yield f"    {command}"
     seconds = sum(comparison.runs["seconds"].sum() for comparison in comparisons)
     yield f"{sum(len(comparison.runs) for comparison in comparisons)} runs, {seconds:,.0f} seconds of training in all."
-    if commits := commit_line(comparisons):
-        yield commits
     yield from listed(dict.fromkeys(line for comparison in comparisons for line in comparison.hardware))
-
-
-def commit_line(comparisons: Sequence[Comparison]) -> str:
-    """Return which commits of the code the runs were made with; "" if that is not known."""
-    counts: Counter[str] = sum((Counter(comparison.commits) for comparison in comparisons), Counter())
-    if len(counts) < 2:
-        return "".join(f"The runs were made at commit {commit}." for commit in counts)
-    each = ", ".join(f"{commit} ({n} run{'s' * (n > 1)})" for commit, n in counts.most_common())
-    return f"The runs were made at several commits: {each}."
 
 
 def arm_name(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""What was published beside what the runs found, as text. The terminal, Markdown and the pages print the same cells."""
+"""Published findings beside those of the runs, as text. The terminal, Markdown and the pages print the same cells."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,7 @@ def published_cells(comparison: Comparison) -> Cells:
 def published_lines(comparison: Comparison) -> Iterator[str]:
     """Say how many lines agree, what the runs show of the published order, and why an arm has no verdict."""
     if comparison.published:
-        yield f"Published and found: {summary(comparison.published)}."
+        yield f"{HEADING}: {summary(comparison.published)}."
         yield from _details(comparison.published)
         yield EXPLANATION
 

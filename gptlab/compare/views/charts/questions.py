@@ -1,4 +1,4 @@
-"""What the arms of several experiments are worth in compute, one below the other, grouped by question."""
+"""A picture of the worth in compute of many arms, one below the other, grouped by question."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
